@@ -1,4 +1,4 @@
-//! What a request asks for, checked and resolved before anything runs.
+//! Stage 1: a request is checked and its exporters, caches and rights resolved, before anything runs.
 
 use std::sync::Arc;
 
@@ -13,21 +13,21 @@ use crate::cache_export::CacheExports;
 use crate::policy::Policy;
 use crate::rights;
 
-/// What a daemon admits.
+/// The part of a daemon's configuration that decides which requests it admits.
 pub(crate) struct Admission<'a> {
-    /// The outputs that are known.
+    /// Exporters of this daemon, by kind.
     pub(crate) exporters: &'a Exporters,
-    /// The remote caches that are known.
+    /// Remote caches of this daemon, by kind.
     pub(crate) caches: &'a Caches,
     /// Entitlements that clients may ask for.
     pub(crate) entitlements: &'a [String],
     /// Whether steps of all builds are on the proxy network.
     pub(crate) proxy_network: bool,
-    /// Whether there is one.
+    /// Whether the daemon has a proxy network at all; without one a request for it is refused.
     pub(crate) has_proxy_network: bool,
 }
 
-/// A request that was admitted, in the types of the parts that do it.
+/// A request that was admitted: its strings resolved to exporters, caches, rights and policies.
 pub(crate) struct Admitted {
     pub(crate) exporters: Vec<Arc<dyn ExporterInstance>>,
     pub(crate) cache_exports: CacheExports,
@@ -38,7 +38,7 @@ pub(crate) struct Admitted {
 }
 
 impl Admission<'_> {
-    /// Refuses what is not built, not known or not granted. `sessions` are those that may answer for the build.
+    /// Refuses what this daemon does not build, know or grant. `sessions` are those that may answer for the build.
     pub(crate) async fn admit(
         &self,
         request: &SolveRequest,
@@ -70,7 +70,7 @@ impl Admission<'_> {
     }
 }
 
-/// The exporters, with the time of the build where they name none.
+/// The request's exporters; those that name no epoch get the one of the frontend's options.
 fn exporters(request: &SolveRequest) -> Vec<ExporterSpec> {
     let mut specs = request.exporters.clone();
     // Other values, such as `context`, are for the frontend, which tells exporters the time.

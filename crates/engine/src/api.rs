@@ -90,20 +90,20 @@ pub trait Backend: Send + Sync + 'static {
     async fn export_spans(&self, spans: Vec<Bytes>) -> Result<(), Failure>;
 }
 
-/// The version of a daemon.
+/// Versions of a daemon and of the language that it builds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VersionInfo {
-    /// The program's package.
+    /// Import path of the program, as `buildctl debug info` prints it.
     pub package: String,
-    /// The version that clients compare.
+    /// BuildKit's version whose API this is; clients compare it.
     pub version: String,
-    /// The commit.
+    /// Commit that the daemon was built from; empty if it was built outside a repository.
     pub revision: String,
-    /// The version of the Dockerfile language.
+    /// Newest Dockerfile language, such as `1.28.0`.
     pub dockerfile: String,
 }
 
-/// A worker.
+/// A worker, as `buildctl debug workers` lists it.
 #[derive(Debug, Clone, Default)]
 pub struct WorkerRecord {
     /// Id, labels and platforms.
@@ -117,39 +117,39 @@ pub struct WorkerRecord {
 /// One rule of garbage collection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GcRule {
-    /// Whether internal records are included.
+    /// Whether the rule also deletes internal records and those of frontends.
     pub all: bool,
-    /// Records that were used within this time are kept.
+    /// Time since the last use within which records are kept.
     pub keep: Duration,
     /// Filters on records; one of them has to match, and an empty list matches all.
     pub filters: Vec<String>,
-    /// Bytes that always stay.
+    /// Bytes that are never deleted.
     pub reserved: i64,
-    /// Bytes that are never exceeded.
+    /// Bytes that all records may take at most.
     pub max_used: i64,
-    /// Bytes left free on the disk.
+    /// Bytes that must stay free on the disk.
     pub min_free: i64,
 }
 
 /// A device that steps may ask for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DeviceInfo {
-    /// Its name.
+    /// Full CDI name, `vendor/class=name`.
     pub name: String,
-    /// Whether no entitlement is needed.
+    /// Whether steps get it without an entitlement.
     pub auto_allow: bool,
     /// Annotations of the device by key.
     pub annotations: BTreeMap<String, String>,
-    /// Whether it is set up when first asked for.
+    /// Whether it is set up when a step first asks for it.
     pub on_demand: bool,
 }
 
 /// Whether a record can still be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecordAccess {
-    /// It cannot be written any more.
+    /// It cannot be written: `ImmutableRef`.
     Immutable,
-    /// A step or a client may write to it.
+    /// A step or a client may write to it: a cache mount or a folder that is synced.
     Mutable,
 }
 
@@ -162,10 +162,10 @@ pub enum RecordUsage {
     InUse,
 }
 
-/// One kept piece of state.
+/// A record of the store: a snapshot with its use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageRecord {
-    /// Its id.
+    /// Id that the store chose.
     pub id: RecordId,
     /// Whether it can still be written.
     pub access: RecordAccess,
@@ -173,35 +173,35 @@ pub struct UsageRecord {
     pub usage: RecordUsage,
     /// Bytes on disk.
     pub size: i64,
-    /// What it stands on.
+    /// Records whose layers it stands on.
     pub parents: Vec<RecordId>,
-    /// When it was made.
+    /// When the record was created.
     pub created: SystemTime,
     /// When it was last used.
     pub last_used: Option<SystemTime>,
-    /// How often it was used.
+    /// Number of builds that used it.
     pub usage_count: i64,
-    /// What it is.
+    /// The step or source that it is of, for people.
     pub description: String,
     /// `regular`, `source.local`, `exec.cachemount`, ….
     pub record_type: String,
-    /// Whether it shares bytes with others that are not deleted with it.
+    /// Whether other records stand on the same bytes, so that deleting this one alone frees nothing.
     pub shared: bool,
 }
 
-/// What may be deleted.
+/// Which records to delete.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PruneRequest {
     /// Filters on records; one of them has to match, and an empty list matches all.
     pub filters: Vec<String>,
-    /// Internal records and those of frontends too.
+    /// Deletes internal records and those of frontends too.
     pub all: bool,
-    /// Records that were used within this time are kept.
+    /// Time since the last use within which records are kept.
     pub keep: Duration,
-    /// Bytes that stay.
+    /// Bytes that are never deleted.
     pub reserved: i64,
-    /// Bytes that may be left.
+    /// Bytes that all records may take afterwards; zero for no limit.
     pub max_used: i64,
-    /// Bytes that should be free on the disk.
+    /// Bytes that should be free on the disk; zero for no demand.
     pub min_free: i64,
 }

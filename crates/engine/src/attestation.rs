@@ -1,13 +1,13 @@
-//! What is stated about results: who asked for them, what went into them, which packages they hold.
+//! Statements about results: their provenance and their packages.
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`calls`] | which request gave which result, for the whole build |
-//! | [`limits`] | what the requests of a build may cost |
+//! | [`calls`] | calls of frontends in one build, with their results and sources |
+//! | [`limits`] | limits on the requests of a build |
 //! | [`provenance`] | provenance of results, finished when all layers are known |
 //! | [`sbom`] | runs a scanner over results |
 //! | [`statements`] | statements of frontends and of the daemon, as exporters ask for them |
-//! | [`environment`] | what the daemon's owner adds to provenance |
+//! | [`environment`] | values that the daemon's owner adds to provenance |
 //!
 //! Who imports whom: `statements` → `provenance` → `calls` → `limits`, and `statements` → `sbom`.
 

@@ -1,4 +1,4 @@
-//! Blobs that clients may read: those that build records and results name.
+//! Blobs of build records and results, as clients read them.
 
 use std::io::{Read, Seek, SeekFrom};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use store::Store;
 
 use crate::api::{BlobLine, BlobStream, Failure, FailureKind, HistoryBlob};
 
-/// Bytes of a blob that are read at once.
+/// Size of the pieces in which a blob is read.
 const PIECE_BYTES: usize = 256 << 10;
 
 /// Opens a blob for reading.
@@ -65,7 +65,7 @@ fn pieces(file: std::fs::File) -> BlobStream {
     .boxed()
 }
 
-/// Lists up to `limit` blobs behind `after`, in the order of their digests.
+/// Lists up to `limit` blobs whose digests follow `after`, ordered by digest.
 pub(crate) async fn list(
     store: &Arc<Store>,
     after: &str,

@@ -30,7 +30,7 @@ use crate::scope::BuildScope;
 pub enum DockerfileFrontend {
     /// Builds of Dockerfiles are refused, unless their frontend comes from an image.
     Off,
-    /// Dockerfiles are built.
+    /// The daemon builds Dockerfiles itself.
     On {
         /// Whether it answers `# syntax=docker/dockerfile:…` itself; else the named image is run.
         answers_syntax: bool,
@@ -161,7 +161,7 @@ impl BuildBridge {
         outcome.map_err(|error| of_frontend(error, Some((name, &source))))
     }
 
-    /// Runs the built-in frontend, where the time that a long Dockerfile takes is nobody else's.
+    /// Runs the built-in frontend in a thread of its own, so that a long Dockerfile holds up no other build.
     async fn dockerfile(
         &self,
         frontend: Dockerfile,
@@ -177,7 +177,7 @@ impl BuildBridge {
             .map_err(|ended| FrontendError::from(BridgeError::from(ended)))?
     }
 
-    /// Runs a frontend from an image, wanted at a place in the user's files.
+    /// Runs a frontend from an image. `at` is the place in the user's files that names the image.
     async fn image(
         &self,
         image: String,
@@ -247,7 +247,7 @@ impl Bridge for BuildBridge {
     fn kept(&self, id: &str) -> Option<Arc<dyn Ref>> {
         let tree = self.parts.scope.failed_ref(id)?;
         let evaluator = Arc::clone(&self.parts.evaluator);
-        Some(LazyRef::computed_already(evaluator, tree))
+        Some(LazyRef::of_tree(evaluator, tree))
     }
 
     async fn warn(&self, vertex: &Digest, warning: Warning) -> Result<(), BridgeError> {

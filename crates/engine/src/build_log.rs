@@ -9,12 +9,12 @@ use tracing::{Instrument as _, Span};
 
 use crate::api::{Failure, SolveRequest};
 
-/// The lines of one build in the log. A build whose future is dropped is told as cancelled.
+/// Log lines of one build. A build whose future is dropped is logged as cancelled.
 pub(crate) struct BuildLog {
     clock: Clock,
     began: Instant,
     span: Span,
-    is_told: bool,
+    is_logged: bool,
 }
 
 impl BuildLog {
@@ -32,7 +32,7 @@ impl BuildLog {
             clock: clock.clone(),
             began: clock.now(),
             span,
-            is_told: false,
+            is_logged: false,
         }
     }
 
@@ -46,9 +46,9 @@ impl BuildLog {
         outcome
     }
 
-    /// A user's errors are news, no warnings; those of the host and ours somebody has to look at.
+    /// Logs a user's error as info; errors of the host or of the daemon, which somebody has to look at, as warnings and errors.
     fn end(&mut self, failure: Option<&Failure>) {
-        self.is_told = true;
+        self.is_logged = true;
         let took = self.clock.now().saturating_duration_since(self.began);
         let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let _inside = self.span.enter();
@@ -83,7 +83,7 @@ impl BuildLog {
 
 impl Drop for BuildLog {
     fn drop(&mut self) {
-        if !self.is_told {
+        if !self.is_logged {
             self.end(Some(&crate::scope::canceled()));
         }
     }
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
     use crate::api::FailureKind;
 
-    /// Keeps lines as `LEVEL field=value …`, and what spans are made of.
+    /// Collects lines as `LEVEL field=value …`, and the fields of spans.
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<String>>>);
 
@@ -145,7 +145,7 @@ mod tests {
         }
     }
 
-    /// The lines of a build that ends like this after three seconds.
+    /// The log lines of a build that takes three seconds and has this outcome; none drops the build.
     fn lines_of(outcome: Option<Result<(), Failure>>) -> Vec<String> {
         let lines = Lines::default();
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_build_is_told_with_its_ids_its_outcome_and_its_duration() {
+    fn the_log_has_a_build_s_ids_outcome_and_duration() {
         let start = [
             "span job build=b1 session=s1",
             "INFO message=build started frontend=\"dockerfile.v0\" exporters=0",

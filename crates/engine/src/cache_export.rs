@@ -1,4 +1,4 @@
-//! Remote caches that a build writes, when its results are there.
+//! Remote caches that a build writes, once its results exist.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ impl CacheExports {
                 Ok(exporter) if exporter.is_inline() => out.inline = true,
                 Ok(exporter) => out.separate.push(exporter),
                 Err(error @ CacheError::NotBuilt { .. }) if may_fail(spec) => {
-                    tracing::warn!(%error, "the build goes on: errors of this cache are to be ignored");
+                    tracing::warn!(%error, "the build continues without this cache: ignore-error is set");
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -103,7 +103,7 @@ pub(crate) async fn write(
         let id = format!("{}-cache-{at}", scope.session());
         writing.push(Box::pin(async move {
             let answer = scope
-                .shown(exporter.name(), &id, |progress| async move {
+                .run_as_vertex(exporter.name(), &id, |progress| async move {
                     write_one(scope, exporter, results, &progress).await
                 })
                 .await;

@@ -13,14 +13,14 @@ use tokio::sync::OnceCell;
 
 use crate::scope::BuildScope;
 
-/// A cache that was read, once; none if it could not be.
+/// An imported cache, shared by all who name it; none if it could not be read.
 type Import = Arc<OnceCell<Option<Arc<CacheManager<BuildDomain>>>>>;
 
 /// The caches that the definitions of a build are looked up in.
 pub(crate) struct CacheImports {
     scope: Arc<BuildScope>,
     caches: Caches,
-    /// By name, each read once for the build.
+    /// By name; each is read once per build.
     read: Mutex<HashMap<String, Import>>,
 }
 
@@ -33,8 +33,8 @@ impl CacheImports {
         }
     }
 
-    /// The caches to look into, each read once for the build. What cannot be read is shown, and left out.
-    // DIFFERS: they are read before the solver looks anything up, so that it never waits for a registry.
+    /// Opens the named caches. One that cannot be read is shown as a failed step and left out.
+    // DIFFERS: they are read before the solver looks up any key, so that it never waits for a registry.
     pub(crate) async fn open(
         &self,
         imports: &[CacheImport],
@@ -57,7 +57,7 @@ impl CacheImports {
         import: &CacheImport,
     ) -> Option<Arc<CacheManager<BuildDomain>>> {
         let title = format!("importing cache manifest from {name}");
-        let read = self.scope.shown(&title, "", |progress| async move {
+        let read = self.scope.run_as_vertex(&title, "", |progress| async move {
             let context = CacheContext {
                 sessions: self.scope.sessions(),
                 progress,

@@ -29,7 +29,7 @@ use crate::files::{self, ReadError};
 use crate::reference::LazyRef;
 use crate::scope::{BuildScope, canceled};
 
-/// The input of a mount that has no ref.
+/// Input index of a mount without a ref.
 const NO_INPUT: i64 = -1;
 
 /// A container of a frontend.
@@ -44,7 +44,7 @@ pub(crate) struct BuildContainer {
     mounts: usize,
     /// None once the container has been released.
     prepared: tokio::sync::Mutex<Option<Arc<Prepared>>>,
-    /// What its first process needs on the proxy network.
+    /// Proxy settings of the container's first process; none if it is not on the proxy network.
     proxy: Option<StepProxy>,
     has_process: tokio::sync::Mutex<bool>,
     closed: watch::Sender<bool>,
@@ -83,7 +83,7 @@ fn unknown(error: impl Into<Box<dyn Error + Send + Sync>>) -> Failure {
     Failure::new(FailureKind::Unknown, error)
 }
 
-/// The context of calls to the clients of a build that belong to no vertex.
+/// Context of calls to a build's clients outside of any vertex.
 fn context(scope: &BuildScope) -> OpCtx<BuildDomain> {
     let vertex = Vertex::new(Digest::sha256(b"container"), "container", Arc::default());
     OpCtx::detached(
@@ -104,11 +104,11 @@ impl BuildContainer {
             return Err(invalid("root mount is required"));
         }
         let network = NetworkMode::try_from(request.network).map_err(invalid)?;
-        // The container is refused here, before its first process is.
+        // The whole container is refused here, not only its first process.
         let entitlements = &scope.rights().entitlements;
         let access = entitlements.access(network, SecurityMode::Sandbox);
         let access = access.map_err(unknown)?;
-        // Its mounts are made before the mode of its first process is known, so whoever may have insecure ones shares the host's users.
+        // Mounts are made before the security mode of the first process is known; a build that may run insecure processes shares the host's users.
         let ids = if entitlements.security_insecure {
             None
         } else {
@@ -118,7 +118,7 @@ impl BuildContainer {
             .extra_hosts
             .iter()
             .map(|host| {
-                // The parser's error says only that the text is no address.
+                // The parser's error has no more to say than this sentence.
                 let ip = host
                     .ip
                     .parse()
@@ -384,7 +384,7 @@ impl Container for BuildContainer {
         self.closed.send_replace(true);
         let mut running = self.running.subscribe();
         if running.wait_for(|n| *n == 0).await.is_err() {
-            tracing::debug!("the container counts no processes any more");
+            tracing::debug!("the sender of the process count was dropped");
         }
         drop(self.prepared.lock().await.take());
         if killed {

@@ -35,12 +35,12 @@ use crate::services::Services;
 /// Definitions whose sources are evaluated against policies at the same time.
 const MAX_POLICY_EVALUATIONS: usize = 4;
 
-/// What an engine is made of.
+/// The parts that an engine is composed of.
 #[derive(Debug)]
 pub struct EngineParts {
     /// What ops work with: store, executor, sources, sessions.
     pub parts: Arc<Parts>,
-    /// The outputs that are known.
+    /// Exporters by kind.
     pub exporters: Exporters,
     /// The remote caches that can be written and read.
     pub caches: Caches,
@@ -50,30 +50,30 @@ pub struct EngineParts {
     pub layouts: OciLayoutSource,
     /// Id, labels and platforms of the worker.
     pub worker: WorkerInfo,
-    /// What this daemon is.
+    /// Versions that clients are shown.
     pub version: VersionInfo,
-    /// What the daemon's configuration says.
+    /// Settings of builds.
     pub settings: Settings,
 }
 
-/// What the daemon's configuration says about builds.
+/// Settings of builds, from the daemon's configuration.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Entitlements that clients may ask for, such as `network.host`.
     pub entitlements: Vec<String>,
     /// Whether steps of all builds are on the proxy network.
     pub proxy_network: bool,
-    /// Rules of garbage collection, none for no collection.
+    /// Rules of garbage collection; an empty list collects nothing.
     pub gc_policies: Vec<GcPolicy>,
-    /// Speaks to frontends from images; none if there are none.
+    /// Serves the bridge to frontends from images; none refuses such frontends.
     pub frontend_host: Option<Arc<dyn FrontendHost>>,
-    /// Repositories that frontends may come from; none for all.
+    /// Repositories that frontends may come from; empty for all.
     pub frontend_repositories: Vec<String>,
-    /// What is kept of finished builds.
+    /// How many records of finished builds are kept, and where.
     pub history: HistorySettings,
     /// The Dockerfile frontend that is built in.
     pub dockerfile: DockerfileFrontend,
-    /// What the daemon's owner adds to provenance.
+    /// Values that the daemon's owner adds to provenance.
     pub provenance_env: std::collections::BTreeMap<String, serde_json::Value>,
 }
 
@@ -109,7 +109,7 @@ impl fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// Puts the parts together.
+    /// Composes an engine.
     #[must_use]
     pub fn new(from: EngineParts) -> Arc<Self> {
         let EngineParts {
@@ -160,12 +160,12 @@ impl Engine {
         })
     }
 
-    /// The daemon's parts.
+    /// What all builds of the daemon share.
     pub(crate) fn services(&self) -> &Services {
         &self.services
     }
 
-    /// Ends the builds that run, refuses further ones, and returns when the records of all are written down. The store must be
+    /// Ends the running builds, refuses new ones, and returns when the records of all are written. The store must stay
     /// open until then.
     pub async fn close(&self) {
         self.services.history.close().await;

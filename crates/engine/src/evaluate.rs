@@ -19,10 +19,10 @@ use crate::load::load;
 use crate::policy::{self, Policy, SourcePolicies};
 use crate::scope::BuildScope;
 
-/// A result and how the solver knows it.
+/// A result with its vertex and its cache keys.
 pub(crate) struct Computed {
     pub(crate) result: ops::Ref,
-    /// None for what was not computed.
+    /// None for an empty result, which no vertex computes.
     pub(crate) vertex: Option<Arc<Vertex<BuildDomain>>>,
     pub(crate) keys: Vec<KeyInfo<BuildDomain>>,
 }
@@ -33,7 +33,7 @@ pub(crate) struct Evaluator {
     parts: Arc<Parts>,
     policies: Arc<SourcePolicies>,
     imports: CacheImports,
-    /// Where vertices stand in the user's files.
+    /// Places of vertices in the user's files.
     places: Mutex<HashMap<Digest, Vec<Place>>>,
 }
 
@@ -58,30 +58,30 @@ impl Evaluator {
         &self.scope
     }
 
-    /// Computes what a definition wants, if its sources are allowed by the build's policies and by `more`.
+    /// Computes the result of a definition, provided that the policies of the build and `request_policies` allow its sources.
     pub(crate) async fn compute(
         &self,
         definition: &Arc<pb::Definition>,
-        more: &[Arc<Policy>],
+        request_policies: &[Arc<Policy>],
         imports: &[CacheImport],
     ) -> Result<Computed, Failure> {
         let edge = self
-            .edge(definition, more, self.scope.rights().clone(), 0)
+            .edge(definition, request_policies, self.scope.rights().clone(), 0)
             .await?;
         let open = async { Ok(self.imports.open(imports).await) };
         let caches = self.scope.alive(open).await?;
         self.scope.alive(self.build(edge, &caches)).await
     }
 
-    /// What a definition wants, as vertices.
+    /// The edge of a definition's terminal op.
     async fn edge(
         &self,
         definition: &Arc<pb::Definition>,
-        more: &[Arc<Policy>],
+        request_policies: &[Arc<Policy>],
         rights: BuildRights,
         nesting: usize,
     ) -> Result<Edge<BuildDomain>, Failure> {
-        let definition = match self.policies.evaluator(more) {
+        let definition = match self.policies.evaluator(request_policies) {
             None => Arc::clone(definition),
             Some(evaluator) => {
                 let allowed = self.scope.alive(policy::rewrite(&evaluator, definition));
@@ -96,18 +96,21 @@ impl Evaluator {
         };
         let loaded = task::blocking("load a definition", load).await?;
         self.places.lock().extend(loaded.places);
-        self.forget_cache_mounts(loaded.unwanted).await?;
+        self.forget_cache_mounts(loaded.reset_cache_mounts).await?;
         Ok(loaded.edge)
     }
 
-    async fn forget_cache_mounts(&self, unwanted: HashMap<String, bool>) -> Result<(), Failure> {
-        if unwanted.is_empty() {
+    async fn forget_cache_mounts(
+        &self,
+        reset_cache_mounts: HashMap<String, bool>,
+    ) -> Result<(), Failure> {
+        if reset_cache_mounts.is_empty() {
             return Ok(());
         }
         let parts = Arc::clone(&self.parts);
         let of_build = self.scope.cache_mounts();
         let forget = move || {
-            unwanted.iter().try_for_each(|(id, on_inputs)| {
+            reset_cache_mounts.iter().try_for_each(|(id, on_inputs)| {
                 parts.cache_mounts.forget(&of_build, id, *on_inputs)
             })
         };
@@ -134,7 +137,7 @@ impl Evaluator {
         }
     }
 
-    /// What went into a vertex that was computed; none when the build is over.
+    /// What went into a computed vertex; none once the build has ended.
     pub(crate) async fn captured(&self, vertex: Arc<Vertex<BuildDomain>>) -> Option<Capture> {
         let job = self.scope.job().ok()?;
         Some(task::blocking("capture", move || capture(&job, &vertex)).await)
@@ -166,7 +169,7 @@ fn capture(job: &Job<BuildDomain>, vertex: &Vertex<BuildDomain>) -> Capture {
     out
 }
 
-/// What a step on the proxy network asked for, if it has run.
+/// Adds the requests of a step on the proxy network, if it has run.
 fn proxied(out: &mut Capture, vertex: &Vertex<BuildDomain>, requests: Option<&proxy::Capture>) {
     out.proxy_network();
     let Some(requests) = requests else { return };

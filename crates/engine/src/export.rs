@@ -1,4 +1,4 @@
-//! What is done with a result: exporters of the request and of the client's session, and what they leave to do at the end.
+//! Stage 5: exporters of the request and of the client's session, and their finalizers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::cache_export::{CacheExports, Inline, Results};
 use crate::reference::{LazyRef, refs};
 use crate::scope::BuildScope;
 
-/// The tree of each ref of a result that was computed, as exporters take it.
+/// The computed tree of each ref of a result, in the exporters' type.
 pub(crate) async fn source(result: &FrontendResult) -> Result<ExportSource, Failure> {
     let mut source = ExportSource::default();
     if let Some(single) = &result.single {
@@ -43,45 +43,45 @@ pub(crate) struct Exports<'a> {
     pub(crate) source: &'a ExportSource,
     /// The caches that the build writes; images carry those that are inline.
     pub(crate) cache_exports: &'a CacheExports,
-    /// The result as the solver knows it.
+    /// The result with its cache keys.
     pub(crate) results: &'a Arc<Results>,
 }
 
-/// What an exporter left to do when all have exported, by the exporter's position.
+/// Work that exporters leave until all have exported, by the exporter's position.
 pub(crate) type Finalizers = Vec<(usize, Box<dyn Finalize>)>;
 
 impl Exports<'_> {
     /// Runs the exporters side by side, each shown as a vertex.
     pub(crate) async fn run(&self) -> Result<Vec<Exported>, Failure> {
         let exports = self.exporters.iter().enumerate().map(|(at, exporter)| {
-            self.shown(at, exporter, async |ctx| {
+            self.run_as_vertex(at, exporter, async |ctx| {
                 Ok(exporter.export(&ctx, self.source).await?)
             })
         });
         try_join_all(exports).await
     }
 
-    /// Does what exporters left to do, side by side, shown with the vertices of their exporters.
+    /// Runs the finalizers side by side, shown at the vertices of their exporters.
     pub(crate) async fn finalize(&self, finalizers: Finalizers) -> Result<(), Failure> {
         let last = finalizers.into_iter().filter_map(|(at, finalize)| {
             let exporter = self.exporters.get(at)?;
-            Some(self.shown(at, exporter, async |ctx| Ok(finalize.run(&ctx).await?)))
+            Some(self.run_as_vertex(at, exporter, async |ctx| Ok(finalize.run(&ctx).await?)))
         });
         try_join_all(last).await?;
         Ok(())
     }
 
-    async fn shown<T>(
+    async fn run_as_vertex<T>(
         &self,
         at: usize,
         exporter: &Arc<dyn ExporterInstance>,
         work: impl AsyncFnOnce(ExportContext) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let id = format!("{}-export-{at}", self.scope.session());
-        let begun = task::clock::monotonic();
-        let done = self
+        let started = task::clock::monotonic();
+        let result = self
             .scope
-            .shown(&exporter.name(), &id, |progress| {
+            .run_as_vertex(&exporter.name(), &id, |progress| {
                 let (caches, results) = (self.cache_exports, self.results);
                 let compression = exporter.compression();
                 work(ExportContext {
@@ -97,12 +97,12 @@ impl Exports<'_> {
                 })
             })
             .await;
-        metrics::PHASE_DURATION.observe(metrics::Phase::Export, begun.elapsed());
-        done
+        metrics::PHASE_DURATION.observe(metrics::Phase::Export, started.elapsed());
+        result
     }
 }
 
-/// Exporters that the client's session adds when the result is there.
+/// Exporters that the client's session adds once the result exists.
 pub(crate) struct SessionExporters<'a> {
     /// The sessions that may answer for the build.
     pub(crate) sessions: &'a session::Group,
@@ -115,7 +115,7 @@ pub(crate) struct SessionExporters<'a> {
 }
 
 impl SessionExporters<'_> {
-    /// Asks the client for its exporters; none if it does not offer the service.
+    /// Requests the exporters of the client; none if it does not offer the service.
     pub(crate) async fn resolve(
         self,
         exporters: &Exporters,
@@ -152,7 +152,7 @@ pub(crate) async fn tell_session(
     Ok(finalized.await.or_else(|e| absent(&e).ok_or(e))?)
 }
 
-/// The default if the client does not offer the service that it was asked for; none for any other error.
+/// The default value if the client does not offer the service; none for any other error.
 fn absent<T: Default>(error: &session::SessionError) -> Option<T> {
     let session::SessionError::Call(error) = error else {
         return None;

@@ -23,8 +23,8 @@ use crate::api::{Detail, Failure};
 /// A part of a source file.
 pub(crate) type Place = (pb::SourceInfo, Vec<pb::Range>);
 
-/// What the solver says, with the places of the vertex in the user's files. `keep` gives names to what a failed step had
-/// and left.
+/// The failure of a solve, with the vertex's places in the user's files. `keep` names the inputs and mounts of a failed step,
+/// so that clients can open them.
 pub(crate) fn of_solve(
     error: SolveError<BuildDomain>,
     places: impl FnOnce(&Digest) -> Vec<Place>,
@@ -49,7 +49,7 @@ fn details_of_solve(
     let Some(vertex) = error.vertex() else {
         return details;
     };
-    // What was given last is the innermost.
+    // Details are pushed from the outermost to the innermost.
     for (info, ranges) in places(vertex).into_iter().rev() {
         details.push(Detail::Source { info, ranges });
     }
@@ -137,7 +137,7 @@ fn kind_of_solve(error: &SolveError<BuildDomain>) -> ErrorKind {
     }
 }
 
-/// What a frontend says: kind and facts are those of the bridge's failure, where that is the cause. `named` is its name and source,
+/// The failure of a frontend. Kind and facts are those of the bridge's failure, where that is the cause. `named` is its name and source,
 /// if it is one that clients know by name.
 pub(crate) fn of_frontend(error: FrontendError, named: Option<(&str, &str)>) -> Failure {
     let mut details = Vec::new();

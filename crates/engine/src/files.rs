@@ -14,28 +14,28 @@ use store::StoreError;
 
 use crate::api::{Failure, FailureKind};
 
-/// The most that is read of a file at once.
+/// Size limit of one read.
 const MAX_FILE_BYTES: u64 = 16 << 20;
-/// The most entries of a folder that are listed.
+/// Number of entries up to which a folder is listed.
 const MAX_ENTRIES: usize = 1 << 20;
 
 /// Why a file could not be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReadError {
-    /// There is no such file, in the words of whoever asked for it.
+    /// There is no such file. `op` and `path` are as the reader gave them.
     #[error("{op} {path}: no such file or directory")]
     Missing { op: &'static str, path: String },
-    /// A path of the tree.
+    /// The path cannot be resolved in the tree.
     #[error(transparent)]
     Path(#[from] PathError),
-    /// Bytes or entries of it.
+    /// The kernel refused the read.
     #[error("{op} {path}: {source}")]
     Read {
         op: &'static str,
         path: String,
         source: std::io::Error,
     },
-    /// It is no file, or too large to be read in one piece.
+    /// It is not a regular file, or too large to be read in one piece.
     #[error("{0}")]
     Refused(String),
     /// The tree cannot be opened.
@@ -69,7 +69,7 @@ impl ReadError {
 
 impl From<ReadError> for BridgeError {
     fn from(error: ReadError) -> Self {
-        // Clients know no kind of these errors.
+        // Clients expect these errors without a kind.
         let cause = error.kind();
         let mut failure = Failure::new(FailureKind::Unknown, error);
         failure.cause = cause;
@@ -79,7 +79,7 @@ impl From<ReadError> for BridgeError {
 
 /// Reads (a part of) a regular file.
 pub(crate) fn read(root: &Root, name: &str, range: Option<FileRange>) -> Result<Bytes, ReadError> {
-    // It is looked at first, because opening a device or a pipe has consequences; the reader hears of opening alone.
+    // Opening a device or a pipe has side effects, so the type is checked first; the error names the opening only.
     let meta = root.stat(name).map_err(|error| {
         if error.is_not_found() {
             ReadError::missing("open", name)
@@ -122,7 +122,7 @@ pub(crate) fn read(root: &Root, name: &str, range: Option<FileRange>) -> Result<
     Ok(Bytes::from(bytes))
 }
 
-/// Lists a folder; `include` is a pattern on names, empty for all. With `ids` owners are shown as a container sees them that has these.
+/// Lists a folder; `include` is a pattern on names, empty for all. With `ids`, owners are shown as in a container with this range.
 pub(crate) fn list(
     root: &Root,
     name: &str,
@@ -144,9 +144,9 @@ pub(crate) fn list(
     entries.sort_by(|a, b| a.name.cmp(&b.name));
     let mut names = Vec::new();
     for entry in entries {
-        let shown = entry.name.to_string_lossy().into_owned();
-        if include.is_empty() || matches(include.as_bytes(), shown.as_bytes()) {
-            names.push((Path::new(name).join(&entry.name), shown));
+        let display_name = entry.name.to_string_lossy().into_owned();
+        if include.is_empty() || matches(include.as_bytes(), display_name.as_bytes()) {
+            names.push((Path::new(name).join(&entry.name), display_name));
         }
     }
     stat_all(root, names, false, ids)
@@ -228,7 +228,7 @@ fn stat_all(
     Ok(out)
 }
 
-/// Whether a name fits a pattern with `*` and `?`.
+/// Whether a name matches a pattern with `*` and `?`.
 fn matches(pattern: &[u8], name: &[u8]) -> bool {
     let (mut p, mut n) = (0, 0);
     let mut retry: Option<(usize, usize)> = None;

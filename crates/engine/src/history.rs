@@ -8,10 +8,10 @@
 //! | [`store`] | records on disk, with their logs and traces |
 //! | [`trace`] | the steps of a build, counted and as spans |
 //! | [`filter`] | filters of clients on records |
-//! | [`redact`] | bounds on a record, and credentials taken out |
+//! | [`redact`] | limits of a record, and redaction of credentials |
 //!
 //! A record that was opened is closed exactly once: by [`OpenRecord::finish`], or as cancelled when the [`OpenRecord`] is dropped.
-//! Closing goes on when whoever asked for it is gone, and [`History::close`] waits for it.
+//! Closing continues when its caller is gone, and [`History::close`] waits for it.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -41,12 +41,12 @@ use store::RecordStore;
 
 /// Finished builds that stay in memory, beside those on disk.
 const MAX_FINISHED_IN_MEMORY: usize = 16;
-/// How long a status waits for its build to begin.
+/// How long a status call waits for its build to start.
 const BUILD_WAIT_TIMEOUT: Duration = Duration::from_secs(6);
-/// Events that a slow listener may be behind before it misses some.
+/// Events that a slow listener may lag behind before it misses some.
 const MAX_EVENTS_BEHIND: usize = 256;
 
-/// What clients are told whose builds come too late.
+/// Answer to builds that arrive while the daemon stops.
 const STOPPING: &str =
     "the daemon is stopping and takes no more builds: try again when it is back, or at another one";
 
@@ -98,9 +98,9 @@ pub(crate) struct History {
     changed: watch::Sender<()>,
     /// Records that were opened and are not closed yet.
     open: watch::Sender<usize>,
-    /// No build may begin any more.
+    /// True once no build may start.
     is_draining: watch::Sender<bool>,
-    /// And those that run are to end.
+    /// True once running builds have to end.
     is_closing: watch::Sender<bool>,
     clock: Clock,
     store: Option<RecordStore>,
@@ -116,7 +116,7 @@ pub(crate) struct OpenRecord {
     _active: metrics::GaugeGuard,
 }
 
-/// Counts a record as open.
+/// Counts an open record until it is dropped.
 struct OpenCount(watch::Sender<usize>);
 
 impl OpenCount {
@@ -133,7 +133,7 @@ impl Drop for OpenCount {
 }
 
 impl OpenRecord {
-    /// Where the build's progress goes.
+    /// The hub of the build's progress.
     pub(crate) fn hub(&self) -> &Arc<Hub> {
         &self.hub
     }
@@ -172,7 +172,7 @@ impl Drop for OpenRecord {
         let Some(counted) = self.counted.take() else {
             return;
         };
-        // The client left: what its build did is written down all the same.
+        // The client left; the record is written all the same.
         let (history, build) = (Arc::clone(&self.history), std::mem::take(&mut self.build));
         let work = async move {
             let canceled = Failure::new(FailureKind::Canceled, "context canceled");
@@ -184,7 +184,7 @@ impl Drop for OpenRecord {
 }
 
 impl History {
-    /// No builds yet in memory; those in `store` are as they were left. Without a store records stay in memory only.
+    /// Starts without builds in memory; those in `store` remain. Without a store, records stay in memory only.
     pub(crate) fn new(
         clock: Clock,
         store: &Arc<::store::Store>,
@@ -203,7 +203,7 @@ impl History {
         })
     }
 
-    /// Ends the builds that run, refuses further ones, and waits until the records of all are written down. Who holds an
+    /// Ends the running builds, refuses new ones, and waits until the records of all are written. The owner of an
     /// [`OpenRecord`] must heed [`OpenRecord::closing`].
     pub(crate) async fn close(&self) {
         self.refuse();
@@ -238,14 +238,14 @@ impl History {
     pub(crate) async fn idle(&self) {
         let mut open = self.open.subscribe();
         if open.wait_for(|count| *count == 0).await.is_err() {
-            tracing::debug!("the count of open records is gone");
+            tracing::debug!("the sender of the open records' count was dropped");
         }
     }
 
-    /// Opens the record of a build that begins; its name must not be in use.
+    /// Opens the record of a build that starts; its name must not be in use.
     pub(crate) fn begin(self: &Arc<Self>, request: &SolveRequest) -> Result<OpenRecord, Failure> {
         redact::check_name(&request.build)?;
-        // Counted before it is looked whether the history closes: who closes it sees this record, or is seen here.
+        // The record is counted before the check: either closing waits for it, or it sees that the history closes.
         let counted = OpenCount::new(&self.open);
         if *self.is_draining.borrow() {
             metrics::BUILDS_REFUSED.add(metrics::NoLabels, 1);
@@ -342,7 +342,7 @@ impl History {
                     (record, is_stored) = (written, true);
                 }
                 Err(error) => {
-                    tracing::warn!(%error, build = %name, "the build's record is not on disk");
+                    tracing::warn!(%error, build = %name, "failed to write the build's record");
                 }
             }
         }
@@ -360,7 +360,7 @@ impl History {
         });
     }
 
-    /// What a build says; waits a little for a build that has not begun.
+    /// Subscribes to the progress of a build; waits a little for a build that has not started.
     pub(crate) async fn status(&self, build: &BuildRef) -> Result<Subscription, Failure> {
         let mut changed = self.changed.subscribe();
         let mut look = async || loop {
@@ -404,8 +404,8 @@ impl History {
         };
         let mut in_memory: Vec<HistoryEvent> = {
             let builds = self.builds.lock();
-            let shown = builds.iter().filter(|e| !e.is_internal && !e.is_stored);
-            shown.map(Build::event).collect()
+            let listed = builds.iter().filter(|e| !e.is_internal && !e.is_stored);
+            listed.map(Build::event).collect()
         };
         let in_memory_names: HashSet<BuildRef> =
             in_memory.iter().map(|e| e.record.build.clone()).collect();
@@ -452,7 +452,7 @@ impl History {
         change: HistoryChange,
     ) -> Result<(), Failure> {
         if change == HistoryChange::Finalize {
-            // All is written when a build ends.
+            // Everything is on disk already when a build ends.
             return Ok(());
         }
         let stored = match &self.store {
@@ -521,13 +521,13 @@ fn count_end(record: &HistoryRecord, failure: Option<&Failure>) {
     });
     metrics::BUILDS.add(outcome, 1);
     if let (Some(created), Some(completed)) = (record.created, record.completed) {
-        // A clock that was set back says nothing about how long it took.
+        // If the clock was set back, the duration is unknown.
         let took = completed.duration_since(created).unwrap_or_default();
         metrics::BUILD_DURATION.observe(outcome.status(), took);
     }
 }
 
-/// Counts the steps of a build whose log was read.
+/// Counts the steps of a finished build, from the summary of its log.
 fn count_steps(record: &HistoryRecord) {
     for (kind, count) in [
         (StepKind::Completed, record.completed_steps),

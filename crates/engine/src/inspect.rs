@@ -1,4 +1,4 @@
-//! What operators may look at while builds run.
+//! The state of a running daemon for operators, and draining.
 
 use std::sync::Arc;
 
@@ -11,28 +11,28 @@ use crate::api::{
 };
 use crate::engine::Engine;
 
-/// The most cache records that are told at a time.
+/// Number of cache records that one answer lists.
 const MAX_CACHE_RECORDS: usize = 10_000;
 
 impl Engine {
-    /// The builds that run, oldest first.
+    /// The running builds, oldest first.
     #[must_use]
     pub fn running(&self) -> Vec<RunningBuild> {
         self.services().history.running()
     }
 
-    /// What is being built and what waits for what.
+    /// The steps that are being built and those that wait for others.
     #[must_use]
     pub fn waits(&self) -> WaitGraph {
         self.services().solver.waits()
     }
 
-    /// Refuses builds from now on; those that run go on.
+    /// Refuses new builds; running ones continue.
     pub fn refuse_builds(&self) {
         self.services().history.refuse();
     }
 
-    /// Returns when no build runs and the records of all that ran are written down.
+    /// Returns when no build runs and all records are written.
     pub async fn idle(&self) {
         self.services().history.idle().await;
     }
@@ -43,13 +43,13 @@ impl Engine {
         Ok(task::blocking("measure the state directory", move || collector.size()).await?)
     }
 
-    /// Collects garbage now, by the rules.
+    /// Collects garbage by the rules, now.
     pub async fn collect_garbage(&self) {
         let collector = Arc::clone(&self.services().collector);
         task::blocking("collect garbage", move || collector.collect_now()).await;
     }
 
-    /// The cache keys; with a digest, those that are made of it.
+    /// The cache keys; with a digest, those that are derived from it.
     pub async fn cache_records(&self, of: Option<Digest>) -> Result<CacheRecordLines, Failure> {
         let keys = self.services().parts.store.key_store();
         let read = move || cache_records(&*keys, of.as_ref());
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cache_keys_are_found_by_the_digests_that_they_are_made_of() {
+    fn cache_keys_are_listed_by_the_digests_that_they_are_derived_from() {
         let keys = MemoryKeyStore::new();
         let digest = |text: &str| Digest::sha256(text);
         let root = digest("root").to_string();
@@ -126,16 +126,16 @@ mod tests {
             selector: Some(digest("part")),
         };
         keys.add_link(&root, &link, "child").unwrap();
-        let found = |of: Option<&str>| -> Vec<String> {
+        let list = |of: Option<&str>| -> Vec<String> {
             let of = of.map(digest);
             let lines = cache_records(&keys, of.as_ref()).unwrap();
             assert!(!lines.has_more);
             lines.records.into_iter().map(|line| line.key).collect()
         };
-        assert_eq!(found(None).len(), 2);
-        assert_eq!(found(Some("root")), ["child".to_owned(), root]);
-        assert_eq!(found(Some("part")), ["child"]);
-        assert_eq!(found(Some("other")), [""; 0]);
+        assert_eq!(list(None).len(), 2);
+        assert_eq!(list(Some("root")), ["child".to_owned(), root]);
+        assert_eq!(list(Some("part")), ["child"]);
+        assert_eq!(list(Some("other")), [""; 0]);
         let child = cache_records(&keys, Some(&digest("part"))).unwrap();
         assert_eq!(child.records[0].results, [("r2".to_owned(), UNIX_EPOCH)]);
         let of_op = child.records[0].parents[0].digest.clone();

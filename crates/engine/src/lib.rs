@@ -10,25 +10,25 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | `inspect` | what operators may look at while builds run, and draining |
-//! | `engine` | the daemon's parts, put together; answers what [`api`] asks |
+//! | `inspect` | the state of a running daemon for operators, and draining |
+//! | `engine` | composes the daemon's parts; implements [`api`] |
 //! | `solve` | the stages of one build, in one file |
-//! | `services` | what a daemon has for all its builds |
-//! | `admit` | what a request asks for, checked and resolved before anything runs |
-//! | `export` | what is done with a result |
-//! | `bridge`, `container` | what a frontend may ask of its build, programs that it runs |
-//! | `attestation` | what is stated about results: requests, provenance, SBOMs |
+//! | `services` | parts of a daemon that all its builds share |
+//! | `admit` | checks and resolves a request before anything runs |
+//! | `export` | exporters of a result and their finalizers |
+//! | `bridge`, `container` | the frontend's interface to its build; containers that it runs |
+//! | `attestation` | statements about results: calls, provenance, SBOMs |
 //! | `cache_export` | remote caches that a build writes |
-//! | `reference` | a result that is computed when somebody asks for it, once |
-//! | `evaluate`, `cache_import` | a definition to its result; remote caches that are looked into before |
+//! | `reference` | a result that is computed on its first use, once |
+//! | `evaluate`, `cache_import` | computes a definition; remote caches that are looked up before |
 //! | `policy` | which sources a build may use |
-//! | `resolve` | a source to what is fixed about it |
-//! | `scope` | what everything that works for one build may use of it |
-//! | `history` | which builds there are and were: their records |
-//! | `maintain` | usage, pruning, collection |
+//! | `resolve` | resolves a source to its metadata |
+//! | `scope` | the state that everything working for one build shares |
+//! | `history` | running and finished builds: their records |
+//! | `maintain` | disk usage, pruning, garbage collection |
 //! | `load`, `files`, `verify`, `rights`, `blobs`, `observe` | definition → vertices; files of a tree; platforms of a result; entitlements; blobs for clients; vertices → progress |
 //! | `failure` | errors of the parts to failures |
-//! | [`api`] | what the outer layer may ask, in words of the domain |
+//! | [`api`] | the interface for the outer layer, in types of the domain |
 //!
 //! Invariant: a build ends when the future of its solve ends or is dropped. Whatever holds a ref of it later is refused.
 

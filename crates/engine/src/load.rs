@@ -23,11 +23,11 @@ pub(crate) struct Loaded {
     pub(crate) edge: Edge<BuildDomain>,
     /// Where vertices stand in the user's files.
     pub(crate) places: HashMap<Digest, Vec<Place>>,
-    /// Cache mounts of steps whose cache is to be ignored, by id, and whether they are on top of a ref: they begin empty.
-    pub(crate) unwanted: HashMap<String, bool>,
+    /// Cache mounts of steps that ignore the cache, by id, each with whether it has a ref as its base: they start empty.
+    pub(crate) reset_cache_mounts: HashMap<String, bool>,
 }
 
-/// Why a definition is not loaded.
+/// Why a definition cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LoadError {
     #[error("failed to load LLB: {0}")]
@@ -71,8 +71,8 @@ impl From<LoadError> for Failure {
     }
 }
 
-/// Loads a definition for a build with `rights` that is within `nesting` others; its steps are on the proxy network if `proxy_network` says
-/// so.
+/// Loads a definition for a build with `rights`, nested in `nesting` other builds; `proxy_network` says whether its steps are on the proxy
+/// network.
 pub(crate) fn load(
     definition: &pb::Definition,
     rights: &BuildRights,
@@ -83,7 +83,7 @@ pub(crate) fn load(
     let graph = Graph::load(definition)?;
     let mut vertices: Vec<Arc<Vertex<BuildDomain>>> = Vec::with_capacity(graph.nodes.len());
     let mut places = HashMap::new();
-    let mut unwanted = HashMap::new();
+    let mut reset_cache_mounts = HashMap::new();
     let mut renamed = Renamed::default();
     for node in &graph.nodes {
         if let Some(cap) = node
@@ -109,7 +109,7 @@ pub(crate) fn load(
         }
         let metadata = &node.metadata;
         if metadata.ignore_cache {
-            unwanted.extend(cache_mounts(&op));
+            reset_cache_mounts.extend(cache_mounts(&op));
         }
         let options = VertexOptions {
             ignore_cache: metadata.ignore_cache,
@@ -154,11 +154,11 @@ pub(crate) fn load(
             index: graph.root.output,
         },
         places,
-        unwanted,
+        reset_cache_mounts,
     })
 }
 
-/// The digests of vertices that are not those of their ops as received: steps on the proxy network, and what stands on them.
+/// New digests of vertices whose digest is not that of their op as received: steps on the proxy network, and their dependents.
 ///
 /// | input | in the digest | why |
 /// |---|---|---|
@@ -171,7 +171,7 @@ pub(crate) fn load(
 struct Renamed(HashMap<String, Digest>);
 
 impl Renamed {
-    /// The digest of the next vertex; inputs come before those that use them.
+    /// Returns the digest of the next vertex; a vertex comes after its inputs.
     fn digest(&mut self, node: &llb::definition::Node, proxied: bool) -> Digest {
         const SUFFIX: &[u8] = b"\0buildkit.proxy-network.v0";
         let stands_on = |input: &pb::Input| self.0.contains_key(&input.digest);
@@ -199,7 +199,7 @@ impl Renamed {
     }
 }
 
-/// Whether an op is a step that has a network, in a build on the proxy network.
+/// Whether an op is a step with a network, in a build on the proxy network.
 fn is_proxied(op: &pb::Op) -> Result<bool, LoadError> {
     let Some(pb::op::Op::Exec(exec)) = &op.op else {
         return Ok(false);
@@ -211,7 +211,7 @@ fn is_proxied(op: &pb::Op) -> Result<bool, LoadError> {
     }
 }
 
-/// The cache mounts of an op: their ids, and whether they are on top of a ref.
+/// The cache mounts of an op: each id with whether the mount has a ref as its base.
 fn cache_mounts(op: &pb::Op) -> Vec<(String, bool)> {
     let Some(pb::op::Op::Exec(exec)) = &op.op else {
         return Vec::new();
@@ -262,7 +262,7 @@ fn check(op: &pb::Op, rights: &BuildRights) -> Result<(), LoadError> {
     Ok(())
 }
 
-/// Leaves in an op the devices that it gets, by their full names: they are part of its key.
+/// Removes from an op the devices that the build is not granted, and writes the others with their full names: they are part of its key.
 fn devices(
     op: &mut pb::Op,
     rights: &BuildRights,
@@ -331,7 +331,7 @@ mod tests {
         }
     }
 
-    /// Source, a step with this network, a step without any, and their terminal.
+    /// A source, a step with this network, a step without network, and the terminal.
     fn definition(network: i32) -> (pb::Definition, Vec<String>) {
         let source = pb::Op {
             op: Some(pb::op::Op::Source(pb::SourceOp {
@@ -361,7 +361,7 @@ mod tests {
         (definition, digests)
     }
 
-    /// Digests and whether they are proxied, from the last step to the source.
+    /// Digests of the vertices from the last step to the source, each with whether it is proxied.
     fn loaded(network: i32, proxy: bool) -> Result<Vec<(String, bool)>, LoadError> {
         let (definition, _) = definition(network);
         let loaded = load(&definition, &BuildRights::default(), 0, None, proxy)?;

@@ -1,4 +1,4 @@
-//! Usage, pruning, collection.
+//! Disk usage, pruning, and garbage collection after builds.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,11 +20,11 @@ const GC_DELAY_AFTER_BUILD: Duration = Duration::from_secs(1);
 ///
 /// DIFFERS: BuildKit collects once a minute, and forgets the builds that end in between.
 const GC_INTERVAL: Duration = Duration::from_secs(5);
-/// The time between two collections that go through all records, although the budget is kept.
+/// The time between two collections that go through all records although the budget is kept.
 const GC_FULL_INTERVAL: Duration = Duration::from_secs(60);
-/// The time until the next collection if one could not delete enough. It doubles with each collection.
+/// The time until the next collection if one could not free enough. It doubles with each collection.
 const GC_RETRY_DELAY: Duration = Duration::from_secs(10);
-/// The longest time between such collections.
+/// The longest time between such repeated collections.
 const MAX_GC_RETRY_DELAY: Duration = Duration::from_secs(60);
 
 pub(crate) fn usage(record: store::UsageRecord) -> UsageRecord {
@@ -79,10 +79,10 @@ pub(crate) fn prune(
         max_used_space: request.max_used,
         min_free_space: request.min_free,
     };
-    // The channel is bounded by the number of records. So a client that does not read holds up neither a thread nor the store.
+    // The number of records bounds the channel, so a client that does not read blocks neither a thread nor the store.
     let (sender, receiver) = mpsc::unbounded_channel();
     let work = task::blocking("prune", move || {
-        // Pruning goes on if the client leaves.
+        // Pruning continues if the client leaves.
         let outcome = store.prune(&options, &mut |freed| {
             let _gone = sender.send(Ok(usage(freed)));
         });
@@ -97,21 +97,21 @@ pub(crate) fn prune(
     .boxed())
 }
 
-/// When garbage is collected: a little after every build, and again while the budget is passed.
+/// When garbage is collected: shortly after every build, and again while the store exceeds its budget.
 #[derive(Debug, Default)]
 struct Collections(Mutex<Schedule>);
 
 #[derive(Debug, Default)]
 struct Schedule {
-    /// A collection is to come. What ends until it begins is collected by it.
+    /// Whether a collection is scheduled. It also covers builds that end before it starts.
     is_waiting: bool,
     last: Option<Instant>,
-    /// When all records were gone through.
+    /// The last collection that went through all records.
     last_full: Option<Instant>,
 }
 
 impl Collections {
-    /// How long the collection for a build that ends now is to wait; nothing if one waits already.
+    /// The delay of the collection for a build that ends now; none if one is scheduled already.
     fn after_build(&self, now: Instant) -> Option<Duration> {
         let mut schedule = self.0.lock();
         if std::mem::replace(&mut schedule.is_waiting, true) {
@@ -129,7 +129,7 @@ impl Collections {
         schedule.last = Some(now);
     }
 
-    /// Whether all records are to be gone through although the budget is kept. Says so once a minute.
+    /// Whether a collection should go through all records although the budget is kept: once a minute. Marks it as done.
     fn is_full_one_due(&self, now: Instant) -> bool {
         let mut schedule = self.0.lock();
         let is_due = schedule
@@ -141,8 +141,8 @@ impl Collections {
         is_due
     }
 
-    /// Collects for a build that has just ended. `collect` returns the bytes by which the budget is passed afterwards, or nothing
-    /// when there is nothing left to collect for.
+    /// Schedules a collection for a build that has just ended. `collect` returns the bytes by which the store then exceeds its budget, or none
+    /// if nothing more can be collected.
     fn collect_later<F>(
         self: &Arc<Self>,
         clock: &Clock,
@@ -153,21 +153,21 @@ impl Collections {
         let Some(mut delay) = self.after_build(clock.now()) else {
             return;
         };
-        let (this, clock) = (Arc::clone(self), clock.clone());
+        let (collections, clock) = (Arc::clone(self), clock.clone());
         let work = async move {
-            let mut again = GC_RETRY_DELAY;
+            let mut retry_delay = GC_RETRY_DELAY;
             loop {
                 clock.sleep(delay).await;
-                this.begin(clock.now());
+                collections.begin(clock.now());
                 if collect().await.is_none_or(|excess| excess <= 0) {
                     return;
                 }
-                // Builds that run hold it, or have not let go of it yet. Whoever ends meanwhile sees to it.
-                if this.after_build(clock.now()).is_none() {
+                // Running builds hold the rest, or have not released it yet. The end of another build schedules a collection.
+                if collections.after_build(clock.now()).is_none() {
                     return;
                 }
-                delay = again;
-                again = (again * 2).min(MAX_GC_RETRY_DELAY);
+                delay = retry_delay;
+                retry_delay = (retry_delay * 2).min(MAX_GC_RETRY_DELAY);
             }
         };
         task::spawn("collect garbage", work).detach();
@@ -183,7 +183,7 @@ pub(crate) struct Collector {
 }
 
 impl Collector {
-    /// Without rules nothing is collected.
+    /// A collector with these rules; without rules it collects nothing.
     pub(crate) fn new(store: &Arc<Store>, rules: Vec<GcPolicy>, clock: Clock) -> Arc<Self> {
         Arc::new(Self {
             store: Arc::clone(store),
@@ -193,12 +193,12 @@ impl Collector {
         })
     }
 
-    /// The rules, as clients are told of them.
+    /// The rules as clients see them.
     pub(crate) fn rules(&self) -> Vec<GcRule> {
         self.rules.iter().map(|p| rule(p, &self.store)).collect()
     }
 
-    /// Collects garbage a little after a build, not too often.
+    /// Schedules a collection shortly after a build, with a minimum interval.
     pub(crate) fn collect_later(self: &Arc<Self>) {
         if self.rules.is_empty() {
             return;
@@ -228,8 +228,8 @@ impl Collector {
         self.collect();
     }
 
-    /// Collects now; returns the bytes by which the budget is passed afterwards. Where all is within the budget, records are gone
-    /// through once a minute only.
+    /// Collects now; returns the bytes by which the store then exceeds its budget. While the budget is kept, it goes through all records
+    /// once a minute only.
     fn collect(&self) -> i64 {
         let mut freed = 0_i64;
         if !self.collections.is_full_one_due(self.clock.now())
@@ -237,11 +237,11 @@ impl Collector {
         {
             return 0;
         }
-        let begun = task::clock::monotonic();
+        let started = task::clock::monotonic();
         let collected = self.store.collect(&self.rules, &mut |record| {
             freed = freed.saturating_add(record.size);
         });
-        metrics::GC_DURATION.observe(NoLabels, begun.elapsed());
+        metrics::GC_DURATION.observe(NoLabels, started.elapsed());
         metrics::GC_FREED.add(NoLabels, u64::try_from(freed).unwrap_or(0));
         let outcome = if collected.is_ok() {
             GcOutcome::Done
@@ -255,7 +255,7 @@ impl Collector {
         match collected.and_then(|()| self.store.excess(&self.rules)) {
             Ok(excess) => excess,
             Err(error) => {
-                tracing::warn!(%error, "garbage could not be collected");
+                tracing::warn!(%error, "failed to collect garbage");
                 0
             }
         }
@@ -270,7 +270,7 @@ mod tests {
 
     use super::*;
 
-    /// Builds that end, and the times (in seconds) at which is collected.
+    /// Builds that end, and the times (in seconds) of the collections.
     struct Daemon {
         clock: Clock,
         collections: Arc<Collections>,
@@ -280,7 +280,7 @@ mod tests {
     }
 
     impl Daemon {
-        /// `excess` is what is over the budget after each collection.
+        /// `excess` are the bytes over the budget after each collection.
         fn new(excess: &[i64]) -> Self {
             let (tell, collected) = mpsc::unbounded_channel();
             let mut excess = excess.to_vec();
@@ -308,10 +308,10 @@ mod tests {
             });
         }
 
-        /// Lets time pass, second by second, until a collection; returns when that was.
+        /// Advances the clock second by second until a collection; returns its time.
         async fn next(&mut self) -> u64 {
             for _ in 0..300 {
-                // Tasks that were woken get their turn.
+                // Woken tasks run here.
                 for _ in 0..20 {
                     tokio::task::yield_now().await;
                 }
@@ -320,7 +320,7 @@ mod tests {
                 }
                 self.clock.advance(Duration::from_secs(1));
             }
-            panic!("nothing is collected any more");
+            panic!("no collection within the time");
         }
     }
 
@@ -330,7 +330,7 @@ mod tests {
         daemon.build_ends();
         let first = daemon.next().await;
         assert_eq!(first, 1);
-        // This one ends right after a collection: the next one waits for its turn, and comes.
+        // This build ends right after a collection: the next collection waits for its interval.
         daemon.build_ends();
         daemon.build_ends();
         let second = daemon.next().await;
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_builds_held_at_a_collection_is_collected_later_without_another_build() {
+    async fn a_collection_is_repeated_until_builds_have_released_their_records() {
         let mut daemon = Daemon::new(&[1_000, 500, 0]);
         daemon.build_ends();
         let first = daemon.next().await;

@@ -1,4 +1,4 @@
-//! From the solver's words about a vertex to the hubs of the builds that want it.
+//! Shows the solver's vertices to the builds that want them, and counts cache hits.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use ops::{BuildDomain, ProgressSink};
 use progress::{ProgressGroup, VertexProgress};
 use solver::{Observer, Obtained, Vertex};
 
-/// Makes a progress for each vertex.
+/// Creates the progress of each vertex.
 pub(crate) struct Progress;
 
 impl Observer<BuildDomain> for Progress {
@@ -18,8 +18,9 @@ impl Observer<BuildDomain> for Progress {
                 inputs.push(edge.vertex.digest.clone());
             }
         }
-        let mut shown = progress::Vertex::new(vertex.digest.clone(), vertex.name.clone(), inputs);
-        shown.group = vertex
+        let mut progress_vertex =
+            progress::Vertex::new(vertex.digest.clone(), vertex.name.clone(), inputs);
+        progress_vertex.group = vertex
             .options
             .progress_group
             .as_ref()
@@ -28,7 +29,7 @@ impl Observer<BuildDomain> for Progress {
                 name: g.name.clone(),
                 weak: g.weak,
             });
-        Arc::new(ProgressSink::new(VertexProgress::new(shown)))
+        Arc::new(ProgressSink::new(VertexProgress::new(progress_vertex)))
     }
 
     fn obtained(&self, from: Obtained) {

@@ -1,16 +1,16 @@
 //! Source policies: rules that allow, deny or rewrite sources, and clients that are asked for a verdict on each.
 //!
-//! A policy is looked at before anything of a definition is loaded, and before a source is resolved for a frontend. A source
-//! that was rewritten is looked at again, a bounded number of times.
+//! A policy is applied before anything of a definition is loaded, and before a source is resolved for a frontend. A rewritten
+//! source is checked again, a bounded number of times.
 //!
 //! | what is matched | as |
 //! |---|---|
-//! | identifier, exact | the same text |
+//! | identifier, wildcard | each `*` matches any text; `$1`, `${2}` in the replacement stand for the matched texts |
 //! | identifier, wildcard | each `*` any text; `$1`, `${2}` in the replacement stand for what it was |
 //! | identifier, regular expression | anywhere in the text; groups in the replacement |
 //! | constraints | attributes of the source: equal, not equal, matching an expression |
-//!
-//! Policies are their client's, so what they cost is bounded: expressions are compiled once and have a size, all rules on all sources of a
+//! Clients write policies, so their cost is bounded: expressions are compiled once and have a size, all rules on all sources of a
+//! definition have a budget of work (see [`Work`]), and none of it runs on a thread of the runtime.
 //! definition have a budget of work (see [`Work`]), and nothing of it runs on a thread of the runtime.
 
 use std::sync::Arc;
@@ -33,9 +33,9 @@ use pattern::{MAX_TEXT_BYTES, Pattern, Patterns};
 pub(crate) use rewrite::rewrite;
 pub(crate) use work::Work;
 
-/// How often one source may be rewritten.
+/// Number of times that one source may be rewritten.
 const MAX_REWRITES: usize = 20;
-/// Rules and constraints in all policies of a request.
+/// Number of rules and constraints in all policies of a request.
 const MAX_RULES: usize = 100_000;
 
 /// A checked policy.
@@ -48,9 +48,9 @@ pub(crate) struct Policy {
 struct Rule {
     wire: wire::Rule,
     selector: wire::Selector,
-    /// The expression that the identifier is matched with; none if it is compared.
+    /// The expression that identifiers are matched with; none for an exact comparison.
     pattern: Option<Arc<Pattern>>,
-    /// For each constraint the expression that its attribute is matched with; none if it is compared.
+    /// For each constraint the expression that its attribute is matched with; none for a comparison.
     constraints: Vec<Option<Arc<Pattern>>>,
 }
 
@@ -58,7 +58,7 @@ fn failed(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Failure
     Failure::new(FailureKind::Unknown, error)
 }
 
-/// Applies an encoded policy to one source as a build does, for programs that test policies; true if a rule rewrote the source.
+/// Applies an encoded policy to one source, for programs that test policies; true if a rule rewrote the source.
 pub fn apply_encoded_policy(policy: &[u8], source: &mut pb::SourceOp) -> Result<bool, Failure> {
     let work = Work::default();
     for policy in Policy::decode(&[bytes::Bytes::copy_from_slice(policy)])? {
@@ -103,7 +103,7 @@ impl Policy {
         Ok(policies)
     }
 
-    /// Applies the rules to a source up to the first one that rewrites it; true if one did.
+    /// Applies the rules to a source up to the first that rewrites it; true if one did.
     fn apply(&self, source: &mut pb::SourceOp, work: &Work) -> Result<bool, PolicyError> {
         let identifier = source.identifier.clone();
         let mut denied = false;
@@ -222,7 +222,7 @@ impl Rule {
         }
     }
 
-    /// Rewrites the source as the rule says; false if the source is the same already.
+    /// Rewrites the source by the rule; false if the source stays the same.
     fn convert(&self, source: &mut pb::SourceOp, work: &Work) -> Result<bool, PolicyError> {
         let updates = self
             .wire
@@ -260,7 +260,7 @@ impl Rule {
     }
 }
 
-/// Applies all policies to a source until none rewrites it any more.
+/// Applies all policies to a source until no rule rewrites it.
 fn evaluate(
     policies: &[Arc<Policy>],
     source: &mut pb::SourceOp,
@@ -279,7 +279,7 @@ fn evaluate(
     ))
 }
 
-/// The identifier with the full name of its image, which is the form that rules are written for.
+/// The identifier with the full name of its image, the form in which rules name images.
 fn normalized(identifier: &str) -> String {
     let non_empty = identifier
         .strip_prefix("docker-image://")
@@ -378,7 +378,7 @@ mod tests {
         );
     }
 
-    /// A rule whose constraints each match an expression of their own.
+    /// A rule with `count` constraints, each with an expression of its own.
     fn matching(count: usize, of: impl Fn(usize) -> String) -> wire::Rule {
         let constraint = |n| wire::AttrConstraint {
             key: "k".into(),
@@ -438,10 +438,10 @@ mod tests {
                 "at most",
             ),
         ];
-        for (what, rules, refusal) in attacks {
+        for (attack, rules, refusal) in attacks {
             let long = format!("a{}", "b".repeat(9_000));
-            let refused = evaluated(rules, &long).expect_err(what);
-            assert!(refused.contains(refusal), "{what}: {refused}");
+            let refused = evaluated(rules, &long).expect_err(attack);
+            assert!(refused.contains(refusal), "{attack}: {refused}");
         }
     }
 
@@ -461,7 +461,7 @@ mod tests {
         drop(work.stopper());
         let stopped = evaluate(&policies, &mut source, &work).unwrap_err();
         assert!(stopped.message().contains("canceled"), "{stopped}");
-        // Bad expressions are told when they are looked at, as they were.
+        // A bad expression is an error only when it is matched, as in the reference.
         let bad = vec![
             rule(0, "a", wire::MatchType::Exact, None),
             matching(1, |_| "(".into()),

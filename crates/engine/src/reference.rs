@@ -1,4 +1,4 @@
-//! A result that is computed when somebody asks for it, once.
+//! A lazy ref: a result that is computed on its first use, once.
 
 use std::any::Any;
 use std::fmt;
@@ -19,20 +19,20 @@ use crate::evaluate::{Computed, Evaluator};
 use crate::files::{self, ReadError};
 use crate::policy::Policy;
 
-/// A definition and what it gave.
+/// A definition with its result, once it is computed.
 pub(crate) struct LazyRef {
     evaluator: Arc<Evaluator>,
-    /// None for what a failed step left.
+    /// None for a ref of a failed step, which no definition describes.
     definition: Option<Arc<pb::Definition>>,
     policies: Vec<Arc<Policy>>,
-    /// Caches that may know the result.
+    /// Remote caches that may have the result.
     imports: Vec<CacheImport>,
-    /// Held while the result is computed: others wait, and go on in its place if it is dropped.
+    /// Locked while the result is computed: other callers wait, and continue in its place if it is dropped.
     result: Mutex<Option<Result<Arc<Computed>, Failure>>>,
 }
 
 impl LazyRef {
-    /// A ref of a frontend as one of this engine; there are no others, unless a client's frontend makes them up.
+    /// Downcasts a ref to the engine's type. Only a client's frontend could pass a ref of another type.
     pub(crate) fn of(reference: &Arc<dyn Ref>) -> Result<&Self, Failure> {
         let lazy = reference.as_any().downcast_ref::<Self>();
         lazy.ok_or_else(|| Failure::new(FailureKind::Internal, "a ref of another engine"))
@@ -46,7 +46,7 @@ impl LazyRef {
         Self::importing(evaluator, definition, policies, Vec::new())
     }
 
-    /// A definition whose result may be in these caches.
+    /// A ref whose result may be in these remote caches.
     pub(crate) fn importing(
         evaluator: Arc<Evaluator>,
         definition: Arc<pb::Definition>,
@@ -62,8 +62,8 @@ impl LazyRef {
         })
     }
 
-    /// A result that is there already and that no definition describes.
-    pub(crate) fn computed_already(evaluator: Arc<Evaluator>, tree: ImmutableRef) -> Arc<Self> {
+    /// A ref with a result that no definition describes.
+    pub(crate) fn of_tree(evaluator: Arc<Evaluator>, tree: ImmutableRef) -> Arc<Self> {
         Arc::new(Self {
             evaluator,
             definition: None,
@@ -77,19 +77,19 @@ impl LazyRef {
         })
     }
 
-    /// The result, computed if it is not there yet.
+    /// The result; the first call computes it.
     pub(crate) async fn result(&self) -> Result<ops::Ref, Failure> {
         Ok(self.computed().await?.and_then(|c| c.result.clone()))
     }
 
-    /// What went into the result, if it is there already.
+    /// What went into the result; none if it is not computed yet.
     pub(crate) async fn captured(&self) -> Option<attest::Capture> {
         let computed = self.result.lock().await.as_ref()?.as_ref().ok()?.clone();
         let vertex = Arc::clone(computed.vertex.as_ref()?);
         self.evaluator.captured(vertex).await
     }
 
-    /// The result as the solver knows it.
+    /// The result with its vertex and cache keys; the first call computes it.
     pub(crate) async fn computed(&self) -> Result<Option<Arc<Computed>>, Failure> {
         let mut slot = self.result.lock().await;
         if let Some(computed) = &*slot {
@@ -158,7 +158,7 @@ impl Ref for LazyRef {
     }
 
     async fn read_dir(&self, path: &str, include: &str) -> Result<Vec<FileStat>, BridgeError> {
-        // Nothing at all is an empty folder.
+        // An empty result is an empty folder.
         if self.result().await?.is_none() {
             return Ok(Vec::new());
         }

@@ -1,4 +1,4 @@
-//! A source to what is fixed about it.
+//! Resolves a source to its metadata: the digest, config or commit that a mutable name stands for.
 
 use std::sync::Arc;
 
@@ -16,13 +16,13 @@ use source::{Context, Facts, SourceInstance, Sources};
 use crate::api::{Failure, FailureKind};
 use crate::scope::BuildScope;
 
-/// The platform that a source is wanted for.
+/// The platform that a source is resolved for.
 pub(crate) fn requested_platform(opts: &ResolveOpts) -> Option<Platform> {
     let platform = opts.image.as_ref().and_then(|o| o.platform.clone());
     platform.or_else(|| opts.oci_layout.as_ref().and_then(|o| o.platform.clone()))
 }
 
-/// Resolves sources for one build, without asking whether they are allowed.
+/// Resolves sources for one build; whether they are allowed is checked before.
 pub(crate) struct SourceResolver {
     scope: Arc<BuildScope>,
     images: ImageSource,
@@ -31,7 +31,7 @@ pub(crate) struct SourceResolver {
 }
 
 impl SourceResolver {
-    /// `images` and `layouts` are those that `sources` knows too.
+    /// `images` and `layouts` are the instances that `sources` has too.
     pub(crate) fn new(
         scope: Arc<BuildScope>,
         images: ImageSource,
@@ -51,7 +51,7 @@ impl SourceResolver {
         &self.scope
     }
 
-    /// Resolves a source that is allowed, shown as a vertex.
+    /// Resolves a source that policies allow, shown as a vertex.
     pub(crate) async fn resolve(
         &self,
         op: pb::SourceOp,
@@ -63,10 +63,10 @@ impl SourceResolver {
             opts.log_name.clone()
         };
         let platform = requested_platform(&opts);
-        let shown = platform.clone().unwrap_or_else(Platform::host).format_all();
-        let id = format!("{}{shown}", op.identifier);
+        let platform_text = platform.clone().unwrap_or_else(Platform::host).format_all();
+        let id = format!("{}{platform_text}", op.identifier);
         self.scope
-            .shown(&name, &id, |progress| {
+            .run_as_vertex(&name, &id, |progress| {
                 Box::pin(self.facts(op, opts, platform, progress))
             })
             .await
@@ -183,7 +183,7 @@ impl SourceResolver {
                     });
                 }
             }
-            // Nothing is fixed about other sources before they are read.
+            // Other sources have no metadata before they are read.
             _ => {}
         }
         Ok(meta)
@@ -200,7 +200,7 @@ fn chain_meta(chain: source::image::attestations::AttestationChain) -> Attestati
     }
 }
 
-/// The digest of a download with something behind it.
+/// The digest of a download followed by a suffix.
 async fn with_suffix(
     source: &dyn SourceInstance,
     request: HttpChecksum,

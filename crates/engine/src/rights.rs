@@ -41,7 +41,7 @@ pub(crate) fn grant(requested: &[String], allowed: &[String]) -> Result<Entitlem
     Ok(granted)
 }
 
-/// Adds what one entitlement grants: all devices, or `name[,alias=other]`. Under an alias steps ask for the other name.
+/// Adds the devices of one entitlement: all, or `name[,alias=other]`. With an alias, steps request the device by that name.
 fn device(value: &str, rights: &mut DeviceRights) -> Result<(), Failure> {
     if value.is_empty() {
         rights.all = true;
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_of_an_entitlement_is_granted_or_refused_by_its_own_words() {
+    fn every_form_of_an_entitlement_is_granted_or_refused_with_its_own_message() {
         let grant = |requested: &str, allowed: &[&str]| {
             let allowed: Vec<String> = allowed.iter().map(|a| (*a).to_owned()).collect();
             super::grant(&[requested.to_owned()], &allowed)
@@ -135,7 +135,7 @@ mod tests {
                 all,
                 Ok((false, false, Some((false, 1)))),
             ),
-            // A daemon that allows some devices lets clients ask, and says which when the step runs.
+            // A daemon that allows some devices accepts requests for any, and refuses the others when the step runs.
             (
                 "device=x",
                 &["device=a.com/b"][..],

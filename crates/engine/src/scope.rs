@@ -17,33 +17,33 @@ use tokio::sync::watch;
 
 use crate::api::{Failure, FailureKind, SessionId};
 
-/// What a scope is made of.
+/// The parts that a scope is made of.
 pub(crate) struct ScopeParts {
-    /// The id of the session that asked; empty for none.
+    /// The id of the client's session; empty for none.
     pub(crate) session: SessionId,
     /// The sessions that may answer for the build.
     pub(crate) sessions: session::Group,
-    /// The id of the worker, for the names of what failed steps left.
+    /// The id of the worker, a part of the names of failed steps' refs.
     pub(crate) worker_id: String,
-    /// Where progress goes.
+    /// The hub of the build's progress.
     pub(crate) hub: Arc<Hub>,
-    /// What the client was granted.
+    /// The rights that the client was granted.
     pub(crate) rights: BuildRights,
-    /// What the build's sources found out.
+    /// Digests and revisions to which the build's sources were resolved.
     pub(crate) resolved_sources: Arc<ResolvedSources>,
-    /// What the build sees of cache mounts.
+    /// The instances of cache mounts that the build uses.
     pub(crate) cache_mounts: Arc<BuildCacheMounts>,
-    /// Loads definitions that its steps made, once it is known how.
+    /// Loads definitions that its steps produce; set once the evaluator exists.
     pub(crate) nested: Arc<LoaderSlot>,
-    /// Whether its steps are on the proxy network.
+    /// Whether the build's steps are on the proxy network.
     pub(crate) on_proxy_network: bool,
-    /// Where its steps find who decides on their requests.
+    /// Decides on requests of the build's steps.
     pub(crate) request_policy: Arc<RequestPolicySlot>,
-    /// Its place in the solver.
+    /// The build's job in the solver.
     pub(crate) job: Job<BuildDomain>,
 }
 
-/// One running build, shared by all that works for it. It ends with [`BuildScope::end`], whoever still holds it.
+/// One running build, shared by all parts that work for it. It ends with [`BuildScope::end`], whoever still holds it.
 pub(crate) struct BuildScope {
     session: SessionId,
     sessions: session::Group,
@@ -61,7 +61,7 @@ pub(crate) struct BuildScope {
     failed_refs: Mutex<HashMap<String, ImmutableRef>>,
 }
 
-/// The failure of what a build that has ended, or was left, asks for.
+/// The failure of calls for a build that has ended, or whose client left.
 pub(crate) fn canceled() -> Failure {
     Failure::new(FailureKind::Canceled, "context canceled")
 }
@@ -98,16 +98,16 @@ impl BuildScope {
         })
     }
 
-    /// Where the loader of definitions that its steps made is put.
+    /// The slot for the loader of definitions that the build's steps produce.
     pub(crate) fn nested(&self) -> &LoaderSlot {
         &self.nested
     }
 
-    /// Ends the build: what still runs for it is dropped, whoever still holds it.
+    /// Ends the build: work that still runs for it is dropped, whoever still holds it.
     pub(crate) fn end(&self) {
         self.ended.send_replace(true);
         drop(self.job.lock().take());
-        // What it keeps in the store may go, whoever still holds the scope.
+        // What the build keeps in the store is released here, because frontends may hold the scope longer.
         *self.resolved_sources.lock() = ResolvedSources::new();
         *self.cache_mounts.lock() = Arc::default();
         drop(self.request_policy.lock().take());
@@ -115,7 +115,7 @@ impl BuildScope {
         drop(failed_refs);
     }
 
-    /// Runs `work` unless the build ends before.
+    /// Runs `work` until the build ends, which cancels it.
     pub(crate) async fn alive<T>(
         &self,
         work: impl Future<Output = Result<T, Failure>>,
@@ -128,8 +128,8 @@ impl BuildScope {
         }
     }
 
-    /// Runs `work` as a vertex of its own that is in no definition.
-    pub(crate) async fn shown<T, F>(
+    /// Runs `work` as a vertex that is in no definition. The vertex is named by `id`, or by `name` where `id` is empty.
+    pub(crate) async fn run_as_vertex<T, F>(
         &self,
         name: &str,
         id: &str,
@@ -148,22 +148,22 @@ impl BuildScope {
         outcome
     }
 
-    /// Tells the build's readers something.
+    /// Publishes an event to all readers of the build's progress.
     pub(crate) fn publish(&self, event: Event) {
         self.hub.publish(event);
     }
 
-    /// The build's place in the solver; an error when the build is over.
+    /// The build's job in the solver; an error once the build has ended.
     pub(crate) fn job(&self) -> Result<Arc<Job<BuildDomain>>, Failure> {
         self.job.lock().clone().ok_or_else(canceled)
     }
 
-    /// The context in which results of a vertex are loaded; none when the build is over.
+    /// The context in which results of a vertex are loaded; none once the build has ended.
     pub(crate) fn op_ctx(&self, vertex: &Vertex<BuildDomain>) -> Option<OpCtx<BuildDomain>> {
         self.job().ok()?.ctx(vertex)
     }
 
-    /// The id of the session that asked; empty for none.
+    /// The id of the client's session; empty for none.
     pub(crate) fn session(&self) -> &SessionId {
         &self.session
     }
@@ -173,7 +173,7 @@ impl BuildScope {
         self.sessions.clone()
     }
 
-    /// What the client was granted.
+    /// The rights that the client was granted.
     pub(crate) fn rights(&self) -> &BuildRights {
         &self.rights
     }
@@ -183,29 +183,29 @@ impl BuildScope {
         self.on_proxy_network
     }
 
-    /// Decides from here on who decides on requests of the build's steps.
+    /// Sets the policy for requests of the build's steps.
     pub(crate) fn set_request_policy(&self, policy: Arc<dyn proxy::RequestPolicy>) {
         if !*self.ended.borrow() {
             *self.request_policy.lock() = Some(policy);
         }
     }
 
-    /// Who decides on requests of the build's steps.
+    /// The policy for requests of the build's steps.
     pub(crate) fn request_policy(&self) -> Option<Arc<dyn proxy::RequestPolicy>> {
         self.request_policy.lock().clone()
     }
 
-    /// What the build's sources found out.
+    /// Digests and revisions to which the build's sources were resolved.
     pub(crate) fn resolved_sources(&self) -> Arc<ResolvedSources> {
         Arc::clone(&self.resolved_sources.lock())
     }
 
-    /// What the build sees of cache mounts.
+    /// The instances of cache mounts that the build uses.
     pub(crate) fn cache_mounts(&self) -> Arc<BuildCacheMounts> {
         Arc::clone(&self.cache_mounts.lock())
     }
 
-    /// Keeps a ref of a failed step until the build ends, and returns its name; empty for nothing.
+    /// Keeps a ref of a failed step until the build ends, and returns its name; empty if there is no ref.
     pub(crate) fn keep_failed(&self, tree: &ops::Ref) -> String {
         let Some(tree) = tree else {
             return String::new();
@@ -220,7 +220,7 @@ impl BuildScope {
         name
     }
 
-    /// The ref of a name that [`BuildScope::keep_failed`] gave.
+    /// The ref with a name that [`BuildScope::keep_failed`] returned.
     pub(crate) fn failed_ref(&self, name: &str) -> Option<ImmutableRef> {
         self.failed_refs.lock().get(name).cloned()
     }

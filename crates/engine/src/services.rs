@@ -1,4 +1,4 @@
-//! What a daemon has for all its builds.
+//! Parts of a daemon that all its builds share.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::bridge::Frontends;
 use crate::history::History;
 use crate::maintain::Collector;
 
-/// What a daemon has for all its builds. A stage of a solve is given the parts that it needs, never all of this.
+/// Parts of a daemon that all its builds share. A stage of a solve is given the parts that it needs, never all of this.
 pub(crate) struct Services {
     pub(crate) parts: Arc<Parts>,
     pub(crate) exporters: Exporters,
@@ -32,16 +32,16 @@ pub(crate) struct Services {
     /// Whether steps of all builds are on the proxy network.
     pub(crate) proxy_network: bool,
     pub(crate) frontends: Frontends,
-    /// What the daemon's owner adds to provenance.
+    /// Values that the daemon's owner adds to provenance.
     pub(crate) provenance_env: BTreeMap<String, serde_json::Value>,
     pub(crate) solver: Solver<BuildDomain>,
     pub(crate) history: Arc<History>,
-    /// Who gets spans of clients.
+    /// Takes spans of clients; none drops them.
     pub(crate) spans: Option<Arc<dyn SpanSink>>,
-    /// The requests of frontends in all builds that run.
+    /// Calls of frontends in all running builds.
     pub(crate) calls: Arc<Calls>,
     pub(crate) clock: Clock,
-    /// Where source policies are evaluated.
+    /// Threads on which source policies are evaluated.
     pub(crate) policy_pool: task::Pool,
     pub(crate) collector: Arc<Collector>,
 }

@@ -57,7 +57,7 @@ pub(crate) async fn solve(
     services: &Services,
     request: SolveRequest,
 ) -> Result<SolveResponse, Failure> {
-    // Whoever watches the build learns of its end, so its record is opened before anything is refused.
+    // Watchers of the build are told of its end, so its record is opened before anything is refused.
     let record = services.history.begin(&request)?;
     let mut running = Running {
         collector: Arc::clone(&services.collector),
@@ -105,16 +105,16 @@ impl Drop for Running {
     }
 }
 
-/// What a build gave.
+/// The results of all stages of a build.
 struct Built {
     response: SolveResponse,
-    /// What its record keeps.
+    /// Results for the build's record.
     results: BuildResults,
-    /// Their leases hold what was exported until the record does.
+    /// Leases that keep the exported blobs until the record pins them.
     held: (Lease, Vec<Exported>),
 }
 
-/// The stages, one after the other. Here the daemon's parts are handed out, each to the stage that needs it.
+/// The stages in their order. Only here are the daemon's parts handed out, each to the stage that needs it.
 async fn run(
     services: &Services,
     request: SolveRequest,
@@ -144,7 +144,7 @@ async fn run(
     let calls = CallScope::root(call_by_client(&request), &services.calls);
     running.build = Some((Arc::clone(&scope), Arc::clone(&calls)));
     let policies = policies(services, &scope, &admitted.policies, &request);
-    if scope.on_proxy_network() && policies.have_a_say() {
+    if scope.on_proxy_network() && policies.can_refuse() {
         scope.set_request_policy(Arc::clone(&policies) as _);
     }
     let parts = Arc::new(bridge_parts(services, scope.clone(), policies));
@@ -228,7 +228,7 @@ async fn run(
     })
 }
 
-/// What later stages read of a request that the frontend has taken.
+/// Values of a request that later stages read when the frontend has consumed it.
 struct Options {
     frontend_opts: BTreeMap<String, String>,
     session_exporters: Option<Arc<dyn ResultHost>>,
@@ -245,13 +245,13 @@ impl Options {
     }
 }
 
-/// Who asked, and what they may do.
+/// The client of a build and its rights.
 struct Client {
     sessions: Group,
     rights: BuildRights,
     /// Whether its steps are on the proxy network.
     on_proxy_network: bool,
-    /// The worker that does it.
+    /// Id of the worker that builds.
     worker_id: String,
 }
 
@@ -323,7 +323,7 @@ fn policies(
     )
 }
 
-/// What the bridges of the build work with.
+/// The parts that the build's bridges use.
 fn bridge_parts(
     services: &Services,
     scope: Arc<BuildScope>,
@@ -381,13 +381,13 @@ async fn frontend(
         .await
 }
 
-/// Computes what is not computed yet, and returns the trees.
+/// Computes the refs that are not computed yet, and returns their trees.
 async fn evaluate(result: &FrontendResult) -> Result<ExportSource, Failure> {
     reference::evaluate(result).await?;
     export::source(result).await
 }
 
-/// What attesting needs of a build.
+/// The inputs of attestation.
 struct Attesting<'a> {
     scope: &'a Arc<BuildScope>,
     calls: &'a Arc<CallScope>,
@@ -439,7 +439,9 @@ async fn verify(
         Ok(())
     };
     let id = format!("{}-verify", scope.session());
-    scope.shown("Verifying build result", &id, warn).await
+    scope
+        .run_as_vertex("Verifying build result", &id, warn)
+        .await
 }
 
 /// Runs the exporters. Some of them leave work for the end of the build, which is returned beside their results.
@@ -485,7 +487,7 @@ fn respond(
     }
 }
 
-/// Provenance for the build's record, by platform id, in blobs that the lease holds. The build is good without it.
+/// Provenance for the build's record, by platform id, in blobs that the lease holds. The build succeeds without it.
 async fn provenance(
     attesting: &Attesting<'_>,
     result: &FrontendResult,
@@ -508,7 +510,7 @@ async fn provenance(
     })
 }
 
-/// What the record keeps.
+/// The results that the build's record keeps.
 fn record(
     response: &SolveResponse,
     exported: &[Exported],
@@ -545,7 +547,7 @@ fn timestamp(clock: &Clock) -> String {
     exporter::Timestamp::from(clock.system()).to_string()
 }
 
-/// A name for this run of a build; builds of one name follow each other.
+/// A name for this run of the build; later builds may have the same name.
 fn invocation(build: &BuildRef, clock: &Clock) -> String {
     let id = oci::Digest::sha256(format!("{build} {}", timestamp(clock)));
     id.hex().chars().take(25).collect()

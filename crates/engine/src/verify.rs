@@ -54,9 +54,9 @@ fn compare(texts: &[String], results: &[PlatformEntry], is_map: bool) -> Vec<Str
         }
         if !names.contains(&platform.format_all()) {
             let text = texts.first().map(String::as_str).unwrap_or_default();
-            let is = single.platform.normalize().format_all();
+            let result_platform = single.platform.normalize().format_all();
             warnings.push(format!(
-                "Requested platform {text:?} does not match result platform {is:?}"
+                "Requested platform {text:?} does not match result platform {result_platform:?}"
             ));
         }
         return warnings;
@@ -89,24 +89,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_not_asked_for_is_odd() {
-        let got = |list: &[&str]| {
+    fn a_result_for_other_platforms_than_requested_is_warned_of() {
+        let results = |list: &[&str]| {
             let entry = |id: &&str| PlatformEntry {
                 id: (*id).to_owned(),
                 platform: Platform::parse(id).unwrap(),
             };
             list.iter().map(entry).collect::<Vec<_>>()
         };
-        let asked = |list: &[&str]| list.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>();
+        let texts = |list: &[&str]| list.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>();
         let (amd, both) = (["linux/amd64"], ["linux/amd64", "linux/arm64"]);
-        assert!(compare(&asked(&amd), &got(&amd), false).is_empty());
-        assert!(compare(&asked(&both), &got(&both), true).is_empty());
+        assert!(compare(&texts(&amd), &results(&amd), false).is_empty());
+        assert!(compare(&texts(&both), &results(&both), true).is_empty());
         assert_eq!(
-            compare(&asked(&both), &got(&amd), false),
+            compare(&texts(&both), &results(&amd), false),
             ["Multiple platforms requested but result is not multi-platform"]
         );
         assert!(
-            compare(&asked(&amd), &got(&both), true)[0]
+            compare(&texts(&amd), &results(&both), true)[0]
                 .ends_with("do not match result platforms linux/amd64,linux/arm64")
         );
     }
@@ -179,7 +179,7 @@ mod tests {
                 true,
                 vec!["Duplicate platform result requested \"linux/x86_64\""],
             ),
-            // Nothing is said of answers to questions, and of results that say nothing of platforms.
+            // Answers to subrequests, and results without platforms, are not checked.
             (
                 vec![("platform", arm), ("requestid", "frontend.outline")],
                 vec![amd],

@@ -1,4 +1,4 @@
-//! Builds without containers: definitions in, files and words out.
+//! Builds without containers: definitions in, files and messages out.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic")]
 
@@ -87,7 +87,7 @@ fn engine_of(
     engine_from(dir, setup)
 }
 
-/// What the engine of a test is made of, where it matters.
+/// The parts of a test's engine that tests vary.
 struct Setup {
     settings: Settings,
     exporters: exporter::Exporters,
@@ -154,7 +154,7 @@ fn definition(chain: FileChain) -> Arc<pb::Definition> {
     Arc::new(marshal(state.output(), &MarshalOptions::default()).unwrap())
 }
 
-/// A tree of two steps, of which the second has something to be cached by.
+/// A definition of two steps; the second has an input, so its cache key follows from another.
 fn two_layers() -> Arc<pb::Definition> {
     let file = |path| FileChain::new().mkfile(path, 0o644, "x");
     let base = file("/a").on(&State::scratch(), Constraints::default());
@@ -181,17 +181,17 @@ impl Frontend for Reader {
     ) -> Result<FrontendResult, FrontendError> {
         let request = frontend::SolveRequest::of_definition(Arc::clone(&self.0));
         let mut result = bridge.solve(request).await?;
-        let found = result.single_ref()?.cloned().unwrap();
-        let text = found.read_file("a", None).await?;
-        assert_eq!(found.stat_file("/a").await?.size, 5);
-        let names: Vec<String> = found
+        let reference = result.single_ref()?.cloned().unwrap();
+        let text = reference.read_file("a", None).await?;
+        assert_eq!(reference.stat_file("/a").await?.size, 5);
+        let names: Vec<String> = reference
             .read_dir("/", "")
             .await?
             .into_iter()
             .map(|f| f.path)
             .collect();
         assert_eq!(names, ["a", "b"]);
-        let missing = found.read_file("none", None).await.unwrap_err();
+        let missing = reference.read_file("none", None).await.unwrap_err();
         assert_eq!(missing.to_string(), "open none: no such file or directory");
         assert_eq!(missing.kind(), oci::ErrorKind::NotFound);
         result.metadata.insert("frontend.text".into(), text);
@@ -201,18 +201,18 @@ impl Frontend for Reader {
 }
 
 #[tokio::test]
-async fn a_frontend_reads_what_it_builds_and_its_words_reach_the_client() {
+async fn a_frontend_reads_its_result_and_its_metadata_reach_the_client() {
     testkit::requires!(root);
     let dir = tempfile::tempdir().unwrap();
     let engine = engine(&dir);
-    let made = definition(
+    let definition_of_files = definition(
         FileChain::new()
             .mkfile("/a", 0o644, "hello")
             .mkfile("/b", 0o600, ""),
     );
     let request = SolveRequest {
         build: "one".into(),
-        input: SolveInput::ClientFrontend(Arc::new(Reader(Arc::clone(&made)))),
+        input: SolveInput::ClientFrontend(Arc::new(Reader(Arc::clone(&definition_of_files)))),
         ..SolveRequest::default()
     };
     let name = "one".into();
@@ -224,20 +224,23 @@ async fn a_frontend_reads_what_it_builds_and_its_words_reach_the_client() {
         BTreeMap::from([("frontend.text".to_owned(), "hello".to_owned())])
     );
     let mut status = status.unwrap();
-    let mut done = Vec::new();
+    let mut completed = Vec::new();
     while let Some(event) = status.next().await {
         if let Event::Vertex(vertex) = event
             && vertex.completed.is_some()
         {
-            done.push((vertex.name, vertex.cached));
+            completed.push((vertex.name, vertex.cached));
         }
     }
-    // Its cache map is made first and shown too, as the reference does.
-    done.dedup();
-    assert_eq!(done, [("mkfile /a, mkfile /b".to_owned(), false)]);
+    // Its cache map is computed first and shown too, as in the reference.
+    completed.dedup();
+    assert_eq!(completed, [("mkfile /a, mkfile /b".to_owned(), false)]);
 
     // The same once more is cached, and its progress can be had when it is over.
-    engine.solve(self::request("two", made)).await.unwrap();
+    engine
+        .solve(self::request("two", definition_of_files))
+        .await
+        .unwrap();
     let mut status = engine.status(&"two".into()).await.unwrap();
     let mut cached = false;
     while let Some(event) = status.next().await {
@@ -257,13 +260,16 @@ async fn a_failed_step_names_its_vertex_and_action() {
     testkit::requires!(root);
     let dir = tempfile::tempdir().unwrap();
     let engine = engine(&dir);
-    let made = definition(
+    let definition_of_files = definition(
         FileChain::new()
             .mkfile("/a", 0o644, "x")
             .rm("/none", false, false),
     );
-    let head = llb::definition::head(&made).unwrap();
-    let failure: Failure = engine.solve(request("one", made)).await.unwrap_err();
+    let head = llb::definition::head(&definition_of_files).unwrap();
+    let failure: Failure = engine
+        .solve(request("one", definition_of_files))
+        .await
+        .unwrap_err();
     assert!(
         failure.message().contains("no such file or directory"),
         "{failure}"
@@ -325,11 +331,11 @@ async fn a_name_in_use_is_refused_until_its_build_is_dropped() {
 async fn the_host_network_needs_its_entitlement() {
     let dir = tempfile::tempdir().unwrap();
     let engine = engine(&dir);
-    let asked = SolveRequest {
+    let with_host_network = SolveRequest {
         entitlements: vec!["network.host".into()],
         ..SolveRequest::default()
     };
-    let failure = engine.solve(asked).await.unwrap_err();
+    let failure = engine.solve(with_host_network).await.unwrap_err();
     assert_eq!(failure.kind, FailureKind::Unknown);
     assert_eq!(
         failure.message(),

@@ -1,4 +1,4 @@
-//! What a frontend may ask of the solve it runs in.
+//! The interface between a frontend and the build that it runs in.
 //!
 //! ```text
 //!   control/engine ──► Frontend::solve(bridge, request) ──► FrontendResult
@@ -22,7 +22,7 @@ use crate::error::{BridgeError, FrontendError};
 use crate::gateway::{Container, ContainerRequest};
 pub use crate::reference::{FileRange, FileStat, Ref};
 
-/// A program from build options to results: the built-in Dockerfile frontend, or later one from an image.
+/// A program from build options to results: the built-in Dockerfile frontend, one from an image, or one in a client.
 #[async_trait]
 pub trait Frontend: Send + Sync {
     /// Runs the frontend to its result. Dropping the future cancels it.
@@ -33,21 +33,21 @@ pub trait Frontend: Send + Sync {
     ) -> Result<FrontendResult, FrontendError>;
 }
 
-/// What the client asked of a frontend.
+/// The request that a frontend answers.
 #[derive(Debug, Clone, Default)]
 pub struct FrontendRequest {
-    /// Options as sent, such as `filename`, `target`, `build-arg:NAME`.
+    /// Options of the build as sent, such as `filename`, `target`, `build-arg:NAME`.
     pub opts: BTreeMap<String, String>,
-    /// Named definitions the client handed over instead of sources.
+    /// Definitions that the client hands over instead of sources, by name.
     pub inputs: BTreeMap<String, Arc<pb::Definition>>,
     /// The session of the client; local sources are read from it.
     pub session_id: SessionId,
 }
 
-/// The solve a frontend belongs to.
+/// The build that a frontend belongs to.
 #[async_trait]
 pub trait Bridge: Send + Sync {
-    /// What is known of the workers, first the default one.
+    /// The workers of the daemon, first the default one.
     fn workers(&self) -> Vec<WorkerInfo>;
 
     /// Solves a definition or runs a frontend. With `evaluate` unset nothing is executed until a ref is used.
@@ -75,14 +75,14 @@ pub trait Bridge: Send + Sync {
         ))
     }
 
-    /// The ref that an error of this build named, such as a mount of a step that failed.
+    /// The ref with the id that an error of this build names, such as a mount of a failed step.
     fn kept(&self, id: &str) -> Option<Arc<dyn Ref>> {
         let _ = id;
         None
     }
 }
 
-/// A nested solve.
+/// A solve within a build, as a frontend requests it.
 #[derive(Debug, Clone, Default)]
 pub struct SolveRequest {
     /// What to solve.
@@ -106,7 +106,7 @@ impl SolveRequest {
     }
 }
 
-/// What a nested solve solves.
+/// The input of a nested solve.
 #[derive(Debug, Clone)]
 pub enum SolveInput {
     /// A definition; an empty one gives an empty result.
@@ -121,12 +121,12 @@ impl Default for SolveInput {
     }
 }
 
-/// A frontend and what it is given.
+/// A call of a frontend.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct FrontendCall {
-    /// Its name, such as `dockerfile.v0`; empty in a record of a request that names none.
+    /// Name of the frontend, such as `dockerfile.v0`; empty in the call of a request that names none.
     pub frontend: String,
-    /// Its options.
+    /// Options of the frontend.
     pub opts: BTreeMap<String, String>,
     /// Definitions that it takes instead of sources, by name.
     pub inputs: BTreeMap<String, Arc<pb::Definition>>,
@@ -141,7 +141,7 @@ pub struct CacheImport {
     pub attrs: BTreeMap<String, String>,
 }
 
-/// What a frontend or a nested solve gave.
+/// The result of a frontend or of a nested solve.
 #[derive(Debug, Clone, Default)]
 pub struct FrontendResult {
     /// The single result. `None` together with empty `refs` is the empty (scratch) result.
@@ -152,14 +152,14 @@ pub struct FrontendResult {
     pub metadata: BTreeMap<String, Bytes>,
     /// Attestations by the key of the ref they speak about.
     pub attestations: BTreeMap<String, Vec<Attestation>>,
-    /// What an SBOM is to cover beside the result, by platform id. Only the built-in frontend says so.
+    /// Further trees that an SBOM covers, by platform id. Only the built-in frontend sets them.
     pub scan: BTreeMap<String, ScanTargets>,
 }
 
-/// Further trees for an SBOM.
+/// Trees beside the result that an SBOM covers: stages and build contexts.
 #[derive(Debug, Clone, Default)]
 pub struct ScanTargets {
-    /// Their definitions by name; an empty one is an empty tree.
+    /// Definitions of the trees by name; an empty one is an empty tree.
     pub extras: BTreeMap<String, Arc<pb::Definition>>,
     /// Whether a part of the result was built without cache.
     pub ignore_cache: bool,
@@ -175,7 +175,7 @@ impl FrontendResult {
     }
 }
 
-/// Something stated about a ref.
+/// An attestation of a frontend about a ref.
 #[derive(Debug, Clone, Default)]
 pub struct Attestation {
     /// 0 in-toto statement, 1 bundle of statements (the gateway's numbers).
@@ -192,12 +192,12 @@ pub struct Attestation {
     pub metadata: BTreeMap<String, Bytes>,
 }
 
-/// One worker as a frontend sees it.
+/// A worker as frontends see it.
 #[derive(Debug, Clone, Default)]
 pub struct WorkerInfo {
-    /// Its id.
+    /// Id of the worker, unique in the daemon.
     pub id: String,
-    /// Its labels.
+    /// Labels of the worker, such as `org.mobyproject.buildkit.worker.executor`.
     pub labels: BTreeMap<String, String>,
     /// Platforms it builds for, first its own.
     pub platforms: Vec<Platform>,
@@ -208,24 +208,24 @@ pub struct WorkerInfo {
 pub struct ResolveOpts {
     /// Name of the vertex shown while resolving; empty shows a default.
     pub log_name: String,
-    /// For `docker-image://`.
+    /// Options for `docker-image://`.
     pub image: Option<ImageResolveOpts>,
-    /// For `oci-layout://`.
+    /// Options for `oci-layout://`.
     pub oci_layout: Option<OciLayoutResolveOpts>,
     /// For `git://`: return the commit and tag objects too.
     pub git_return_object: bool,
-    /// For `http://`: digest also the content with something behind it.
+    /// For `http://`: also return a digest of the content followed by a suffix.
     pub http_checksum: Option<HttpChecksum>,
     /// Encoded source policies of this request.
     pub source_policies: Vec<Bytes>,
 }
 
-/// Which digest of a download is wanted.
+/// A further digest of a download.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HttpChecksum {
     /// `sha256`, `sha384` or `sha512`.
     pub algorithm: String,
-    /// What stands behind the content.
+    /// Bytes appended to the content before digesting.
     pub suffix: Bytes,
 }
 
@@ -236,11 +236,11 @@ pub struct ImageResolveOpts {
     pub platform: Option<Platform>,
     /// `default`, `pull` or `local`.
     pub resolve_mode: String,
-    /// Only the digest is wanted.
+    /// Whether only the digest is needed, not the config.
     pub no_config: bool,
     /// Resolve attestation manifests too.
     pub attestation_chain: bool,
-    /// Predicate types to resolve.
+    /// Predicate types whose statements are resolved too.
     pub resolve_attestations: Vec<String>,
 }
 
@@ -255,16 +255,16 @@ pub struct OciLayoutResolveOpts {
     pub store_id: String,
 }
 
-/// What resolving a source gave.
+/// Metadata of a resolved source.
 #[derive(Debug, Clone, Default)]
 pub struct SourceMeta {
     /// The source, changed by policy if one applied.
     pub op: pb::SourceOp,
-    /// For images.
+    /// Set for images.
     pub image: Option<ImageMeta>,
-    /// For git.
+    /// Set for git repositories.
     pub git: Option<GitMeta>,
-    /// For http.
+    /// Set for downloads.
     pub http: Option<HttpMeta>,
 }
 
@@ -275,22 +275,22 @@ pub struct ImageMeta {
     pub digest: Digest,
     /// The image config as stored.
     pub config: Bytes,
-    /// What is stated about the image, if it was asked for and there is an index.
+    /// Attestations of the image, if they were requested and the reference names an index.
     pub attestations: Option<AttestationChain>,
 }
 
-/// What is stated about an image, and who signed that.
+/// The attestations of an image, and the signatures of those.
 #[derive(Debug, Clone)]
 pub struct AttestationChain {
     /// The index that the reference names.
     pub root: Digest,
     /// The image's manifest.
     pub image_manifest: Digest,
-    /// The manifest of the statements about it.
+    /// The manifest of the image's attestations.
     pub attestation_manifest: Option<Digest>,
-    /// Manifests of signatures of that.
+    /// Manifests with signatures of the attestation manifest.
     pub signature_manifests: Vec<Digest>,
-    /// What was read, by digest.
+    /// The manifests and blobs that were read, by digest.
     pub blobs: BTreeMap<String, (oci::Descriptor, Bytes)>,
 }
 
@@ -314,11 +314,11 @@ pub struct GitMeta {
 pub struct HttpMeta {
     /// Digest of the content.
     pub digest: Digest,
-    /// File name it will have.
+    /// Name of the file that the download becomes.
     pub filename: String,
     /// Last-Modified in seconds since the epoch.
     pub last_modified: Option<i64>,
-    /// The digest that was asked for, and what stood behind the content.
+    /// The requested further digest, and the suffix that it covers.
     pub checksum: Option<(String, Bytes)>,
 }
 
@@ -327,14 +327,14 @@ pub struct HttpMeta {
 pub struct Warning {
     /// Importance; 1 is usual.
     pub level: i64,
-    /// One line.
+    /// The warning in one line.
     pub short: Bytes,
-    /// More lines.
+    /// Further lines of explanation.
     pub detail: Vec<Bytes>,
-    /// Where to read about it.
+    /// Address of documentation.
     pub url: String,
-    /// The file it is about.
+    /// The file that the warning is about.
     pub source_info: Option<pb::SourceInfo>,
-    /// Where in that file.
+    /// Lines of that file.
     pub ranges: Vec<pb::Range>,
 }

@@ -40,7 +40,7 @@ use resolver::Resolver;
 /// Turns Dockerfiles into results without pulling a frontend image.
 #[derive(Debug, Clone)]
 pub struct Dockerfile {
-    /// Whether this frontend takes files with a stable `# syntax=docker/dockerfile` line, instead of running that image.
+    /// Whether this frontend builds files with a stable `# syntax=docker/dockerfile` line itself, instead of running that image.
     pub answers_syntax: bool,
 }
 
@@ -70,8 +70,8 @@ impl Frontend for Dockerfile {
     }
 }
 
-/// Refuses a capability that this frontend lacks. If the client allows forwarding it, the error is returned as a value: it applies
-/// only if no other frontend takes the build.
+/// Refuses a capability that this frontend lacks. If the client allows forwarding, the error is returned as a value: it applies
+/// only if the file names no other frontend.
 fn check_capabilities(
     opts: &std::collections::BTreeMap<String, String>,
 ) -> Result<Option<FrontendError>, FrontendError> {
@@ -231,21 +231,21 @@ impl Build {
             } else {
                 out.single = result.reference;
             }
-            let mut put = |key: &str, value: Vec<u8>| {
+            let mut set_metadata = |key: &str, value: Vec<u8>| {
                 out.metadata.insert(format!("{key}{suffix}"), value.into());
             };
-            put(
+            set_metadata(
                 "containerimage.config",
                 config_json(&result.image, result.from_nothing),
             );
             if let Some(base) = &result.base_image {
-                put(
+                set_metadata(
                     "containerimage.base.config",
                     config_json(base, result.from_nothing),
                 );
             }
             if let Some(epoch) = result.epoch {
-                put("source.date.epoch", epoch.to_string().into_bytes());
+                set_metadata("source.date.epoch", epoch.to_string().into_bytes());
             }
             exported.push(ExportedPlatform { id, platform });
         }

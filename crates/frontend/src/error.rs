@@ -1,4 +1,4 @@
-//! Why a frontend gave no result.
+//! Errors of frontends and of the bridge.
 
 use std::error::Error;
 use std::fmt;
@@ -10,7 +10,7 @@ use oci::ErrorKind;
 
 use crate::places::{SourceLocation, wire_ranges};
 
-/// A failure of the bridge. The engine's own error is kept inside and can be had back with [`BridgeError::inner`].
+/// A failure of the bridge. [`BridgeError::inner`] returns the engine's own error.
 #[derive(Clone)]
 pub struct BridgeError {
     kind: ErrorKind,
@@ -31,7 +31,7 @@ impl BridgeError {
         Self::new(ErrorKind::Failed, text.into())
     }
 
-    /// What kind of failure it is. Frontends look for files that are not there and for what the daemon does not do.
+    /// What kind of failure it is. Frontends distinguish missing files and features that the daemon does not build.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.kind
@@ -64,71 +64,71 @@ impl Error for BridgeError {
 /// An error of any type.
 pub(crate) type Cause = Box<dyn Error + Send + Sync>;
 
-/// Why a frontend gave no result.
+/// Why a frontend failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FrontendError {
-    /// The bridge failed; `context` says what for, empty when the bridge's words suffice.
+    /// The bridge failed; `context` says at what, and is empty when the bridge's sentence suffices.
     #[error("{}{source}", prefix(context))]
     Bridge {
-        /// What the frontend was doing.
+        /// The action of the frontend that failed.
         context: String,
-        /// What failed.
+        /// The bridge's failure.
         source: BridgeError,
-        /// Where in the build definition, if known.
+        /// Places in the build definition, if known.
         at: Vec<SourceLocation>,
     },
-    /// The Dockerfile does not lower; [`FrontendError::bridge`] has the bridge's failure if that is why.
+    /// The Dockerfile cannot be lowered; [`FrontendError::bridge`] has the bridge's failure if that is the cause.
     #[error("{source}")]
     Lower {
-        /// What is wrong.
+        /// The error of lowering.
         source: Box<LowerError>,
-        /// Where.
+        /// Places in the Dockerfile.
         at: Vec<SourceLocation>,
     },
     /// The build definition is wrong.
     #[error("{}{}", prefix(context), oci::error::chain(source.as_ref()))]
     Definition {
-        /// What the frontend was doing; empty when the cause's words suffice.
+        /// The action of the frontend; empty when the cause's sentence suffices.
         context: String,
-        /// What is wrong: the error, or a sentence where there is none.
+        /// The error, or a sentence where there is no error value.
         source: Cause,
-        /// Where in the build definition, if known.
+        /// Places in the build definition, if known.
         at: Vec<SourceLocation>,
     },
     /// An option has a value it cannot have.
     #[error("{}{}", prefix(context), oci::error::chain(source.as_ref()))]
     Option {
-        /// Which option, or what the frontend was doing; empty when the cause's words suffice.
+        /// The option or the action of the frontend; empty when the cause's sentence suffices.
         context: String,
-        /// What is wrong: the error, or a sentence where there is none.
+        /// The error, or a sentence where there is no error value.
         source: Cause,
     },
-    /// The subrequest is not known.
+    /// The subrequest is unknown.
     #[error("unsupported request {name}")]
     UnsupportedSubrequest {
-        /// Its name.
+        /// Value of the option `requestid`.
         name: String,
     },
-    /// The client demands a capability of the frontend that it has not.
+    /// The client demands a capability that the frontend lacks.
     #[error("unsupported frontend capability {name}")]
     UnsupportedCapability {
-        /// Its name.
+        /// Capability as the client names it.
         name: String,
     },
-    /// The build definition wants a frontend from an image.
+    /// The build definition names a frontend from an image, which this daemon does not run.
     #[error(
         "frontend {image} cannot be run: frontends from images (gateway.v0) are not supported; remove the syntax line or use a stable docker/dockerfile version"
     )]
     GatewayFrontend {
-        /// The image that was asked for.
+        /// Reference of the image.
         image: String,
-        /// Where it was asked for.
+        /// Places that name it.
         at: Vec<SourceLocation>,
     },
 }
 
-/// What stands before the reason when the image `identifier` names cannot be resolved, whoever asked for it.
+/// The beginning of the sentence when metadata of the source `identifier` cannot be resolved.
 #[must_use]
 pub fn resolving(identifier: &str) -> String {
     let text = identifier
@@ -139,7 +139,7 @@ pub fn resolving(identifier: &str) -> String {
 }
 
 impl FrontendError {
-    /// A failure of the bridge while doing something.
+    /// A failure of the bridge during `context`.
     pub fn bridge_failed(context: &str, source: BridgeError) -> Self {
         Self::Bridge {
             context: context.to_owned(),
@@ -153,7 +153,7 @@ impl FrontendError {
         Self::definition_while("", error)
     }
 
-    /// The build definition is wrong, as the error that came while doing `context` says.
+    /// The build definition is wrong: `error` came while doing `context`.
     pub(crate) fn definition_while(context: impl Into<String>, error: impl Into<Cause>) -> Self {
         Self::Definition {
             context: context.into(),
@@ -167,7 +167,7 @@ impl FrontendError {
         Self::option_while("", error)
     }
 
-    /// An option is wrong, as the error that came while doing `context` says.
+    /// An option is wrong: `error` came while doing `context`.
     pub(crate) fn option_while(context: impl Into<String>, error: impl Into<Cause>) -> Self {
         Self::Option {
             context: context.into(),
@@ -190,16 +190,16 @@ impl FrontendError {
         }
     }
 
-    /// Puts what the frontend was doing before the sentence.
+    /// Puts the action of the frontend before the sentence.
     #[must_use]
-    pub(crate) fn within(self, what: &str) -> Self {
+    pub(crate) fn within(self, action: &str) -> Self {
         match self {
             Self::Bridge {
                 context,
                 source,
                 at,
             } => Self::Bridge {
-                context: join(what, &context),
+                context: join(action, &context),
                 source,
                 at,
             },
@@ -208,7 +208,7 @@ impl FrontendError {
                 source,
                 at,
             } => Self::Definition {
-                context: join(what, &context),
+                context: join(action, &context),
                 source,
                 at,
             },
@@ -233,7 +233,7 @@ impl FrontendError {
         }
     }
 
-    /// Places in sources that the error is about, outermost last.
+    /// Places in sources that the error is about, the outermost last.
     pub fn locations(&self) -> &[SourceLocation] {
         match self {
             Self::Bridge { at, .. }
@@ -270,11 +270,11 @@ impl From<BridgeError> for FrontendError {
     }
 }
 
-fn join(what: &str, context: &str) -> String {
+fn join(action: &str, context: &str) -> String {
     if context.is_empty() {
-        what.to_owned()
+        action.to_owned()
     } else {
-        format!("{what}: {context}")
+        format!("{action}: {context}")
     }
 }
 

@@ -19,44 +19,44 @@ use crate::reference::{FileRange, FileStat, Ref};
 /// A request for a container.
 #[derive(Debug, Clone, Default)]
 pub struct ContainerRequest {
-    /// Its mounts, one of them at `/`.
+    /// Mounts of the container; one of them is at `/`.
     pub mounts: Vec<ContainerMount>,
     /// `pb.NetMode`.
     pub network: i32,
-    /// The platform whose default environment it gets.
+    /// Platform whose default environment processes get.
     pub platform: Option<pb::Platform>,
-    /// Its hostname; empty for the default.
+    /// Hostname; empty for the default.
     pub hostname: String,
-    /// Lines for its `/etc/hosts`.
+    /// Lines for `/etc/hosts`.
     pub extra_hosts: Vec<pb::HostIp>,
 }
 
-/// A mount of a container.
+/// A mount of a frontend's container.
 #[derive(Debug, Clone)]
 pub struct ContainerMount {
-    /// The type of the mount and its place. The indexes of inputs and outputs in it are ignored.
+    /// Type and target of the mount. The indexes of inputs and outputs in it are ignored.
     pub mount: pb::Mount,
-    /// The ref that is mounted.
+    /// The mounted ref; none for a mount without an input.
     pub source: Option<Arc<dyn Ref>>,
 }
 
 /// A request for a process.
 pub struct ProcessRequest {
-    /// Program, environment, user, working directory.
+    /// Program, environment, user and working directory.
     pub meta: pb::Meta,
-    /// Whether it gets a terminal.
+    /// Whether the process gets a terminal.
     pub tty: bool,
     /// `pb.SecurityMode`.
     pub security: i32,
-    /// Secrets for its environment.
+    /// Secrets for the environment.
     pub secret_env: Vec<pb::SecretEnv>,
-    /// Its input.
+    /// Standard input; none is empty.
     pub stdin: Option<Box<dyn AsyncRead + Send + Unpin>>,
-    /// Its output; shut down at its end.
+    /// Takes standard output; shut down at its end.
     pub stdout: Option<Box<dyn AsyncWrite + Send + Unpin>>,
-    /// Its errors; shut down at their end.
+    /// Takes standard error; shut down at its end.
     pub stderr: Option<Box<dyn AsyncWrite + Send + Unpin>>,
-    /// Signals and sizes of the terminal for it, while it runs.
+    /// Signals and terminal sizes for the running process.
     pub control: mpsc::Receiver<ProcessControl>,
 }
 
@@ -72,18 +72,18 @@ impl fmt::Debug for ProcessRequest {
 /// A signal for a running process, or the new size of its terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProcessControl {
-    /// Its terminal has another size.
+    /// The terminal has a new size.
     Resize {
-        /// Lines.
+        /// Number of lines.
         rows: u16,
-        /// Columns.
+        /// Number of columns.
         cols: u16,
     },
-    /// It gets a signal.
+    /// Number of a signal to send.
     Signal(i32),
 }
 
-/// A process that was started. Dropping it kills the process.
+/// A started process. Dropping it kills the process.
 pub struct Process {
     /// Ends with the process; an error names its exit code, if it is not zero.
     pub ended: BoxFuture<'static, Result<(), BridgeError>>,
@@ -95,10 +95,10 @@ impl fmt::Debug for Process {
     }
 }
 
-/// A container of a frontend.
+/// A container of a frontend. One that is not released ends with its build.
 #[async_trait]
 pub trait Container: Send + Sync + fmt::Debug {
-    /// Starts a process: the first one as the container's init, which takes all others with it when it ends.
+    /// Starts a process: the first one as the container's init, whose end kills all others.
     async fn start(&self, process: ProcessRequest) -> Result<Process, BridgeError>;
 
     /// Reads (a part of) a regular file of a mount, by the mount's position.
@@ -120,6 +120,6 @@ pub trait Container: Send + Sync + fmt::Debug {
     /// Returns the metadata of a file of a mount.
     async fn stat_file(&self, mount: usize, path: &str) -> Result<FileStat, BridgeError>;
 
-    /// Kills all processes and releases the mounts. An error says that processes were still running.
+    /// Kills all processes and releases the mounts. The error says that processes were still running.
     async fn release(&self) -> Result<(), BridgeError>;
 }

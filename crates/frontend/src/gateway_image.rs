@@ -35,7 +35,7 @@ use crate::gateway::{ContainerMount, ContainerRequest, ProcessRequest};
 
 /// Capacity of the stream between the program and the bridge, in each direction.
 const STREAM_BYTES: usize = 256 << 10;
-/// Bytes of the program's standard error that its failure shows: the last ones.
+/// Number of bytes of the program's standard error that its failure shows: the last ones.
 const MAX_STDERR_BYTES: usize = 4 << 10;
 /// The capability that a program needs for builds with inputs.
 const INPUTS_CAP: &str = "moby.buildkit.frontend.inputs";
@@ -58,14 +58,14 @@ pub trait FrontendHost: Send + Sync + fmt::Debug {
     ) -> Option<Result<FrontendResult, BridgeError>>;
 }
 
-/// A frontend from an image.
+/// A frontend from an image. The program's config says how it runs.
 #[derive(Debug)]
 pub struct ImageFrontend {
-    /// The image.
+    /// Reference of the image.
     pub image: String,
     /// Repositories that frontends may come from; empty for all.
     pub allowed: Vec<String>,
-    /// Speaks to the program.
+    /// Serves the bridge to the program.
     pub host: Arc<dyn FrontendHost>,
 }
 
@@ -92,7 +92,7 @@ struct Program {
     caps: BTreeSet<String>,
 }
 
-/// Names of capabilities: a list with commas, each up to a `+`.
+/// Parses names of capabilities: a list with commas, each up to a `+`.
 fn caps(text: &str) -> BTreeSet<String> {
     text.split(',')
         .filter_map(|cap| cap.split('+').next())
@@ -227,8 +227,8 @@ impl Frontend for ImageFrontend {
         let name = Reference::parse(&self.image)
             .map(Reference::with_default_tag)
             .map_err(|e| {
-                let what = format!("invalid frontend image {}", quote(&self.image));
-                FrontendError::option_while(what, e)
+                let context = format!("invalid frontend image {}", quote(&self.image));
+                FrontendError::option_while(context, e)
             })?;
         self.check_allowed(&name)?;
         let source = pb::SourceOp {
@@ -240,13 +240,16 @@ impl Frontend for ImageFrontend {
             image: Some(ImageResolveOpts::default()),
             ..ResolveOpts::default()
         };
-        let what = resolving(&source.identifier);
+        let context = resolving(&source.identifier);
         let meta = bridge
             .resolve_source(source, opts)
             .await
-            .map_err(|error| FrontendError::bridge_failed(&what, error))?;
+            .map_err(|error| FrontendError::bridge_failed(&context, error))?;
         let image = meta.image.ok_or_else(|| {
-            FrontendError::option(format!("the source of frontend {} is no image", self.image))
+            FrontendError::option(format!(
+                "the source of frontend {} is not an image",
+                self.image
+            ))
         })?;
         let pinned = meta.op.identifier.trim_start_matches("docker-image://");
         let pinned = match pinned.split_once('@') {
@@ -303,7 +306,7 @@ impl Frontend for ImageFrontend {
         let served = self.host.serve(Arc::clone(&bridge), request.inputs, ours);
         let (ended, served, stderr_text) = futures::join!(process.ended, served, read_tail(stderr));
         if let Err(error) = container.release().await {
-            // The program has ended; processes that it started were still running and have been killed.
+            // The program has ended; processes that it started were still running and were killed.
             drop(error);
         }
         match (served, ended) {

@@ -1,17 +1,17 @@
-//! Places in source files, as clients print them.
+//! Places in source files, which clients print with errors.
 
 use llb::pb;
 
-/// A place in a source file, for clients to print the failing lines.
+/// A place in a source file; clients print its lines with the error.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SourceLocation {
-    /// The file.
+    /// The source file.
     pub info: pb::SourceInfo,
-    /// Where in it.
+    /// Lines of that file.
     pub ranges: Vec<pb::Range>,
 }
 
-/// Ranges of lines as messages.
+/// Converts ranges of lines to messages.
 pub(crate) fn wire_ranges(ranges: &[dockerfile::syntax::Range]) -> Vec<pb::Range> {
     let position = |position: dockerfile::syntax::Position| pb::Position {
         line: i32::try_from(position.line).unwrap_or(i32::MAX),

@@ -29,7 +29,7 @@ pub trait Ref: Send + Sync + fmt::Debug {
     /// Returns the metadata of one file; a symlink at the end of the path is not followed.
     async fn stat_file(&self, path: &str) -> Result<FileStat, BridgeError>;
 
-    /// Lets the engine downcast to its own type.
+    /// For the engine, which downcasts to its own type.
     fn as_any(&self) -> &dyn Any;
 }
 
@@ -45,13 +45,13 @@ pub struct FileRange {
 /// Portable metadata of one file, as fsutil has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FileStat {
-    /// The path as it was asked for, or the name in the listed directory.
+    /// The requested path, or the name in the listed directory.
     pub path: String,
     /// Go `os.FileMode` bits.
     pub mode: u32,
-    /// Owner.
+    /// User id of the owner.
     pub uid: u32,
-    /// Group.
+    /// Group id.
     pub gid: u32,
     /// Length in bytes.
     pub size: i64,
@@ -63,6 +63,6 @@ pub struct FileStat {
     pub devmajor: i64,
     /// Device minor number.
     pub devminor: i64,
-    /// Extended attributes.
+    /// Values of the extended attributes, by name.
     pub xattrs: BTreeMap<String, Vec<u8>>,
 }

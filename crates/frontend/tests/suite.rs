@@ -64,7 +64,7 @@ struct Vertex {
     lines: String,
 }
 
-/// The text of a file that is there and cannot be read.
+/// Content of a file that exists and cannot be read.
 const UNREADABLE: &str = "\u{1}unreadable";
 
 #[derive(Debug)]
@@ -73,7 +73,7 @@ struct Files(BTreeMap<String, String>);
 struct Fake {
     images: BTreeMap<String, String>,
     files: Arc<Files>,
-    seen: Mutex<Expect>,
+    solved: Mutex<Expect>,
     dump: bool,
 }
 
@@ -100,8 +100,8 @@ impl Ref for FakeRef {
         };
         let text = self.files.0.get(path).ok_or_else(missing)?;
         if text == UNREADABLE {
-            let words = format!("read /{path}: input/output error");
-            return Err(BridgeError::new(ErrorKind::Failed, words));
+            let message = format!("read /{path}: input/output error");
+            return Err(BridgeError::new(ErrorKind::Failed, message));
         }
         Ok(Bytes::from(text.clone()))
     }
@@ -209,7 +209,7 @@ impl Bridge for Fake {
                 );
             }
         }
-        self.seen.lock().defs.push(describe(&definition));
+        self.solved.lock().defs.push(describe(&definition));
         let files = Arc::clone(&self.files);
         let single = (!definition.def.is_empty())
             .then(|| Arc::new(FakeRef { files, definition }) as Arc<dyn Ref>);
@@ -228,7 +228,7 @@ impl Bridge for Fake {
         let platform = platform.map_or_else(String::new, |p| {
             format!("{}/{}/{}", p.os, p.architecture, p.variant)
         });
-        self.seen.lock().resolved.push(format!(
+        self.solved.lock().resolved.push(format!(
             "{}|{platform}|{}",
             source.identifier, opts.log_name
         ));
@@ -261,7 +261,7 @@ impl Bridge for Fake {
 
     async fn warn(&self, _vertex: &Digest, warning: Warning) -> Result<(), BridgeError> {
         let text = String::from_utf8(warning.short.to_vec()).unwrap();
-        self.seen.lock().warnings.push(format!(
+        self.solved.lock().warnings.push(format!(
             "{text}|{}|{}",
             lines(&warning.ranges),
             warning.url
@@ -275,7 +275,7 @@ async fn run(golden: &Golden, case: &Case, dump: bool) -> Expect {
     let fake = Arc::new(Fake {
         images: golden.images.clone(),
         files,
-        seen: Mutex::default(),
+        solved: Mutex::default(),
         dump,
     });
     let request = FrontendRequest {
@@ -285,73 +285,82 @@ async fn run(golden: &Golden, case: &Case, dump: bool) -> Expect {
     };
     let bridge: Arc<dyn Bridge> = Arc::<Fake>::clone(&fake);
     let result = frontend::Dockerfile::default().solve(bridge, request).await;
-    let mut seen = std::mem::take(&mut *fake.seen.lock());
+    let mut solved = std::mem::take(&mut *fake.solved.lock());
     match result {
         Ok(result) => {
             for (key, value) in result.metadata {
-                seen.metadata
+                solved
+                    .metadata
                     .insert(key, String::from_utf8(value.to_vec()).unwrap());
             }
             for key in result.refs.keys() {
-                seen.metadata.insert(format!("ref:{key}"), "1".into());
+                solved.metadata.insert(format!("ref:{key}"), "1".into());
             }
         }
         Err(error) => {
-            seen.error = error.to_string();
-            seen.sources = error
+            solved.error = error.to_string();
+            solved.sources = error
                 .locations()
                 .iter()
                 .map(|at| format!("{}:{}", at.info.filename, lines(&at.ranges)))
                 .collect();
         }
     }
-    seen.resolved.sort();
-    if let Some(tail) = seen.defs.get_mut(2..) {
+    solved.resolved.sort();
+    if let Some(tail) = solved.defs.get_mut(2..) {
         tail.sort_by_key(|def| def.first().map(|vertex| vertex.digest.clone()));
     }
-    seen
+    solved
 }
 
-fn compare(name: &str, got: &Expect, want: &Expect, out: &mut String) {
-    let mut say = |what: &str, got: &dyn std::fmt::Debug, want: &dyn std::fmt::Debug| {
-        let _ = writeln!(out, "{name}: {what}\n   got {got:?}\n  want {want:?}");
+fn compare(name: &str, actual: &Expect, want: &Expect, out: &mut String) {
+    let mut say = |what: &str, actual: &dyn std::fmt::Debug, want: &dyn std::fmt::Debug| {
+        let _ = writeln!(out, "{name}: {what}\n   actual {actual:?}\n  want {want:?}");
     };
-    if got.defs.len() != want.defs.len() {
-        say("number of definitions", &got.defs.len(), &want.defs.len());
+    if actual.defs.len() != want.defs.len() {
+        say(
+            "number of definitions",
+            &actual.defs.len(),
+            &want.defs.len(),
+        );
     }
-    for (at, (got, want)) in got.defs.iter().zip(&want.defs).enumerate() {
-        for (row, (got, want)) in got.iter().zip(want).enumerate() {
-            if got != want {
-                say(&format!("definition {at} vertex {row}"), got, want);
+    for (at, (actual, want)) in actual.defs.iter().zip(&want.defs).enumerate() {
+        for (row, (actual, want)) in actual.iter().zip(want).enumerate() {
+            if actual != want {
+                say(&format!("definition {at} vertex {row}"), actual, want);
             }
         }
-        if got.len() != want.len() {
-            say(&format!("definition {at} length"), &got.len(), &want.len());
+        if actual.len() != want.len() {
+            say(
+                &format!("definition {at} length"),
+                &actual.len(),
+                &want.len(),
+            );
         }
     }
-    for key in got.metadata.keys().chain(
+    for key in actual.metadata.keys().chain(
         want.metadata
             .keys()
-            .filter(|key| !got.metadata.contains_key(*key)),
+            .filter(|key| !actual.metadata.contains_key(*key)),
     ) {
-        if got.metadata.get(key) != want.metadata.get(key) {
+        if actual.metadata.get(key) != want.metadata.get(key) {
             say(
                 &format!("metadata {key}"),
-                &got.metadata.get(key),
+                &actual.metadata.get(key),
                 &want.metadata.get(key),
             );
         }
     }
-    if got.resolved != want.resolved {
-        say("resolved", &got.resolved, &want.resolved);
+    if actual.resolved != want.resolved {
+        say("resolved", &actual.resolved, &want.resolved);
     }
-    if got.warnings != want.warnings {
-        say("warnings", &got.warnings, &want.warnings);
+    if actual.warnings != want.warnings {
+        say("warnings", &actual.warnings, &want.warnings);
     }
-    if (&got.error, &got.sources) != (&want.error, &want.sources) {
+    if (&actual.error, &actual.sources) != (&want.error, &want.sources) {
         say(
             "error",
-            &(&got.error, &got.sources),
+            &(&actual.error, &actual.sources),
             &(&want.error, &want.sources),
         );
     }
@@ -363,13 +372,13 @@ async fn definitions_and_results_are_those_of_buildkit() {
     let mut out = String::new();
     let mut bad = 0;
     for case in &golden.cases {
-        let got = run(&golden, case, false).await;
+        let actual = run(&golden, case, false).await;
         let mut want = case.expect.clone();
         if let Some(tail) = want.defs.get_mut(2..) {
             tail.sort_by_key(|def| def.first().map(|vertex| vertex.digest.clone()));
         }
         let before = out.len();
-        compare(&case.name, &got, &want, &mut out);
+        compare(&case.name, &actual, &want, &mut out);
         bad += usize::from(out.len() > before);
     }
     assert!(
@@ -379,7 +388,7 @@ async fn definitions_and_results_are_those_of_buildkit() {
     );
 }
 
-/// A small generator, so that a failing mutation can be had again from its seed.
+/// A small random generator with a seed, so that a failing mutation can be repeated.
 struct Random(u64);
 
 impl Random {
@@ -455,16 +464,16 @@ async fn hostile_files_end_in_an_error() {
         ),
     ] {
         case.files.insert("Dockerfile".into(), text);
-        let got = run(&golden, &case, false).await;
+        let actual = run(&golden, &case, false).await;
         assert!(
-            got.error.contains(want) && want.is_empty() == got.error.is_empty(),
+            actual.error.contains(want) && want.is_empty() == actual.error.is_empty(),
             "{want:?}: {}",
-            got.error
+            actual.error
         );
     }
 }
 
-/// No program is ever reached.
+/// A host that no test reaches.
 #[derive(Debug)]
 struct NoHost;
 
@@ -481,10 +490,10 @@ impl frontend::gateway_image::FrontendHost for NoHost {
 }
 
 #[tokio::test]
-async fn an_image_that_cannot_be_resolved_is_told_in_the_same_words_whoever_wants_it() {
+async fn an_image_that_cannot_be_resolved_has_the_same_error_wherever_it_is_named() {
     let golden: Golden = serde_json::from_str(include_str!("golden/dockerfile.json")).unwrap();
     let digest = Digest::sha256("x");
-    for (wanted, named) in [
+    for (dockerfile, reference) in [
         ("does/not:exist", "docker.io/does/not:exist".to_owned()),
         ("does/not", "docker.io/does/not:latest".to_owned()),
         (
@@ -492,21 +501,22 @@ async fn an_image_that_cannot_be_resolved_is_told_in_the_same_words_whoever_want
             format!("docker.io/does/not:1.2@{digest}"),
         ),
     ] {
-        let want = format!("failed to resolve source metadata for {named}: {named}: not found");
+        let want =
+            format!("failed to resolve source metadata for {reference}: {reference}: not found");
         let mut case = golden.cases[0].clone();
         case.opts.clear();
-        let text = format!("FROM {wanted}\n");
+        let text = format!("FROM {dockerfile}\n");
         case.files.insert("Dockerfile".into(), text);
-        let got = run(&golden, &case, false).await.error;
-        assert!(got.ends_with(&want), "{got}\n{want}");
+        let error = run(&golden, &case, false).await.error;
+        assert!(error.ends_with(&want), "{error}\n{want}");
         let fake = Arc::new(Fake {
             images: BTreeMap::new(),
             files: Arc::new(Files(BTreeMap::new())),
-            seen: Mutex::default(),
+            solved: Mutex::default(),
             dump: false,
         });
         let image = frontend::gateway_image::ImageFrontend {
-            image: wanted.to_owned(),
+            image: dockerfile.to_owned(),
             allowed: Vec::new(),
             host: Arc::new(NoHost),
         };
@@ -518,10 +528,10 @@ async fn an_image_that_cannot_be_resolved_is_told_in_the_same_words_whoever_want
 #[tokio::test]
 async fn the_ignore_file_of_a_repository_counts_for_a_git_context() {
     let golden: Golden = serde_json::from_str(include_str!("golden/dockerfile.json")).unwrap();
-    let named = "[internal] leave out what .dockerignore names";
+    let step_name = "[internal] leave out what .dockerignore names";
     let context = "https://github.com/o/r.git#main";
     let own = "Dockerfile.dockerignore";
-    // The options and the ignore file there is, and whether something is left out.
+    // The options, the ignore file, and whether files are left out.
     for (opts, file, text, left_out) in [
         (vec![("context", context)], ".dockerignore", "*.md\n", true),
         (vec![("context", context)], own, "*.md\n", true),
@@ -563,10 +573,14 @@ async fn the_ignore_file_of_a_repository_counts_for_a_git_context() {
         case.files
             .insert("Dockerfile".into(), "FROM scratch\nCOPY . /\n".into());
         case.files.insert(file.into(), text.into());
-        let got = run(&golden, &case, false).await;
-        assert_eq!(got.error, "", "{opts:?} {file}");
-        let found = got.defs.iter().flatten().any(|vertex| vertex.name == named);
-        assert_eq!(found, left_out, "{opts:?} {file}");
+        let actual = run(&golden, &case, false).await;
+        assert_eq!(actual.error, "", "{opts:?} {file}");
+        let is_filtered = actual
+            .defs
+            .iter()
+            .flatten()
+            .any(|vertex| vertex.name == step_name);
+        assert_eq!(is_filtered, left_out, "{opts:?} {file}");
     }
 }
 
@@ -602,8 +616,8 @@ async fn only_a_missing_ignore_file_means_that_there_is_none() {
         case.files
             .insert("Dockerfile".into(), "FROM scratch\nCOPY . /\n".into());
         case.files.insert(file.into(), UNREADABLE.into());
-        let got = run(&golden, &case, false).await;
-        assert_eq!(got.error, error, "{opts:?} {file}");
+        let actual = run(&golden, &case, false).await;
+        assert_eq!(actual.error, error, "{opts:?} {file}");
     }
 }
 
@@ -622,16 +636,21 @@ async fn no_credential_of_an_address_is_in_a_name_or_in_the_image() {
         COPY --from=more . /more\n\
         RUN [\"fetch\", \"https://u:CANARY@h.example/x\"]\n";
     case.files = [("Dockerfile".to_owned(), text.to_owned())].into();
-    let got = run(&golden, &case, false).await;
-    assert_eq!(got.error, "");
-    let mut names: Vec<&str> = got.defs.iter().flatten().map(|v| v.name.as_str()).collect();
-    names.extend(got.metadata.values().map(String::as_str));
-    let said = names.join("\n");
+    let actual = run(&golden, &case, false).await;
+    assert_eq!(actual.error, "");
+    let mut names: Vec<&str> = actual
+        .defs
+        .iter()
+        .flatten()
+        .map(|v| v.name.as_str())
+        .collect();
+    names.extend(actual.metadata.values().map(String::as_str));
+    let definitions_text = names.join("\n");
     // The value of an argument is no address.
-    let said = said.replace("HOST=u:CANARY@h.example", "");
-    assert!(!said.contains("CANARY"), "{said}");
+    let definitions_text = definitions_text.replace("HOST=u:CANARY@h.example", "");
+    assert!(!definitions_text.contains("CANARY"), "{definitions_text}");
     assert!(
-        said.contains("ADD https://xxxxx:xxxxx@h.example/"),
-        "{said}"
+        definitions_text.contains("ADD https://xxxxx:xxxxx@h.example/"),
+        "{definitions_text}"
     );
 }

@@ -1,4 +1,4 @@
-//! Why a call failed, in words of the domain.
+//! The failure of a call, in types of the domain.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -10,36 +10,36 @@ use frontend::BridgeError;
 use llb::pb;
 use oci::{Digest, ErrorKind};
 
-/// What kind of failure, for a client's program.
+/// The class of a failure, by which clients' programs decide. `control` turns each into the gRPC code of the same name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum FailureKind {
-    /// No better kind is known: a step that failed, a bad Dockerfile.
+    /// No class fits, or clients expect none: a step that failed, a bad Dockerfile.
     #[default]
     Unknown,
     /// The build was cancelled.
     Canceled,
     /// The request is wrong.
     InvalidArgument,
-    /// It took too long.
+    /// A deadline passed.
     DeadlineExceeded,
-    /// What was asked for is not there.
+    /// The named thing does not exist.
     NotFound,
-    /// What was to be made is there already.
+    /// The thing to be created exists already.
     AlreadyExists,
-    /// It is not allowed.
+    /// The caller lacks the right.
     PermissionDenied,
     /// The disk or another resource is used up.
     ResourceExhausted,
     /// The daemon does not do this.
     Unimplemented,
-    /// A broken invariant.
+    /// An invariant of the daemon is broken.
     Internal,
     /// The daemon is stopping.
     Unavailable,
 }
 
 impl FailureKind {
-    /// What a call answers whose error is of this kind.
+    /// The class with which a call other than `Solve` fails for an error of this kind.
     #[must_use]
     pub fn of_call(kind: ErrorKind) -> Self {
         match kind {
@@ -57,7 +57,7 @@ impl FailureKind {
         }
     }
 
-    /// What a build answers that fails with an error of this kind.
+    /// The class with which a build fails for an error of this kind.
     ///
     /// The reference answers most of them as unknown (`grpcerrors.Code`: only errors that carry a code, and those of a system
     /// that is used up, have another), and its clients print every other code before the sentence.
@@ -80,7 +80,7 @@ impl FailureKind {
         }
     }
 
-    /// The kind of an error of which only this is known.
+    /// The kind of error that stands for a class, where only the class is known.
     fn cause(self) -> ErrorKind {
         match self {
             Self::Unknown => ErrorKind::Failed,
@@ -98,15 +98,15 @@ impl FailureKind {
     }
 }
 
-/// Why a call failed: the error that says so with all its causes, and facts that clients print or act on.
+/// The failure of a call: the error with all its causes, and facts that clients print or act on.
 ///
 /// The sentence is rendered where it leaves: as a client's status, as a line of the log, in a record.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{}", oci::error::chain(source.as_ref()))]
 pub struct Failure {
-    /// What kind of failure, for the client's program.
+    /// The class that the client's program sees.
     pub kind: FailureKind,
-    /// What kind of error it was here: it decides who is to look, and what the log says.
+    /// The kind of error on this side: it decides who has to look at it, and the level in the log.
     pub cause: ErrorKind,
     /// The error, shared by all who wait for the same result.
     source: Arc<dyn Error + Send + Sync>,
@@ -114,7 +114,7 @@ pub struct Failure {
     pub details: Vec<Detail>,
 }
 
-/// What was being done when an error came.
+/// An error with what was being done when it came.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}: {}", oci::error::chain(source.as_ref()))]
 struct During {
@@ -152,7 +152,7 @@ impl Failure {
         }
     }
 
-    /// What the bridge of a frontend says: the engine's own failure where it is one.
+    /// The failure behind an error of a frontend's bridge: the engine's own one, unless the bridge made the error itself.
     #[must_use]
     pub fn of_bridge(error: &BridgeError) -> Self {
         match error.inner().downcast_ref::<Self>() {
@@ -170,7 +170,7 @@ impl Failure {
         )
     }
 
-    /// The sentence with every cause, as clients show it.
+    /// The sentence with all causes, as clients show it.
     #[must_use]
     pub fn message(&self) -> String {
         self.to_string()
@@ -182,7 +182,7 @@ impl Failure {
         &*self.source
     }
 
-    /// Says what was being done: `what: the sentence`.
+    /// Puts what was being done before the sentence: `what: sentence`.
     #[must_use]
     pub fn during(mut self, what: impl Into<String>) -> Self {
         self.source = Arc::new(During {
@@ -192,7 +192,7 @@ impl Failure {
         self
     }
 
-    /// The same failure with another error, which has the former one among its causes or replaces it.
+    /// The same class and facts with another error, which contains the former one or replaces it.
     #[must_use]
     pub fn with_error(mut self, error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         self.source = Arc::from(error.into());
@@ -208,7 +208,7 @@ impl Failure {
 }
 
 impl From<Failure> for BridgeError {
-    /// A client is told less than a frontend, which has to know that a file or its owner is not there.
+    /// Frontends have to tell apart that a file or its owner is missing; clients of the API see less.
     fn from(failure: Failure) -> Self {
         let kind = if failure.kind == FailureKind::Unknown {
             failure.cause
@@ -225,14 +225,14 @@ impl From<Failure> for BridgeError {
 pub enum Detail {
     /// The vertex that failed.
     Vertex {
-        /// Its digest.
+        /// Digest of the op as the client sent it.
         digest: Digest,
     },
-    /// Where in the user's files; clients print these lines.
+    /// The place in the user's files; clients print these lines.
     Source {
-        /// The file with its text.
+        /// The file, with its text.
         info: pb::SourceInfo,
-        /// The lines.
+        /// Lines of that file, from the innermost construct outwards.
         ranges: Vec<pb::Range>,
     },
     /// The op that failed and what it worked on.
@@ -241,54 +241,54 @@ pub enum Detail {
         inputs: Vec<String>,
         /// Refs of the mounts as the step left them.
         mounts: Vec<String>,
-        /// The op.
+        /// The op, as the client sent it.
         op: Option<Box<pb::Op>>,
-        /// Its description.
+        /// The vertex's description from the definition's metadata.
         description: BTreeMap<String, String>,
-        /// Which file action failed.
+        /// Index of the file action that failed, in the op.
         file_action: Option<i64>,
-        /// Which input's content could not be digested.
+        /// Index of the input whose content could not be digested.
         content_input: Option<i64>,
     },
     /// The exit code of a process.
     Exit {
-        /// The code.
+        /// Exit code as the kernel gives it; 128 and the signal's number for a killed process.
         code: u32,
     },
     /// The frontend that failed.
     Frontend {
-        /// Its name.
+        /// Name as requested, such as `dockerfile.v0`.
         name: String,
-        /// The image it came from.
+        /// Reference of the image that the frontend came from; empty for the built-in one.
         source: String,
     },
-    /// A capability that the frontend lacks.
+    /// A capability that the build asks for and the frontend lacks.
     FrontendCap {
-        /// Its name.
+        /// Capability as written in the request.
         name: String,
     },
     /// A subrequest that the frontend lacks.
     Subrequest {
-        /// Its name.
+        /// Value of the option `requestid`.
         name: String,
     },
-    /// A feature that the wanted compatibility version lacks.
+    /// A feature that the requested compatibility version lacks.
     CompatibilityFeature {
-        /// The version.
+        /// Compatibility version of the request.
         version: i64,
-        /// The feature.
+        /// Name of the feature.
         feature: String,
     },
-    /// What is not known of a build of which all materials were asked for.
+    /// Sources and requests without a digest, in a build that demands provenance with all materials.
     IncompleteMaterials {
-        /// Sources and requests of steps.
+        /// One entry per source or request of a step.
         materials: Vec<IncompleteMaterial>,
     },
-    /// A fact from elsewhere (a client's own error), as it came.
+    /// A detail of a client's own error, passed on as it came.
     Raw {
-        /// Its type.
+        /// Type URL of the `google.protobuf.Any`.
         type_url: String,
-        /// Its bytes.
+        /// Encoded message.
         value: Bytes,
     },
 }

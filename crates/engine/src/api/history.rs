@@ -34,7 +34,7 @@ pub enum HistoryEnd {
 /// Which build records a client asks for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HistoryQuery {
-    /// Which states.
+    /// Which states are listed.
     pub scope: HistoryScope,
     /// The only build that is listed; empty for all.
     pub build: BuildRef,
@@ -60,7 +60,7 @@ pub enum HistoryEventKind {
 /// A change of a build record.
 #[derive(Debug, Clone)]
 pub struct HistoryEvent {
-    /// The kind of the change.
+    /// What happened to the record.
     pub kind: HistoryEventKind,
     /// The record after the change.
     pub record: HistoryRecord,
@@ -71,100 +71,100 @@ pub struct HistoryEvent {
 pub struct HistoryRecord {
     /// The client's name for the build.
     pub build: BuildRef,
-    /// The frontend.
+    /// Name of the frontend; empty for a definition or a frontend in the client.
     pub frontend: String,
-    /// Its options, credentials taken out.
+    /// Options of the frontend, with credentials redacted.
     pub frontend_attrs: BTreeMap<String, String>,
-    /// The exporters, credentials taken out.
+    /// Requested exporters, with credentials redacted.
     pub exporters: Vec<ExporterSpec>,
-    /// Why it failed.
+    /// The failure of the build; none if it succeeded or still runs.
     pub error: Option<Failure>,
-    /// When it began.
+    /// Start of the build.
     pub created: Option<SystemTime>,
-    /// When it ended.
+    /// End of the build; none while it runs.
     pub completed: Option<SystemTime>,
-    /// What it said, as a blob.
+    /// Blob of the build's progress and logs.
     pub logs: Option<oci::Descriptor>,
-    /// Its spans, as a blob.
+    /// Blob of the build's spans.
     pub trace: Option<oci::Descriptor>,
-    /// The error in full, as a blob.
+    /// Blob of the failure with all its details.
     pub external_error: Option<oci::Descriptor>,
-    /// What the exporters said.
+    /// Answers of the exporters, by key.
     pub exporter_response: BTreeMap<String, String>,
     /// The single result.
     pub result: Option<HistoryResult>,
     /// The results by platform.
     pub results: BTreeMap<String, HistoryResult>,
-    /// Counts changes of the record.
+    /// Number of changes of the record.
     pub generation: i32,
-    /// Whether it is kept.
+    /// Whether the record is exempt from expiry.
     pub pinned: bool,
-    /// Steps that were cached.
+    /// Number of steps whose result was cached.
     pub cached_steps: i32,
-    /// Steps that there are.
+    /// Number of all steps.
     pub total_steps: i32,
-    /// Steps that are done.
+    /// Number of steps that ended.
     pub completed_steps: i32,
-    /// Warnings.
+    /// Number of warnings.
     pub warnings: i32,
 }
 
 /// A result of a build, as blobs.
 #[derive(Debug, Clone, Default)]
 pub struct HistoryResult {
-    /// Attestations.
+    /// Descriptors of the attestations.
     pub attestations: Vec<oci::Descriptor>,
-    /// What each exporter made, by its number.
+    /// The descriptor that each exporter gave, by the exporter's position in the request.
     pub results: BTreeMap<i64, oci::Descriptor>,
 }
 
-/// Turns what is kept of builds into the bytes that clients read, and back.
+/// Encodes records of builds for disk and clients, and decodes them.
 pub trait HistoryCodec: Send + Sync + fmt::Debug {
-    /// Events as a part of a log.
+    /// Encodes events as a piece of a log; pieces are concatenated.
     fn log(&self, events: Vec<progress::Event>) -> Vec<u8>;
-    /// The events of a log.
+    /// Decodes the events of a log.
     fn events(&self, log: &[u8]) -> Vec<progress::Event>;
-    /// A failure with all its facts.
+    /// Encodes a failure with all its details.
     fn error(&self, failure: &Failure) -> Vec<u8>;
-    /// A record.
+    /// Encodes a record.
     fn record(&self, record: &HistoryRecord) -> Vec<u8>;
-    /// A record that was kept; nothing if it cannot be read.
+    /// Decodes a record; none if it cannot be read.
     fn parse(&self, record: &[u8]) -> Option<HistoryRecord>;
 }
 
 /// A change of a build record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HistoryChange {
-    /// Keep it, or do not.
+    /// Pins the record (`true`), which exempts it from expiry, or unpins it.
     Pin(bool),
-    /// Delete it.
+    /// Deletes the record.
     Delete,
-    /// Write out what is still in memory (the trace).
+    /// Writes out what is still in memory: the trace.
     Finalize,
 }
 
-/// A blob that is kept.
+/// A blob of the store, as lists of content show it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlobLine {
-    /// Its name.
+    /// Digest of its bytes.
     pub digest: Digest,
-    /// Its size.
+    /// Size in bytes.
     pub size: u64,
-    /// When it came.
+    /// When it came into the store.
     pub created: SystemTime,
 }
 
 /// Reads a blob from an offset on.
 pub type ReadBlob = Box<dyn FnOnce(u64) -> BoxFuture<'static, Result<BlobStream, Failure>> + Send>;
 
-/// The bytes of a blob, in pieces.
+/// The bytes of a blob, in pieces of at most 256 KiB.
 pub type BlobStream = BoxStream<'static, Result<Bytes, Failure>>;
 
 /// A blob of a build record.
 pub struct HistoryBlob {
-    /// Its size.
+    /// Size in bytes.
     pub size: u64,
-    /// Reads it from an offset on.
+    /// Opens a stream of its bytes.
     pub read: ReadBlob,
 }
 

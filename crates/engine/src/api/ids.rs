@@ -1,4 +1,4 @@
-//! Names that clients give, and names of what is kept: texts that are not to be mixed up.
+//! Ids as types: names of builds and ids of records.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -11,13 +11,13 @@ macro_rules! ids {
             pub struct $name(String);
 
             impl $name {
-                /// The text.
+                /// The id as text.
                 #[must_use]
                 pub fn as_str(&self) -> &str {
                     &self.0
                 }
 
-                /// Whether nothing is named.
+                /// Whether the id is empty, which names nothing.
                 #[must_use]
                 pub fn is_empty(&self) -> bool {
                     self.0.is_empty()

@@ -1,4 +1,4 @@
-//! What operators may look at.
+//! The state of a running daemon, for operators.
 
 use std::time::SystemTime;
 
@@ -13,50 +13,50 @@ pub struct RunningBuild {
     pub build: BuildRef,
     /// The frontend; empty for a definition or a frontend in the client.
     pub frontend: String,
-    /// When it began.
+    /// Start of the build.
     pub started: Option<SystemTime>,
 }
 
 /// The space of a state directory, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StoreSize {
-    /// On disk, everything in it.
+    /// Bytes on disk of everything in the state directory.
     pub used: i64,
-    /// What the rules of collection hold it to; 0 for no limit.
+    /// Limit that the rules of collection keep it to; 0 for no limit.
     pub limit: i64,
-    /// What the disk has free.
+    /// Free space of the disk that it is on.
     pub disk_free: i64,
 }
 
-/// A cache key and what hangs on it.
+/// A cache key with its results and the keys that it follows from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheRecordLine {
     /// The key's id: a digest for a key of an op without inputs, else random.
     pub key: String,
-    /// Names of its results, with when they were made.
+    /// Ids of its results, each with the time it was created.
     pub results: Vec<(String, SystemTime)>,
-    /// The keys that it follows from.
+    /// Keys of inputs that lead to it.
     pub parents: Vec<CacheParentLine>,
 }
 
-/// A way from the key of an input to a cache key.
+/// A link from the key of an input to a cache key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheParentLine {
-    /// Which input.
+    /// Index of the input.
     pub input: usize,
     /// The key of the input.
     pub key: String,
     /// The digest of the op's cache map, with the output's number.
     pub digest: Digest,
-    /// What of the input is read.
+    /// Digest of the selector: the path of the input that counts.
     pub selector: Option<Digest>,
 }
 
-/// Cache keys.
+/// A list of cache keys, cut at a limit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CacheRecordLines {
-    /// By key.
+    /// One entry per key.
     pub records: Vec<CacheRecordLine>,
-    /// There are more than are told.
+    /// Whether there are more keys than are listed.
     pub has_more: bool,
 }

@@ -1,4 +1,4 @@
-//! One build: what is asked for, who is asked meanwhile, and what it gives.
+//! One build: the request, the clients' services that it calls, and the response.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,12 +12,12 @@ use llb::pb;
 
 use super::{BuildRef, Detail, Failure, SessionId, TraceContext};
 
-/// One build.
+/// A request for one build.
 #[derive(Clone, Default)]
 pub struct SolveRequest {
     /// The client's name for the build.
     pub build: BuildRef,
-    /// The session that asked.
+    /// The session of the client that requests the build.
     pub session: SessionId,
     /// What to solve.
     pub input: SolveInput,
@@ -25,9 +25,9 @@ pub struct SolveRequest {
     pub frontend_opts: BTreeMap<String, String>,
     /// Definitions handed over to the frontend.
     pub frontend_inputs: BTreeMap<String, Arc<pb::Definition>>,
-    /// What to do with the result, in order; the position is the exporter's number for the session.
+    /// Exporters of the result, in order; the position is the exporter's number for the session.
     pub exporters: Vec<ExporterSpec>,
-    /// Set if the session is to be asked for further exporters when the result is there: lets the client look into the result
+    /// Set if the session is to name further exporters when the result exists: lets the client look into the result while it
     /// while it chooses.
     pub session_exporters: Option<Arc<dyn ResultHost>>,
     /// Remote caches to write.
@@ -38,13 +38,13 @@ pub struct SolveRequest {
     pub entitlements: Vec<String>,
     /// An encoded `moby.buildkit.v1.sourcepolicy.Policy`.
     pub source_policy: Option<Bytes>,
-    /// A client that is asked for a verdict on each source, if one is.
+    /// The client's service that decides on each source, if it offers one.
     pub policy_verifier: Option<Arc<dyn PolicyVerifier>>,
     /// The span of the client that the build is a part of.
     pub trace: Option<TraceContext>,
-    /// Whether others are told of the build.
+    /// Whether the build gets a record that others can list.
     pub recording: Recording,
-    /// Which behaviour is wanted; zero is the current one.
+    /// BuildKit's compatibility version; zero is the current one.
     pub compatibility_version: i64,
     /// Whether steps reach the network through a proxy of the client only.
     pub proxy_network: bool,
@@ -63,7 +63,7 @@ impl fmt::Debug for SolveRequest {
     }
 }
 
-/// What is solved: exactly one of these.
+/// The input of a build: exactly one of these.
 #[derive(Clone)]
 pub enum SolveInput {
     /// A definition; an empty one gives an empty result.
@@ -104,58 +104,58 @@ impl fmt::Debug for SolveInput {
     }
 }
 
-/// Whether others are told of a build.
+/// Whether a build is listed for others.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Recording {
-    /// It has a record, and listeners hear of it.
+    /// It has a record, and listeners are told of it.
     #[default]
     Recorded,
-    /// It is one of the client's own, such as a look at options: no listener hears of it.
+    /// It is one of the client's own, such as a look at options: no listener is told of it.
     Internal,
 }
 
-/// Asks a client for a verdict on sources.
+/// The client's service that decides on sources (`PolicyVerifier` of the session).
 #[async_trait]
 pub trait PolicyVerifier: Send + Sync {
     /// Asks about one source.
     async fn check(&self, question: PolicyQuestion) -> Result<PolicyVerdict, Failure>;
 }
 
-/// A source to be judged, and what is known of it.
+/// A source to be decided on, with the metadata resolved so far.
 #[derive(Debug, Clone)]
 pub struct PolicyQuestion {
-    /// The platform that it is wanted for.
+    /// Platform that the source is resolved for.
     pub platform: Option<pb::Platform>,
-    /// The source.
+    /// The source with its metadata.
     pub source: SourceMeta,
 }
 
-/// What a client says of a source.
+/// A client's decision on a source.
 #[derive(Debug, Clone)]
 pub enum PolicyVerdict {
     /// It may be used.
     Allow,
-    /// Another is to be used instead.
+    /// The source is replaced by another, which is decided on again.
     Convert(Option<pb::SourceOp>),
     /// It may not be used.
     Deny {
-        /// The word for the verdict.
+        /// Name of the action, for the error.
         action: String,
-        /// The reasons, as a fact on the failure.
+        /// Reasons, as a detail of the failure.
         details: Option<Detail>,
     },
-    /// More must be known first.
+    /// The client needs more metadata before it decides.
     Resolve {
-        /// The source to resolve; the same one.
+        /// The source to resolve; it must be the one in question.
         source: pb::SourceOp,
-        /// How.
+        /// Which metadata to resolve.
         opts: Box<ResolveOpts>,
     },
 }
 
-/// Gives names to the refs of a result, under which the client may read their files.
+/// Makes the refs of a result readable for the client, each under a name.
 pub trait ResultHost: Send + Sync {
-    /// Returns the names in order, and what keeps them valid.
+    /// Returns the names in the order of `refs`, and a guard that keeps them valid.
     fn host(
         &self,
         bridge: Arc<dyn Bridge>,
@@ -168,7 +168,7 @@ pub trait ResultHost: Send + Sync {
 pub struct ExporterSpec {
     /// `image`, `oci`, `docker`, `local`, `tar`, ….
     pub kind: String,
-    /// Its attributes.
+    /// Attributes of that kind.
     pub attrs: BTreeMap<String, String>,
 }
 
@@ -186,7 +186,7 @@ impl fmt::Debug for ExporterSpec {
 pub struct CacheSpec {
     /// `registry`, `inline`, `local`, `gha`, `s3`, `azblob`, ….
     pub kind: String,
-    /// Its attributes.
+    /// Attributes of that kind; they may hold credentials.
     pub attrs: BTreeMap<String, String>,
 }
 
@@ -199,9 +199,9 @@ impl fmt::Debug for CacheSpec {
     }
 }
 
-/// What a build gave.
+/// The result of a build for its client.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SolveResponse {
-    /// What the exporters say, such as `containerimage.digest`.
+    /// Answers of the exporters, such as `containerimage.digest`.
     pub exporter_response: BTreeMap<String, String>,
 }

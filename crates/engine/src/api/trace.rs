@@ -1,4 +1,4 @@
-//! Spans of builds, and who gets them.
+//! Spans of builds, and the collector that takes them.
 
 use std::fmt;
 use std::time::SystemTime;
@@ -6,12 +6,12 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use oci::Digest;
 
-/// Where in a trace something belongs: what W3C's header `traceparent` says.
+/// A position in a trace, as W3C's header `traceparent` names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceContext {
-    /// The trace.
+    /// Trace id.
     pub trace: [u8; 16],
-    /// The span that it is a part of.
+    /// Id of the parent span.
     pub span: [u8; 8],
 }
 
@@ -44,7 +44,7 @@ impl TraceContext {
     }
 }
 
-/// The first `N` bytes of what hexadecimal digits say.
+/// Decodes `2 * N` hexadecimal digits; none for any other text.
 pub(crate) fn bytes_of_hex<const N: usize>(hex: &str) -> Option<[u8; N]> {
     let mut bytes = [0; N];
     for (at, byte) in bytes.iter_mut().enumerate() {
@@ -53,30 +53,30 @@ pub(crate) fn bytes_of_hex<const N: usize>(hex: &str) -> Option<[u8; N]> {
     Some(bytes)
 }
 
-/// A build, or a step of one, and the time that it took.
+/// The time that a build or one of its steps took.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Span {
-    /// Of which trace.
+    /// Trace id.
     pub trace: [u8; 16],
-    /// Which.
+    /// Span id.
     pub id: [u8; 8],
-    /// What it is a part of.
+    /// Id of the enclosing span.
     pub parent: Option<[u8; 8]>,
-    /// Shown to people.
+    /// Name for people: the build's or the step's.
     pub name: String,
-    /// When it began.
+    /// When it started.
     pub start: SystemTime,
     /// When it ended.
     pub end: SystemTime,
-    /// Why it failed; empty if it did not.
+    /// The error's sentence; empty if the work succeeded.
     pub error: String,
-    /// The vertex of a step; none for the build.
+    /// Digest of the step's vertex; none for the build.
     pub vertex: Option<Digest>,
-    /// Whether the result of a step was known.
+    /// Whether the step's result came from the cache.
     pub is_cached: bool,
 }
 
-/// Takes spans to whoever collects them. Never waits.
+/// Takes spans to a collector. Never waits.
 pub trait SpanSink: Send + Sync + fmt::Debug {
     /// Takes the spans of a build that ended.
     fn take(&self, spans: &[Span]);

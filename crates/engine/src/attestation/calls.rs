@@ -1,4 +1,4 @@
-//! Who asked for which result, and what went into it.
+//! Calls of frontends in one build: the request, its results and its sources.
 //!
 //! ```text
 //!   the client's request ── CallScope (root)
@@ -26,7 +26,7 @@ use super::limits::{self, Budget, Nested};
 use crate::api::{Failure, SolveRequest};
 use crate::reference::{LazyRef, refs};
 
-/// A client's request; the builtin frontend by its other name is the same.
+/// The call of a client's request; both names of the built-in frontend give the same call.
 pub(crate) fn call_by_client(request: &SolveRequest) -> FrontendCall {
     let (frontend, opts) = (request.input.frontend_name(), &request.frontend_opts);
     let mut call = FrontendCall {
@@ -54,13 +54,13 @@ struct Registered {
     nested: Nested,
 }
 
-/// The requests of all builds that run, by what they gave.
+/// The requests of all running builds, by the definition of their results.
 #[derive(Default)]
 pub(crate) struct Calls(Mutex<(u64, HashMap<u64, Registered>)>);
 
 impl Calls {
     fn add(&self, head: Digest, mut request: RequestProvenance) -> u64 {
-        // Who is handed the result has a root of its own.
+        // The request that is handed the result has a root of its own.
         if let Some(request) = &mut request.request {
             request.root = None;
         }
@@ -76,7 +76,7 @@ impl Calls {
         id
     }
 
-    /// The request that gave a definition; none if several that differ did.
+    /// The request whose result a definition is; none if several different requests gave it.
     fn find(&self, definition: &pb::Definition) -> Option<(Arc<RequestProvenance>, Nested)> {
         let head = llb::definition::head(definition)?;
         let all = self.0.lock();
@@ -91,14 +91,14 @@ impl Calls {
     }
 }
 
-/// A request, and what it gave.
+/// A call with its results, its sources and the calls it made.
 pub(crate) struct CallScope {
     call: Option<FrontendCall>,
     root: Option<Arc<FrontendCall>>,
     calls: Arc<Calls>,
-    /// Of the whole build.
+    /// Limits of the whole build.
     budget: Arc<Budget>,
-    /// How many frontends called each other.
+    /// Number of frontends that called each other.
     depth: usize,
     answers: Mutex<Answers>,
 }
@@ -111,7 +111,7 @@ struct Answers {
     records: Vec<u64>,
 }
 
-/// Tells refs apart.
+/// Address of a ref, by which refs are told apart.
 fn address(reference: &Arc<dyn Ref>) -> usize {
     Arc::as_ptr(reference).cast::<()>() as usize
 }
@@ -150,22 +150,22 @@ impl CallScope {
         }))
     }
 
-    /// Counts a definition that is to be solved.
+    /// Counts a definition that is about to be solved.
     pub(crate) fn spend(&self, definition: &pb::Definition) -> Result<(), Failure> {
         self.budget.spend(limits::of_definition(definition))
     }
 
-    /// Takes note of a result that was made in this scope.
+    /// Records a result of this scope.
     pub(crate) fn add_results(&self, result: &FrontendResult) {
         self.answers.lock().results.extend(refs(result).cloned());
     }
 
-    /// Takes note of a request that was answered in this scope.
+    /// Records a call that was answered in this scope.
     pub(crate) fn answered(&self, inner: Arc<Self>) {
         self.answers.lock().below.push(inner);
     }
 
-    /// Takes note of a source that was resolved.
+    /// Records a source that was resolved.
     pub(crate) fn resolved(&self, opts: &ResolveOpts, meta: &SourceMeta) {
         let Some(image) = &meta.image else { return };
         let identifier = meta.op.identifier.as_str();
@@ -181,7 +181,7 @@ impl CallScope {
         });
     }
 
-    /// Lets other requests know where the refs of a result came from.
+    /// Makes the results known to other requests, which may be handed them as inputs.
     pub(crate) async fn register(self: &Arc<Self>, result: &FrontendResult) {
         for reference in refs(result) {
             let Some(head) = reference
@@ -205,7 +205,7 @@ impl CallScope {
         }
     }
 
-    /// Forgets who asked for what; the build is over.
+    /// Forgets the calls of the build, which has ended.
     pub(crate) fn release(&self) {
         let answers = std::mem::take(&mut *self.answers.lock());
         let mut all = self.calls.0.lock();
@@ -260,7 +260,7 @@ impl CallScope {
         out
     }
 
-    /// The client's request, if it says something.
+    /// The client's request, if it names a frontend or options.
     fn root_request(&self, captured: &Capture) -> Option<RequestProvenance> {
         let root = self.root.as_ref().filter(|r| is_not_empty(r))?;
         let out = self.describe(root, captured);
@@ -279,7 +279,7 @@ impl CallScope {
         Some(out)
     }
 
-    /// What went into a ref that was computed, with this scope's request.
+    /// What went into a computed ref, together with this scope's request.
     async fn of_ref(&self, reference: &Arc<dyn Ref>) -> Option<Capture> {
         let mut out = LazyRef::of(reference).ok()?.captured().await?;
         let Some(call) = &self.call else {
@@ -325,16 +325,16 @@ impl CallScope {
             let Some(mut capture) = scope.of_ref(reference).await else {
                 continue;
             };
-            let (mut others, mut images) = (Vec::new(), Vec::new());
-            scope.all(&mut others, &mut images);
+            let (mut scope_refs, mut images) = (Vec::new(), Vec::new());
+            scope.all(&mut scope_refs, &mut images);
             let mut merged = of_result.clone();
-            for other in &others {
-                let at = address(other);
+            for scope_ref in &scope_refs {
+                let at = address(scope_ref);
                 if merged.contains(&at) {
                     continue;
                 }
                 merged.push(at);
-                if let Some(captured) = scope.of_ref(other).await {
+                if let Some(captured) = scope.of_ref(scope_ref).await {
                     capture.merge(&captured);
                 }
             }

@@ -1,11 +1,11 @@
-//! What the daemon's owner adds to provenance.
+//! Values that the daemon's owner adds to provenance.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
-/// Reads what the daemon's owner adds to provenance: objects in the `.json` files of a folder, later ones over earlier
-/// ones. A folder that is not there adds nothing.
+/// Reads the values that the daemon's owner adds to provenance: objects in the `.json` files of a folder, later ones over earlier
+/// ones. A missing folder adds nothing.
 pub fn provenance_env(dir: &Path) -> io::Result<BTreeMap<String, serde_json::Value>> {
     let mut out = BTreeMap::new();
     let entries = match std::fs::read_dir(dir) {

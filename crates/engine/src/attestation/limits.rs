@@ -1,14 +1,14 @@
-//! What the frontends of one build may ask for.
+//! Limits on the requests of one build's frontends.
 //!
-//! Requests, definitions and results stay until the build ends, so they are counted. Frontends that call frontends nest, and a request
-//! whose inputs were made by requests tells of those too, so that each of them could double what the one before it told.
+//! Requests, definitions and results stay until the build ends, so they are counted. Frontends call frontends, and the provenance of a
+//! request repeats that of requests whose results are its inputs, so that each level could double the one before.
 //!
 //! | limit | of | |
 //! |---|---|---|
 //! | [`MAX_REQUESTS`] | requests of one build | 100,000 |
 //! | [`MAX_REQUEST_BYTES`] | their options and definitions | 512 MiB |
-//! | [`MAX_DEPTH`] | frontends called by frontends | 16 |
-//! | [`MAX_NESTED`], [`MAX_NESTED_BYTES`] | requests that one request tells of, and their options | 256, 1 MiB |
+//! | [`MAX_DEPTH`] | frontends that call each other | 16 |
+//! | [`MAX_NESTED`], [`MAX_NESTED_BYTES`] | requests that the provenance of one request repeats, and their options | 256, 1 MiB |
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,10 +25,10 @@ const MAX_REQUEST_BYTES: usize = 512 << 20;
 pub(super) const MAX_DEPTH: usize = 16;
 const MAX_NESTED: usize = 256;
 const MAX_NESTED_BYTES: usize = 1 << 20;
-/// What one option takes beside its text.
+/// Memory that one option takes beside its text.
 const ENTRY_OVERHEAD_BYTES: usize = 96;
 
-/// What was asked for until now.
+/// Requests and bytes counted so far for one build.
 #[derive(Debug, Default)]
 pub(super) struct Budget {
     solves: AtomicUsize,
@@ -47,15 +47,15 @@ impl Budget {
                 "the frontends of this build ask too often: {MAX_REQUESTS} requests are answered"
             )));
         }
-        let more = |spent: usize| {
+        let add_bytes = |spent: usize| {
             spent
                 .checked_add(bytes)
                 .filter(|sum| *sum <= MAX_REQUEST_BYTES)
         };
         let counted = self
             .bytes
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-        // The error is the number of bytes before, which says nothing to the client.
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add_bytes);
+        // `fetch_update` fails with the former sum, which says nothing to the client.
         counted.map(drop).map_err(|_| {
             refused(format!(
                 "the frontends of this build ask for too much: {MAX_REQUEST_BYTES} bytes of options and definitions are accepted"
@@ -64,7 +64,7 @@ impl Budget {
     }
 }
 
-/// Refuses frontends that call frontends without end.
+/// Refuses a chain of frontends that is too deep.
 pub(super) fn check_depth(depth: usize) -> Result<(), Failure> {
     if depth > MAX_DEPTH {
         return Err(refused(format!(
@@ -74,13 +74,14 @@ pub(super) fn check_depth(depth: usize) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What options take.
+/// Memory that options take, in bytes.
 pub(super) fn of_options(options: &BTreeMap<String, String>) -> usize {
-    let one = |(key, value): (&String, &String)| ENTRY_OVERHEAD_BYTES + key.len() + value.len();
-    options.iter().map(one).sum()
+    let entry_bytes =
+        |(key, value): (&String, &String)| ENTRY_OVERHEAD_BYTES + key.len() + value.len();
+    options.iter().map(entry_bytes).sum()
 }
 
-/// What a definition takes.
+/// Memory that a definition takes, in bytes.
 pub(super) fn of_definition(definition: &pb::Definition) -> usize {
     let ops: usize = definition
         .def
@@ -91,7 +92,7 @@ pub(super) fn of_definition(definition: &pb::Definition) -> usize {
     ops + 4 * ENTRY_OVERHEAD_BYTES * definition.metadata.len()
 }
 
-/// What a request tells of others.
+/// Size of the requests that the provenance of one request repeats.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Nested {
     requests: usize,
@@ -100,7 +101,7 @@ pub(super) struct Nested {
 }
 
 impl Nested {
-    /// Of this one and those it tells of; they are few, for they were counted when they were made.
+    /// Counts the request and those nested in it. They are few: each was counted before it was nested.
     pub(super) fn of(request: &RequestProvenance) -> Self {
         let mut nested = Self::default();
         let mut stack = vec![(request, 1)];
@@ -117,16 +118,16 @@ impl Nested {
     }
 }
 
-/// The inputs that are told of: as many as fit.
+/// The inputs whose requests fit into the limits; the others are left out.
 pub(super) fn fitting(
     inputs: impl Iterator<Item = (String, Arc<RequestProvenance>, Nested)>,
 ) -> BTreeMap<String, RequestProvenance> {
     let (mut requests, mut bytes) = (0, 0);
     let mut out = BTreeMap::new();
     for (name, request, nested) in inputs {
-        let (more, longer) = (requests + nested.requests, bytes + nested.bytes);
-        if more <= MAX_NESTED && longer <= MAX_NESTED_BYTES && nested.depth < MAX_DEPTH {
-            (requests, bytes) = (more, longer);
+        let (new_requests, new_bytes) = (requests + nested.requests, bytes + nested.bytes);
+        if new_requests <= MAX_NESTED && new_bytes <= MAX_NESTED_BYTES && nested.depth < MAX_DEPTH {
+            (requests, bytes) = (new_requests, new_bytes);
             out.insert(name, RequestProvenance::clone(&request));
         }
     }
@@ -140,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_requests_tell_of_their_inputs_does_not_double_for_ever() {
+    fn provenance_of_nested_requests_does_not_double_with_each_level() {
         let mut last = Arc::new(RequestProvenance::default());
         for _ in 0..200 {
             let nested = Nested::of(&last);

@@ -1,4 +1,4 @@
-//! Provenance of results: who asked for them, and what went into them.
+//! Provenance of results: the requests that led to them, and their sources.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use crate::evaluate::Computed;
 use crate::reference::LazyRef;
 use crate::scope::BuildScope;
 
-/// What is attested.
+/// A result to be attested.
 pub(crate) struct Subject<'a> {
-    /// The build that gave it.
+    /// The build whose result it is.
     pub(crate) scope: &'a Arc<BuildScope>,
     /// The requests that led to it.
     pub(crate) calls: &'a Arc<CallScope>,
-    /// The result.
+    /// The result of the frontend.
     pub(crate) result: &'a FrontendResult,
     /// The platforms of the result.
     pub(crate) platforms: &'a [PlatformEntry],
@@ -29,7 +29,7 @@ pub(crate) struct Subject<'a> {
     pub(crate) run: &'a Run,
 }
 
-/// Provenance that is finished when it is asked for: only then all layers are known.
+/// Provenance that is finished when an exporter reads it: only then all layers are known.
 pub(crate) struct ProvenanceBuilder {
     scope: Arc<BuildScope>,
     computed: Option<Arc<Computed>>,
@@ -68,8 +68,8 @@ pub(super) async fn builders(
     Ok(out)
 }
 
-/// Provenance of each result for the build's record, by platform id, in blobs that `lease` holds: all that is known, whatever was
-/// asked for.
+/// Provenance of each result for the build's record, by platform id, in blobs that `lease` holds. It is as complete as possible,
+/// whatever provenance the client requested.
 pub(crate) async fn for_record(
     subject: &Subject<'_>,
     attests: &Attests,
@@ -126,7 +126,7 @@ impl ProvenanceBuilder {
         Ok(task::blocking("write provenance", write).await)
     }
 
-    /// The layers that steps gave, as far as they are known.
+    /// The layers of the steps' results, as far as they exist by now.
     async fn layers(&self, provenance: &Provenance) -> Result<Layers, Failure> {
         let mut out = Layers::new();
         let (Some(computed), Some(steps)) = (&self.computed, provenance.steps()) else {

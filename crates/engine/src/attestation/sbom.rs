@@ -1,4 +1,4 @@
-//! Software bills of materials: run a scanner over each result, and say which layer brought a file.
+//! Software bills of materials: runs a scanner over each result and notes which layer each file came from.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::reference::LazyRef;
 /// The type of SPDX documents.
 pub(super) const SPDX_PREDICATE: &str = "https://spdx.dev/Document";
 
-/// The name of the SBOM that others add to.
+/// Name of the scan of the result itself; scans of further trees add to it.
 const CORE_NAME: &str = "sbom";
 const SOURCES_DIR: &str = "/run/src";
 const OUT_DIR: &str = "/run/out/";
@@ -132,14 +132,14 @@ impl Scanner<'_> {
             }),
             ..ResolveOpts::default()
         };
-        let what = frontend::resolving(&source.identifier);
+        let context = frontend::resolving(&source.identifier);
         let resolved = self.policies.resolve(source, resolve_opts).await;
-        let meta = resolved.map_err(|e| e.during(what))?;
+        let meta = resolved.map_err(|e| e.during(context))?;
         let reference = meta.op.identifier.strip_prefix("docker-image://");
         let reference = reference.unwrap_or(&options.generator).to_owned();
         let image = meta
             .image
-            .ok_or_else(|| failed("the scanner is no image"))?;
+            .ok_or_else(|| failed("the scanner's reference does not resolve to an image"))?;
         let config = gostd::json::from_slice(&image.config).map_err(failed)?;
         Ok((reference, config))
     }
@@ -156,7 +156,7 @@ struct Scan<'a> {
 }
 
 impl Scan<'_> {
-    /// The scan of one result and, beside it, of further trees by name.
+    /// The scan of one result and of further trees, each by its name.
     fn of(
         &self,
         name: &str,
@@ -207,10 +207,10 @@ impl Scan<'_> {
     }
 }
 
-/// Values in an SPDX document that is changed: some fifteen for a file. It is in memory as a whole for that.
+/// Values in an SPDX document that is extended, about fifteen for each file. The document is in memory as a whole.
 const MAX_SPDX_VALUES: usize = 1 << 21;
 
-/// Adds to each file of an SPDX document which layer brought it. A document that cannot be read, or has very many values, stays
+/// Adds to each file of an SPDX document the layer that it came from. A document that cannot be read, or has too many values, stays
 /// as it is.
 pub(super) async fn supplement(document: Vec<u8>, layers: &[LayerBlob], version: &str) -> Vec<u8> {
     let mut uppers = Vec::with_capacity(layers.len());

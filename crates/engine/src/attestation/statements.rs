@@ -19,9 +19,9 @@ use super::sbom;
 use crate::api::{Failure, FailureKind};
 use crate::reference::LazyRef;
 
-/// The most that is read of one statement, in bytes.
+/// Size limit of one statement in bytes.
 const MAX_STATEMENT_BYTES: u64 = 80 << 20;
-/// The most that is read of the statements in one folder, in bytes; they are in memory together.
+/// Size limit of all statements in one folder in bytes; they are in memory together.
 const MAX_BUNDLE_BYTES: u64 = 160 << 20;
 /// `gatewayapi.AttestationKind`: one statement.
 const KIND_IN_TOTO: i32 = 0;
@@ -39,7 +39,7 @@ fn wrong(reason: impl Into<Box<dyn Error + Send + Sync>>) -> ExportError {
 }
 
 enum Content {
-    /// Computed by the build; nothing is an empty tree.
+    /// A tree that the build computes; none is an empty tree.
     Files(Option<ImmutableRef>),
     Bytes(Vec<u8>),
     Provenance(Arc<ProvenanceBuilder>),
@@ -52,7 +52,7 @@ struct Item {
     predicate_type: String,
     subjects: Vec<SubjectSpec>,
     carriers: Carriers,
-    /// The name of the SBOM among others of its folder.
+    /// The scan that other scans of the folder add to, by its file name.
     core: Option<String>,
     content: Arc<Content>,
 }
@@ -68,7 +68,11 @@ fn subjects(subjects: &[(i32, String, Vec<String>)]) -> Result<Vec<SubjectSpec>,
         let kind = match kind {
             0 => SubjectKind::SelfResult,
             1 => SubjectKind::Raw,
-            other => return Err(failed(format!("unknown attestation subject type {other}"))),
+            unknown => {
+                return Err(failed(format!(
+                    "unknown attestation subject type {unknown}"
+                )));
+            }
         };
         let digests = digests.iter().map(|d| Digest::parse(d).map_err(failed));
         Ok(SubjectSpec {
@@ -84,7 +88,7 @@ async fn item(attestation: &Attestation) -> Result<Item, Failure> {
     let bundle = match attestation.kind {
         KIND_IN_TOTO => false,
         KIND_BUNDLE => true,
-        other => return Err(failed(format!("unknown attestation kind {other}"))),
+        unknown => return Err(failed(format!("unknown attestation kind {unknown}"))),
     };
     let content = attestation.content.as_ref().map(LazyRef::of);
     let Some(Ok(content)) = content else {
@@ -125,7 +129,7 @@ fn is_provenance(predicate_type: &str) -> bool {
     predicate_type.starts_with("https://slsa.dev/provenance/")
 }
 
-/// Collects what is to be attested; none if there is nothing. `version` is the daemon's, for the tools of an SBOM.
+/// Collects the attestations of a result; none if there are none. `version` is the daemon's, for the tools of an SBOM.
 pub(crate) async fn collect(
     subject: &Subject<'_>,
     attests: &Attests,
@@ -255,7 +259,7 @@ fn unbundle(tree: &ImmutableRef, item: &Item) -> Result<Vec<Item>, ExportError> 
 }
 
 impl Item {
-    /// Whether it is the SBOM that others in its folder add to.
+    /// Whether it is the scan that other scans of its folder add to.
     fn is_core(&self) -> bool {
         let base = self.path.rsplit('/').next().unwrap_or_default();
         let stem = base.split('.').next().unwrap_or_default();

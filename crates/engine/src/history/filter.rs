@@ -46,7 +46,7 @@ fn nanos_between(started: SystemTime, completed: SystemTime) -> i64 {
     i64::try_from(nanos).unwrap_or(i64::MAX)
 }
 
-/// Seconds since 1970 of the time that a duration before `now` names, or RFC 3339.
+/// Seconds since 1970 of a time in RFC 3339, or of a duration before `now`.
 fn point_in_time(text: &str, now: SystemTime) -> Option<i64> {
     match parse_duration(text) {
         Ok(nanos) => {
@@ -84,7 +84,7 @@ impl Time {
     }
 
     fn fits(&self, record: &HistoryRecord) -> bool {
-        let is = match self.field {
+        let value = match self.field {
             Field::Started => record.created.map_or(0, seconds),
             Field::Completed => record.completed.map_or(0, seconds),
             Field::Duration => record
@@ -93,10 +93,10 @@ impl Time {
                 .map_or(0, |(started, completed)| nanos_between(started, completed)),
         };
         match self.op {
-            ">=" => is >= self.value,
-            "<=" => is <= self.value,
-            ">" => is > self.value,
-            _ => is < self.value,
+            ">=" => value >= self.value,
+            "<=" => value <= self.value,
+            ">" => value > self.value,
+            _ => value < self.value,
         }
     }
 }

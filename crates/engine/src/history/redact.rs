@@ -1,4 +1,4 @@
-//! What a record keeps of a request and of its failure: bounded, and without credentials.
+//! The part of a request and of its failure that a record keeps: bounded, and without credentials.
 //!
 //! | limit | of | |
 //! |---|---|---|
@@ -16,18 +16,18 @@ use crate::api::{
     BuildRef, Detail, ExporterSpec, Failure, FailureKind, HistoryRecord, SolveRequest,
 };
 
-/// The longest name of a build.
+/// Size limit of a build's name.
 const MAX_NAME_BYTES: usize = 512;
-/// The longest value of an attribute.
+/// Size limit of one attribute's value.
 const MAX_VALUE_BYTES: usize = 16 << 10;
-/// What all attributes of a record may have.
+/// Size limit of all attributes of a record.
 const MAX_ATTRS_BYTES: usize = 256 << 10;
-/// What one attribute costs beside its text.
+/// Bytes that one attribute counts beside its text.
 const ATTR_OVERHEAD_BYTES: usize = 64;
-/// What is shown in the place of a credential.
+/// The text that stands for a credential.
 const MASK: &str = "xxxxx";
 
-/// Refuses a name that no record could have.
+/// Refuses a name that is too long for a record.
 pub(super) fn check_name(build: &BuildRef) -> Result<(), Failure> {
     let length = build.as_str().len();
     if length > MAX_NAME_BYTES {
@@ -39,7 +39,7 @@ pub(super) fn check_name(build: &BuildRef) -> Result<(), Failure> {
     Ok(())
 }
 
-/// How a record of this request begins.
+/// The record of a build that starts with this request.
 pub(super) fn prepare(request: &SolveRequest) -> HistoryRecord {
     let mut room = MAX_ATTRS_BYTES;
     HistoryRecord {
@@ -63,24 +63,24 @@ pub(super) fn prepare(request: &SolveRequest) -> HistoryRecord {
     }
 }
 
-/// What exporters answered, as a record keeps it.
+/// The exporters' answers as a record keeps them.
 pub(super) fn redact_response(response: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     redact_credentials(response, &mut MAX_ATTRS_BYTES.clone())
 }
 
-/// Why a build failed, as a record keeps it beside the details.
+/// The failure as a record keeps it, beside its details.
 pub(super) fn redact_failure(failure: &Failure) -> Failure {
     let sentence = cut(&oci::address::redacted(failure.message()));
     let details = failure.details.iter().cloned().filter_map(redact_detail);
     let details = details.collect();
-    // The error itself goes: it may hold trees of the failed step, and what is behind its words is not redacted.
+    // The error itself is dropped: it may hold trees of the failed step, and its causes are not redacted.
     let mut failure = failure.clone().with_error(sentence);
     failure.details = details;
     failure
 }
 
-/// A fact on a failure, as a record keeps it: without the op, whose environment and addresses may hold credentials, and without logins
-/// in what is text. What cannot be read is left out where it may be a command line.
+/// A detail as a record keeps it: without the op, whose environment and addresses may hold credentials, and without logins
+/// in its text. Text that cannot be parsed is left out where it may be a command line.
 fn redact_detail(detail: Detail) -> Option<Detail> {
     Some(match detail {
         Detail::Solve {
@@ -150,7 +150,7 @@ fn redact_credentials(
         .collect()
 }
 
-/// The text, or its beginning with a mark that it goes on.
+/// The text, shortened to the limit with a mark at its end.
 fn cut(text: &str) -> String {
     if text.len() <= MAX_VALUE_BYTES {
         return text.to_owned();
@@ -159,8 +159,8 @@ fn cut(text: &str) -> String {
     format!("{}…", text.get(..end).unwrap_or_default())
 }
 
-/// A text whose addresses have no user and password, and whose `key=value` parts have no credential: options such as
-/// `cache-imports` are documents with more options in them.
+/// The text without user and password in its addresses and without credentials in its `key=value` parts; options such as
+/// `cache-imports` are JSON with options inside.
 fn without_login(text: &str) -> String {
     let text = oci::address::redact_text(text).into_owned();
     if !text.contains(['=', ':']) || !is_credential(&text) {

@@ -1,7 +1,7 @@
-//! What is kept of finished builds: a record, what the build said, why it failed, when its steps ran.
+//! Records of finished builds on disk: a row, and blobs for the log, the failure and the spans.
 //!
-//! Records are rows of the store's index, their blobs are pinned by the name `history:<build>`. A record goes when it is older
-//! than the configuration says *and* there are more than it says, unless it is pinned.
+//! Records are rows of the store's index, their blobs are pinned by the name `history:<build>`. A record expires when it is older
+//! than the configured age *and* there are more records than the configured number, unless it is pinned.
 
 use std::collections::{HashSet, VecDeque};
 use std::io::Write as _;
@@ -24,23 +24,23 @@ use crate::api::{
 const LOG_TYPE: &str = "application/vnd.buildkit.status.v0";
 const ERROR_TYPE: &str = "application/vnd.googleapis.google.rpc.status+proto";
 const TRACE_TYPE: &str = "application/vnd.buildkit.otlp.json.v0";
-/// The most records that are listed, and that are deleted at a time.
+/// Number of records that are listed at most, and deleted at a time.
 const MAX_RECORDS: u32 = 10_000;
-/// Records that are read at a time.
+/// Number of records that are read at a time.
 const PAGE_RECORDS: u32 = 16;
-/// The longest log that is replayed, in bytes.
+/// Size limit of a log that is replayed, in bytes.
 const MAX_LOG_BYTES: u64 = 64 << 20;
 
-/// How many records are kept, and how long.
+/// How many records are kept, and for how long. A record expires when it exceeds both limits.
 #[derive(Debug, Clone)]
 pub struct HistorySettings {
-    /// So many are kept in any case; zero records nothing.
+    /// Number of newest records that are kept regardless of age; zero records nothing.
     pub max_entries: usize,
-    /// So long they are kept in any case.
+    /// Age up to which records are kept regardless of their number.
     pub max_age: Duration,
-    /// How records are written; without it they stay in memory.
+    /// Encodes records; without it they stay in memory.
     pub codec: Option<Arc<dyn HistoryCodec>>,
-    /// Who gets the spans of builds that have a record, and those of clients.
+    /// Takes the spans of builds that have a record, and those of clients; none drops them.
     pub spans: Option<Arc<dyn SpanSink>>,
 }
 
@@ -69,7 +69,7 @@ fn unwritten(error: std::io::Error) -> Failure {
 }
 
 impl RecordStore {
-    /// None if records are not to be kept on disk.
+    /// None if no records are to be kept on disk.
     pub(crate) fn new(store: &Arc<Store>, settings: &HistorySettings) -> Option<Self> {
         let codec = settings
             .codec
@@ -92,17 +92,17 @@ impl RecordStore {
         Ok(descriptor(kind, blob.digest, blob.size))
     }
 
-    /// Writes down a build that ended: `said` is all it said, up to its end.
+    /// Writes the record of a finished build; `progress` has all its events, up to the last one.
     pub(crate) async fn finish(
         &self,
         mut record: HistoryRecord,
-        mut said: Subscription,
+        mut progress: Subscription,
         within: Option<TraceContext>,
     ) -> Result<HistoryRecord, Failure> {
         let lease = self.store.lease();
         let mut writer = self.store.blob_writer(&lease)?;
         let mut summary = Summary::default();
-        while let Some(events) = said.next_batch().await {
+        while let Some(events) = progress.next_batch().await {
             for event in &events {
                 summary.take(event);
             }
@@ -113,7 +113,7 @@ impl RecordStore {
             })
             .await?;
         }
-        let this = self.clone();
+        let records = self.clone();
         task::blocking("write a build record", move || {
             let log = writer.commit(None)?;
             record.logs = Some(descriptor(LOG_TYPE, log.digest, log.size));
@@ -122,30 +122,30 @@ impl RecordStore {
             record.completed_steps = summary.completed();
             record.warnings = summary.warnings;
             if let Some(error) = &mut record.error {
-                let encoded = this.codec.error(error);
-                record.external_error = Some(this.blob(&lease, ERROR_TYPE, &encoded)?);
+                let encoded = records.codec.error(error);
+                record.external_error = Some(records.blob(&lease, ERROR_TYPE, &encoded)?);
                 error.details.clear();
             }
             let spans = summary.spans(&record, within);
-            if let Some(sink) = &this.settings.spans {
+            if let Some(sink) = &records.settings.spans {
                 sink.take(&spans);
             }
-            record.trace = Some(this.blob(&lease, TRACE_TYPE, &json_lines(&spans))?);
+            record.trace = Some(records.blob(&lease, TRACE_TYPE, &json_lines(&spans))?);
             let owner = Self::owner(&record.build);
             let blobs = [&record.logs, &record.external_error, &record.trace];
             for blob in blobs.into_iter().flatten() {
-                this.store.pin_blob(&owner, &blob.digest)?;
+                records.store.pin_blob(&owner, &blob.digest)?;
             }
             for result in record.result.iter().chain(record.results.values()) {
                 for blob in result.results.values().chain(&result.attestations) {
-                    // What was pushed may not be kept here.
-                    if this.store.blob_info(&blob.digest)?.is_some() {
-                        this.store.pin_blob(&owner, &blob.digest)?;
+                    // A result that was only pushed is not in this store.
+                    if records.store.blob_info(&blob.digest)?.is_some() {
+                        records.store.pin_blob(&owner, &blob.digest)?;
                     }
                 }
             }
-            this.put(&record)?;
-            this.expire(record.completed.unwrap_or(UNIX_EPOCH))?;
+            records.put(&record)?;
+            records.expire(record.completed.unwrap_or(UNIX_EPOCH))?;
             drop(lease);
             Ok(record)
         })
@@ -163,7 +163,7 @@ impl RecordStore {
         Ok(())
     }
 
-    /// Deletes what is too old and too much.
+    /// Deletes expired records.
     fn expire(&self, now: SystemTime) -> Result<(), Failure> {
         let before = now.checked_sub(self.settings.max_age).unwrap_or(UNIX_EPOCH);
         let keep = u32::try_from(self.settings.max_entries).unwrap_or(u32::MAX);
@@ -200,40 +200,40 @@ impl RecordStore {
 
     /// One record.
     pub(crate) async fn get(&self, build: &BuildRef) -> Result<Option<HistoryRecord>, Failure> {
-        let (this, build) = (self.clone(), build.clone());
+        let (records, build) = (self.clone(), build.clone());
         task::blocking("read a build record", move || {
-            let row = this.store.history(build.as_str())?;
-            Ok(row.and_then(|row| this.codec.parse(&row.record)))
+            let row = records.store.history(build.as_str())?;
+            Ok(row.and_then(|row| records.codec.parse(&row.record)))
         })
         .await
     }
 
     /// Writes a changed record.
     pub(crate) async fn change(&self, record: HistoryRecord) -> Result<(), Failure> {
-        let this = self.clone();
-        task::blocking("write a build record", move || this.put(&record)).await
+        let records = self.clone();
+        task::blocking("write a build record", move || records.put(&record)).await
     }
 
     /// Deletes a record; its blobs go with the next collection.
     pub(crate) async fn delete(&self, build: &BuildRef) -> Result<(), Failure> {
-        let (this, build) = (self.clone(), build.clone());
+        let (records, build) = (self.clone(), build.clone());
         task::blocking("delete a build record", move || {
-            this.store.delete_history(build.as_str())?;
+            records.store.delete_history(build.as_str())?;
             Ok(())
         })
         .await
     }
 
-    /// What a build said, for one who asks now. One after the other: a log is read as a whole.
+    /// Replays a build's log for a client that subscribes late. One log at a time, because it is read as a whole.
     pub(crate) async fn replay(&self, record: &HistoryRecord) -> Result<Subscription, Failure> {
         let hub = Hub::new();
         if let Some(log) = record.logs.clone() {
             let _alone = self.replays.acquire().await;
-            let (this, to) = (self.clone(), Arc::clone(&hub));
+            let (records, replay_hub) = (self.clone(), Arc::clone(&hub));
             task::blocking("read a build's log", move || {
-                let bytes = this.store.read_blob(&log.digest, MAX_LOG_BYTES)?;
-                for event in this.codec.events(&bytes) {
-                    to.publish(event);
+                let bytes = records.store.read_blob(&log.digest, MAX_LOG_BYTES)?;
+                for event in records.codec.events(&bytes) {
+                    replay_hub.publish(event);
                 }
                 Ok::<_, Failure>(())
             })
@@ -281,7 +281,7 @@ impl Pages {
         };
         if !self.build.is_empty() {
             let record = self.records.get(&self.build).await?;
-            self.page = record.into_iter().filter(|r| self.wants(r)).collect();
+            self.page = record.into_iter().filter(|r| self.is_listed(r)).collect();
             return Ok(());
         }
         let (records, in_memory_names, filter) = (
@@ -311,7 +311,7 @@ impl Pages {
         Ok(())
     }
 
-    fn wants(&self, record: &HistoryRecord) -> bool {
+    fn is_listed(&self, record: &HistoryRecord) -> bool {
         !self.in_memory_names.contains(&record.build) && self.filter.fits(record)
     }
 }

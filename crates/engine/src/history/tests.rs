@@ -1,4 +1,4 @@
-//! Records of builds: kept, expired, pinned, listed, listened to, and those of builds whose client left.
+//! Records of builds: written, expired, pinned, listed, followed by listeners, and those of builds whose client left.
 
 use futures::poll;
 use oci::Digest;
@@ -7,31 +7,33 @@ use progress::Vertex;
 use super::*;
 use crate::api::{Detail, HistoryCodec, SolveInput};
 
-/// Keeps what it writes in itself, and writes where that is.
+/// Keeps records and logs in memory, and encodes each as its index.
 #[derive(Debug, Default)]
-struct Shelf {
+struct MemoryCodec {
     records: Mutex<Vec<HistoryRecord>>,
     logs: Mutex<Vec<Vec<progress::Event>>>,
 }
 
-fn place(at: usize) -> Vec<u8> {
+fn encode_index(at: usize) -> Vec<u8> {
     u32::try_from(at).unwrap().to_le_bytes().to_vec()
 }
 
-fn places(bytes: &[u8]) -> impl Iterator<Item = usize> {
-    let places = bytes.chunks_exact(4);
-    places.map(|at| u32::from_le_bytes(at.try_into().unwrap()) as usize)
+fn decode_indexes(bytes: &[u8]) -> impl Iterator<Item = usize> {
+    let decode_indexes = bytes.chunks_exact(4);
+    decode_indexes.map(|at| u32::from_le_bytes(at.try_into().unwrap()) as usize)
 }
 
-impl HistoryCodec for Shelf {
+impl HistoryCodec for MemoryCodec {
     fn log(&self, events: Vec<progress::Event>) -> Vec<u8> {
         let mut logs = self.logs.lock();
         logs.push(events);
-        place(logs.len() - 1)
+        encode_index(logs.len() - 1)
     }
     fn events(&self, log: &[u8]) -> Vec<progress::Event> {
         let logs = self.logs.lock();
-        places(log).flat_map(|at| logs[at].clone()).collect()
+        decode_indexes(log)
+            .flat_map(|at| logs[at].clone())
+            .collect()
     }
     fn error(&self, failure: &Failure) -> Vec<u8> {
         format!("{} {}", failure.details.len(), failure.message()).into_bytes()
@@ -39,10 +41,10 @@ impl HistoryCodec for Shelf {
     fn record(&self, record: &HistoryRecord) -> Vec<u8> {
         let mut records = self.records.lock();
         records.push(record.clone());
-        place(records.len() - 1)
+        encode_index(records.len() - 1)
     }
     fn parse(&self, record: &[u8]) -> Option<HistoryRecord> {
-        let at = places(record).next()?;
+        let at = decode_indexes(record).next()?;
         self.records.lock().get(at).cloned()
     }
 }
@@ -70,12 +72,12 @@ impl Lab {
         }
     }
 
-    /// Records are on disk: so many, and so long, in any case.
+    /// Records on disk with these limits.
     fn on_disk(max_entries: usize, max_age: Duration) -> Self {
         Self::of(&HistorySettings {
             max_entries,
             max_age,
-            codec: Some(Arc::new(Shelf::default())),
+            codec: Some(Arc::new(MemoryCodec::default())),
             spans: None,
         })
     }
@@ -88,7 +90,7 @@ impl Lab {
         self.history.begin(&request(build)).unwrap()
     }
 
-    /// A build of one second.
+    /// Runs a build of one second.
     async fn build(&self, build: &str) {
         let record = self.begin(build);
         self.clock.advance(SECOND);
@@ -110,7 +112,7 @@ impl Lab {
         events.map(Result::unwrap).collect().await
     }
 
-    /// The names of what is listed, in its order.
+    /// The names of the listed builds, in their order.
     async fn list(&self, query: HistoryQuery) -> Vec<String> {
         let events = self.events(query).await.into_iter();
         events.map(|event| event.record.build.to_string()).collect()
@@ -120,7 +122,7 @@ impl Lab {
         self.list(HistoryQuery::default()).await
     }
 
-    /// The record of a build that is listed.
+    /// The record of one build.
     async fn record(&self, build: &str) -> HistoryRecord {
         let query = HistoryQuery {
             build: build.into(),
@@ -156,7 +158,7 @@ fn names(range: impl Iterator<Item = u32>) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_record_runs_until_it_is_closed_with_what_the_build_gave() {
+async fn a_record_is_running_until_it_is_closed_with_the_results_of_the_build() {
     for lab in [Lab::in_memory(), Lab::on_disk(50, SECOND)] {
         let record = lab.begin("one");
         let running = lab.record("one").await;
@@ -193,7 +195,7 @@ async fn a_record_runs_until_it_is_closed_with_what_the_build_gave() {
 }
 
 #[tokio::test]
-async fn builds_are_listed_newest_first_and_no_more_than_are_wanted() {
+async fn builds_are_listed_newest_first_up_to_the_limit_of_the_query() {
     let (memory, disk) = (Lab::in_memory(), Lab::on_disk(50, SECOND));
     for lab in [&memory, &disk] {
         for n in 0..40_u32 {
@@ -226,7 +228,7 @@ async fn builds_are_listed_newest_first_and_no_more_than_are_wanted() {
 }
 
 #[tokio::test]
-async fn only_what_is_both_old_and_too_much_expires_unless_it_is_pinned() {
+async fn only_records_beyond_both_limits_expire_unless_they_are_pinned() {
     let lab = Lab::on_disk(2, 60 * SECOND);
     for n in 0..5_u32 {
         lab.build(&format!("b{n:02}")).await;
@@ -243,12 +245,12 @@ async fn only_what_is_both_old_and_too_much_expires_unless_it_is_pinned() {
         "{remaining:?}"
     );
     assert!(!remaining.contains(&"b00".to_owned()), "{remaining:?}");
-    // Without the pin it goes like the others.
+    // Once unpinned, it expires like the others.
     lab.update("b01", HistoryChange::Pin(false)).await.unwrap();
     lab.clock.advance(120 * SECOND);
     lab.build("b06").await;
     assert_eq!(lab.all().await, ["b06", "b05"]);
-    // What is old and few stays.
+    // Old records within the number stay.
     lab.clock.advance(1_000 * SECOND);
     lab.build("b07").await;
     assert_eq!(lab.all().await, ["b07", "b06"]);
@@ -307,7 +309,7 @@ async fn records_are_chosen_by_how_they_ended() {
             Failure::new(FailureKind::Canceled, "context canceled"),
         )
         .await;
-        // What it says is no sign of what it was.
+        // The message of a failure does not make it a cancelled build.
         lab.fail(
             "odd",
             Failure::new(FailureKind::Unknown, "step `context canceled` failed"),
@@ -335,11 +337,11 @@ async fn records_are_chosen_by_how_they_ended() {
 }
 
 #[tokio::test]
-async fn a_listener_hears_what_happens_after_what_is_known() {
+async fn a_listener_gets_existing_records_and_then_changes() {
     let lab = Lab::on_disk(50, SECOND);
     lab.build("before").await;
     let mut all = lab.history.listen(&HistoryQuery::default()).await.unwrap();
-    // What is known is read when it is asked for.
+    // Existing records are read when the stream is polled.
     let first = all.next().await.unwrap().unwrap();
     assert_eq!(first.record.build.as_str(), "before");
     let of_one = HistoryQuery {
@@ -372,13 +374,13 @@ async fn a_listener_hears_what_happens_after_what_is_known() {
         events: &mut BoxStream<'static, Event>,
         count: usize,
     ) -> Vec<(HistoryEventKind, String)> {
-        let mut seen = Vec::new();
-        while seen.len() < count {
+        let mut received = Vec::new();
+        while received.len() < count {
             let event = events.next().await.unwrap().unwrap();
-            seen.push((event.kind, event.record.build.to_string()));
+            received.push((event.kind, event.record.build.to_string()));
         }
         assert!(poll!(events.next()).is_pending(), "there is no more");
-        seen
+        received
     }
     let line = |kind, build: &str| (kind, build.to_owned());
     assert_eq!(
@@ -430,12 +432,12 @@ async fn a_listener_that_is_slow_misses_events_and_goes_on() {
 }
 
 #[tokio::test]
-async fn filters_that_are_none_are_refused_before_anything_is_listed() {
+async fn malformed_filters_are_refused_before_anything_is_listed() {
     let lab = Lab::in_memory();
     for filter in ["startedAt>yesterday", "duration<x", "status==", "\"open"] {
         let refused = lab.history.listen(&filtered(filter)).await;
         let Err(error) = refused else {
-            panic!("{filter} is taken");
+            panic!("{filter} is accepted");
         };
         assert_eq!(
             error.kind,
@@ -489,7 +491,7 @@ fn step(name: &[u8], cached: bool, is_done: bool) -> progress::Event {
 }
 
 #[tokio::test]
-async fn what_a_build_said_is_counted_kept_and_said_again() {
+async fn the_log_of_a_build_is_counted_kept_and_replayed() {
     let lab = Lab::on_disk(50, 10 * SECOND);
     let record = lab.begin("one");
     let events = [
@@ -522,13 +524,13 @@ async fn what_a_build_said_is_counted_kept_and_said_again() {
         (3, 1, 3, 1),
         "what still ran ends with the build"
     );
-    // No lease holds them any more; the record does.
+    // No lease holds the blobs any more; the record pins them.
     for blob in [&record.logs, &record.trace] {
         let digest = &blob.as_ref().unwrap().digest;
         assert!(lab.store.blob_info(digest).unwrap().is_some());
     }
     assert!(record.external_error.is_none());
-    // Others push it out of memory, and still it is there.
+    // Other builds push it out of memory; it is still on disk.
     for n in 0..20_u32 {
         lab.build(&format!("b{n:02}")).await;
     }
@@ -548,7 +550,7 @@ async fn what_a_build_said_is_counted_kept_and_said_again() {
 }
 
 #[tokio::test]
-async fn why_a_build_failed_is_in_a_blob_and_its_record_has_the_sentence() {
+async fn a_failure_with_its_details_is_in_a_blob_and_its_sentence_in_the_record() {
     let lab = Lab::on_disk(50, SECOND);
     let failure = Failure::new(FailureKind::Unknown, "cannot get http://u:hidden@h/x")
         .with(Detail::Exit { code: 3 })
@@ -567,12 +569,12 @@ async fn why_a_build_failed_is_in_a_blob_and_its_record_has_the_sentence() {
 }
 
 #[tokio::test]
-async fn a_build_that_is_left_is_recorded_as_cancelled() {
+async fn a_build_whose_client_leaves_is_recorded_as_cancelled() {
     for lab in [Lab::in_memory(), Lab::on_disk(50, SECOND)] {
         let record = lab.begin("left");
         lab.clock.advance(3 * SECOND);
         drop(record);
-        // Closing waits until it is written.
+        // Closing waits until the record is written.
         lab.history.close().await;
         let record = lab.record("left").await;
         let error = record.error.unwrap();
@@ -586,7 +588,7 @@ async fn a_build_that_is_left_is_recorded_as_cancelled() {
 }
 
 #[tokio::test]
-async fn closing_tells_those_that_run_and_refuses_others() {
+async fn closing_ends_running_builds_and_refuses_new_ones() {
     let lab = Lab::in_memory();
     let record = lab.begin("runs");
     let mut closing = Box::pin(record.closing());
@@ -609,7 +611,7 @@ async fn closing_tells_those_that_run_and_refuses_others() {
 }
 
 #[tokio::test]
-async fn draining_refuses_others_and_waits_for_those_that_run() {
+async fn draining_refuses_new_builds_and_waits_for_running_ones() {
     let lab = Lab::in_memory();
     let record = lab.begin("runs");
     lab.history.refuse();
@@ -631,7 +633,7 @@ async fn draining_refuses_others_and_waits_for_those_that_run() {
 }
 
 #[tokio::test]
-async fn a_name_is_one_build_s_while_it_runs_and_the_last_one_s_afterwards() {
+async fn a_name_belongs_to_one_running_build_and_then_to_the_latest_one() {
     for lab in [Lab::in_memory(), Lab::on_disk(50, SECOND)] {
         let record = lab.begin("one");
         let Err(twin) = lab.history.begin(&request("one")) else {
@@ -651,7 +653,7 @@ async fn a_name_is_one_build_s_while_it_runs_and_the_last_one_s_afterwards() {
 }
 
 #[tokio::test]
-async fn a_status_waits_for_a_build_that_has_not_begun_and_not_for_ever() {
+async fn a_status_waits_for_its_build_to_start_up_to_a_time_limit() {
     let lab = Lab::in_memory();
     let name = "late".into();
     let mut waiting = Box::pin(lab.history.status(&name));

@@ -1,4 +1,4 @@
-//! The steps of a build, counted and as spans.
+//! Steps of a build: counters and spans.
 
 use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -10,14 +10,14 @@ use serde_json::{Value, json};
 
 use crate::api::{Failure, HistoryRecord, Span, TraceContext, bytes_of_hex};
 
-/// The most steps in a trace.
+/// Number of steps in a trace; later ones are left out.
 const MAX_STEPS: usize = 20_000;
 
-/// What a build said, counted.
+/// The steps and warnings of a build, counted from its events.
 #[derive(Default)]
 pub(super) struct Summary {
     steps: HashMap<Digest, Step>,
-    /// Warnings that the build gave.
+    /// Number of warnings.
     pub(super) warnings: i32,
 }
 
@@ -31,7 +31,7 @@ struct Step {
 }
 
 impl Summary {
-    /// Counts an event.
+    /// Adds an event to the counters.
     pub(super) fn take(&mut self, event: &Event) {
         match event {
             Event::Vertex(v) => {
@@ -51,22 +51,22 @@ impl Summary {
         i32::try_from(self.steps.values().filter(|s| which(s)).count()).unwrap_or(i32::MAX)
     }
 
-    /// Steps that the build had.
+    /// Number of all steps.
     pub(super) fn total(&self) -> i32 {
         self.count(|_| true)
     }
 
-    /// Steps whose result was cached.
+    /// Number of steps whose result was cached.
     pub(super) fn cached(&self) -> i32 {
         self.count(|step| step.cached)
     }
 
-    /// Steps that ended.
+    /// Number of steps that ended.
     pub(super) fn completed(&self) -> i32 {
         self.count(|step| step.completed.is_some())
     }
 
-    /// The build and its steps as spans, in the order in which they began. `within` is the client's span that the build is a part of.
+    /// The spans of the build and its steps, in the order of their start. `within` is the client's span that the build is a part of.
     pub(super) fn spans(&self, record: &HistoryRecord, within: Option<TraceContext>) -> Vec<Span> {
         let id = Digest::sha256(record.build.as_str());
         let trace = match within {
@@ -93,7 +93,7 @@ impl Summary {
             .collect();
         steps.sort_by_key(|(digest, _, start)| (*start, digest.as_str().to_owned()));
         for (digest, step, start) in steps.into_iter().take(MAX_STEPS) {
-            // A step of several builds is a span of each.
+            // A step that several builds share is a span of each.
             let own = Digest::sha256(format!("{} {digest}", record.build));
             spans.push(Span {
                 trace,
@@ -115,7 +115,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Spans as one JSON document a line, in the form of the reference's traces.
+/// Encodes spans as one JSON document per line, in the form of the reference's traces.
 pub(super) fn json_lines(spans: &[Span]) -> Vec<u8> {
     let context = |trace: &[u8], span: &[u8], flags: &str| json!({ "TraceID": hex(trace), "SpanID": hex(span), "TraceFlags": flags, "TraceState": "", "Remote": false });
     let mut out = Vec::new();
@@ -179,12 +179,12 @@ mod tests {
     }
 
     #[test]
-    fn a_step_is_counted_once_however_often_it_is_told_of() {
+    fn a_step_is_counted_once_however_many_events_name_it() {
         let mut summary = Summary::default();
         for event in [
             vertex("a", |v| v.started = at(1)),
             vertex("a", |v| (v.started, v.completed) = (None, at(2))),
-            // Of two that say the same, one was cached for another build.
+            // Two builds share the step, and one of them got it from the cache.
             vertex("b", |v| v.cached = true),
             vertex("b", |v| v.cached = false),
             vertex("c", |_| {}),
@@ -232,7 +232,7 @@ mod tests {
                 root["SpanContext"]["TraceID"]
             );
         }
-        // What did not end ends where it began.
+        // A step that did not end has a span of no length.
         assert_eq!(spans[2]["EndTime"], spans[2]["StartTime"]);
         let status = |at: usize| spans[at]["Status"]["Code"].as_str().unwrap();
         assert_eq!([status(1), status(3)], ["Unset", "Error"]);

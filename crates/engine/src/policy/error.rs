@@ -10,26 +10,26 @@ pub(crate) enum PolicyError {
     /// A rule denies the source.
     #[error("source {identifier:?} denied by policy: source denied by policy")]
     Denied { identifier: String },
-    /// The action of a rule has a number that nothing is known of.
+    /// The action of a rule has an unknown number.
     #[error("source policy: rule {action} {selector}: unknown type {identifier:?}")]
     UnknownAction {
         action: i32,
         selector: String,
         identifier: String,
     },
-    /// The way in which an identifier is matched has a number that nothing is known of.
+    /// The match type of a selector has an unknown number.
     #[error("unknown match type: {0}")]
     UnknownMatchType(i32),
-    /// The condition on an attribute has a number that nothing is known of.
+    /// The condition on an attribute has an unknown number.
     #[error("unknown attr condition: {0}")]
     UnknownCondition(i32),
-    /// A rule that rewrites does not say to what.
+    /// A converting rule has no destination.
     #[error("missing destination for convert rule")]
     NoDestination,
-    /// A rule cannot be matched with the source.
+    /// Matching a rule with the source failed.
     #[error("error matching source policy: {source}")]
     Match { source: Box<Self> },
-    /// A rule cannot rewrite the source.
+    /// Rewriting the source by a rule failed.
     #[error("error mutating source policy: {source}")]
     Convert { source: Box<Self> },
     /// The expression of a constraint cannot be matched.
@@ -38,38 +38,38 @@ pub(crate) enum PolicyError {
         expression: String,
         source: Box<Self>,
     },
-    /// The text of an expression is wrong.
+    /// An expression cannot be compiled.
     #[error("{source}")]
     Regex { source: regex::Error },
-    /// A wildcard has two stars beside each other.
+    /// A wildcard has two adjacent stars.
     #[error("failed to translate wildcard {0:?} to regexp: invalid wildcard: \"**\"")]
     Wildcard(String),
-    /// A text is longer than expressions are matched with; the number is its bytes.
+    /// A text is too long to be matched; the number is its length in bytes.
     #[error("a text of {0} bytes cannot be matched: at most {MAX_TEXT_BYTES} are accepted")]
     LongText(usize),
-    /// A rewritten identifier is too long; the number is its bytes.
+    /// A rewritten identifier is too long; the number is its length in bytes.
     #[error(
         "the identifier that a rule makes has {0} bytes: at most {MAX_TEXT_BYTES} are accepted"
     )]
     LongIdentifier(usize),
-    /// A replacement is too long, or could become so.
+    /// A replacement is too long, or could become too long.
     #[error(
         "what a rule replaces would be too long: at most {MAX_REPLACED_BYTES} bytes are written"
     )]
     LongReplacement,
-    /// Whoever waited for the decision has left.
+    /// The client that waited for the decision has left.
     #[error("context canceled")]
     Stopped,
     /// All sources together cost more work than one definition may.
     #[error("the source policies are too much work for so many sources")]
     TooMuchWork,
-    /// All rules together add more bytes than one definition may get.
+    /// All rules together add more bytes than one definition may gain.
     #[error("the source policies add too much to the sources")]
     TooMuchAdded,
 }
 
 impl From<PolicyError> for Failure {
-    /// The reference answers all of them as unknown, so only the log learns the kind.
+    /// Like the reference, clients get all of them as unknown errors; the kind is for the log.
     fn from(error: PolicyError) -> Self {
         let cause = error.kind();
         let mut failure = Self::new(FailureKind::Unknown, error);
@@ -97,7 +97,7 @@ impl PolicyError {
                 source.kind()
             }
             Self::Stopped => ErrorKind::Cancelled,
-            // The limits are those of one request: the client's policies are wrong, not the machine too small.
+            // The limits are per request: the client's policies are wrong, not the machine too small.
             Self::TooMuchWork | Self::TooMuchAdded => ErrorKind::Invalid,
         }
     }

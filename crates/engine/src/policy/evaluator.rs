@@ -1,4 +1,4 @@
-//! Decisions on single sources, by rules and by asking the client.
+//! Decisions on single sources: by rules and by a question to the client.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::{Policy, Work, evaluate, failed, normalized};
 use crate::api::{Detail, Failure, PolicyQuestion, PolicyVerdict, PolicyVerifier};
 use crate::resolve::{SourceResolver, requested_platform};
 
-/// Questions to the client about one source, with those after a rewrite.
+/// Number of questions to the client about one source and its rewrites.
 const MAX_QUESTIONS: usize = 10;
 const BUNDLE_ATTR: &str = "git.bundle";
 const LAYOUT_SESSION_ATTR: &str = "oci.session";
@@ -22,12 +22,12 @@ pub(crate) struct SourcePolicies {
     policies: Vec<Arc<Policy>>,
     verifier: Option<Arc<dyn PolicyVerifier>>,
     resolver: Arc<SourceResolver>,
-    /// Where rules are matched.
+    /// Threads on which rules are matched.
     pool: task::Pool,
 }
 
 impl SourcePolicies {
-    /// Policies of a build's request, and the client that is asked for a verdict, if one is.
+    /// Policies of a build's request, and the client that decides on each source, if it offers to.
     pub(crate) fn new(
         policies: Vec<Arc<Policy>>,
         verifier: Option<Arc<dyn PolicyVerifier>>,
@@ -42,14 +42,19 @@ impl SourcePolicies {
         })
     }
 
-    /// Whether a source may be refused or changed.
-    pub(crate) fn have_a_say(&self) -> bool {
+    /// Whether there is a policy or a client that may refuse or change a source.
+    pub(crate) fn can_refuse(&self) -> bool {
         self.verifier.is_some() || !self.policies.is_empty()
     }
 
     /// An evaluator for the policies of the build and of a request; none if there are no policies and no client to ask.
-    pub(crate) fn evaluator(&self, more: &[Arc<Policy>]) -> Option<PolicyEvaluator> {
-        let policies: Vec<_> = self.policies.iter().chain(more).cloned().collect();
+    pub(crate) fn evaluator(&self, request_policies: &[Arc<Policy>]) -> Option<PolicyEvaluator> {
+        let policies: Vec<_> = self
+            .policies
+            .iter()
+            .chain(request_policies)
+            .cloned()
+            .collect();
         let verifier = self.verifier.clone();
         (verifier.is_some() || !policies.is_empty()).then(|| PolicyEvaluator {
             policies,
@@ -60,7 +65,7 @@ impl SourcePolicies {
         })
     }
 
-    /// Resolves a source if it is allowed, shown as a vertex.
+    /// Resolves a source that policies allow, shown as a vertex.
     pub(crate) async fn resolve(
         &self,
         mut op: pb::SourceOp,
@@ -77,8 +82,8 @@ impl SourcePolicies {
             });
             let scope = self.resolver.scope();
             let allowed = scope.alive(evaluator.source(&mut op, platform.as_ref()));
-            let what = "could not resolve image due to policy";
-            allowed.await.map_err(|e| e.during(what))?;
+            let context = "could not resolve image due to policy";
+            allowed.await.map_err(|e| e.during(context))?;
         }
         self.resolver.resolve(op, opts).await
     }
@@ -96,12 +101,12 @@ pub(crate) struct PolicyEvaluator {
 }
 
 impl PolicyEvaluator {
-    /// Whether a client is asked about each source.
+    /// Whether a client decides on each source.
     pub(super) fn asks_client(&self) -> bool {
         self.verifier.is_some()
     }
 
-    /// Runs a piece of work on the policies' threads, off the runtime's. It ends soon after the future is dropped.
+    /// Runs work on the policies' threads instead of the runtime's. It stops soon after the future is dropped.
     pub(super) async fn in_pool<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Self) -> Result<T, Failure> + Send + 'static,
@@ -113,7 +118,7 @@ impl PolicyEvaluator {
         outcome
     }
 
-    /// Decides on a source: it is allowed, perhaps rewritten, or an error says why not.
+    /// Decides on a source: it is allowed, perhaps rewritten, or the error says why it is refused.
     pub(crate) async fn source(
         &self,
         source: &mut pb::SourceOp,
@@ -180,8 +185,8 @@ impl PolicyEvaluator {
                     PolicyVerdict::Convert(None) => {
                         return Err(failed("convert action requires updated source"));
                     }
-                    PolicyVerdict::Convert(Some(other)) => {
-                        *source = other;
+                    PolicyVerdict::Convert(Some(replacement)) => {
+                        *source = replacement;
                         // The depth of this recursion is bounded by `questions_left`.
                         return self.decide(source, platform, questions_left).await;
                     }
@@ -204,7 +209,7 @@ impl PolicyEvaluator {
         })
     }
 
-    /// Resolves the metadata that the client needs before it decides. It may ask for the source in question only.
+    /// Resolves the metadata that the client needs before it decides. The client may request the source in question only.
     async fn resolve(
         &self,
         source: &pb::SourceOp,
@@ -220,13 +225,13 @@ impl PolicyEvaluator {
         if requested.attrs != source.attrs {
             return Err(failed("policy requested different source attrs"));
         }
-        let what = "error resolving source metadata from policy request";
+        let context = "error resolving source metadata from policy request";
         let resolved = self.resolver.resolve(requested, opts).await;
-        resolved.map_err(|e| e.during(what))
+        resolved.map_err(|e| e.during(context))
     }
 }
 
-/// The blob that a git source comes in, as a source of its own.
+/// The blob that contains a git source (`git.bundle`), as a source of its own.
 fn bundle(source: &pb::SourceOp) -> Result<Option<pb::SourceOp>, Failure> {
     let locator = source.attrs.get(BUNDLE_ATTR).filter(|l| !l.is_empty());
     let Some(locator) = locator.filter(|_| source.identifier.starts_with("git://")) else {
@@ -270,7 +275,7 @@ fn in_bundle(failure: Failure) -> Failure {
     failure.during("error evaluating git bundle source policy")
 }
 
-/// Puts the bundle that policies may have rewritten back into its source.
+/// Puts a bundle that policies may have rewritten back into its source.
 fn take_bundle(source: &mut pb::SourceOp, before: &pb::SourceOp, after: pb::SourceOp) {
     if after == *before {
         return;

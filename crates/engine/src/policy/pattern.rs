@@ -9,30 +9,30 @@ use super::error::PolicyError;
 use super::{Work, failed};
 use crate::api::Failure;
 
-/// The longest text that an expression is matched with, and the longest identifier that a rule may make.
+/// Size limit of a text to be matched, and of a rewritten identifier.
 pub(super) const MAX_TEXT_BYTES: usize = 64 << 10;
-/// The longest replacement, before it is compared with the limit of identifiers.
+/// Size limit of a replacement, before the limit of identifiers is applied.
 pub(super) const MAX_REPLACED_BYTES: usize = 1 << 20;
-/// The sizes that a compiled expression may have; it counts as the first that it fits into.
+/// Size classes of compiled expressions; an expression counts as the first class that it fits into.
 const SIZE_STEPS_BYTES: [usize; 5] = [8 << 10, 32 << 10, 128 << 10, 512 << 10, 1 << 20];
-/// Machines of that size in an expression: one searches forwards, one backwards for the start of a match.
+/// Automata of that size in an expression: one searches forwards, one backwards for the start of a match.
 const MACHINES_PER_PATTERN: usize = 2;
-/// The compiled size of all expressions of a request.
+/// Size limit of all compiled expressions of a request.
 const MAX_PATTERNS_BYTES: usize = 64 << 20;
-/// The longest text of an expression.
+/// Size limit of an expression's text.
 const MAX_PATTERN_TEXT_BYTES: usize = 64 << 10;
-/// The work of one match beside that of its letters.
+/// Cost of one match beside that of its characters.
 const MATCH_COST: u64 = 64;
 
-/// One compiled expression. That a text is no expression is an error only when it is matched, as in the reference.
+/// One compiled expression. A text that does not compile is an error only when it is matched, as in the reference.
 #[derive(Debug)]
 pub(crate) struct Pattern {
     regex: Result<Regex, PolicyError>,
-    /// The work of matching a letter with it, relative to a small expression.
+    /// Cost of matching one character, relative to a small expression.
     weight: u64,
 }
 
-/// The expressions of all policies of a request, each compiled once.
+/// The expressions of all policies of a request; equal texts are compiled once.
 #[derive(Debug, Default)]
 pub(crate) struct Patterns {
     by_text: HashMap<String, Arc<Pattern>>,
@@ -40,7 +40,7 @@ pub(crate) struct Patterns {
 }
 
 impl Patterns {
-    /// The compiled form of a regular expression.
+    /// Compiles a regular expression.
     pub(crate) fn regex(&mut self, text: &str) -> Result<Arc<Pattern>, Failure> {
         if let Some(pattern) = self.by_text.get(text) {
             return Ok(Arc::clone(pattern));
@@ -50,7 +50,7 @@ impl Patterns {
         Ok(pattern)
     }
 
-    /// The compiled form of a text in which each `*` stands for any text.
+    /// Compiles a wildcard, in which each `*` matches any text.
     pub(crate) fn wildcard(&mut self, text: &str) -> Result<Arc<Pattern>, Failure> {
         let escaped = regex::escape(text);
         if escaped.contains("\\*\\*") {
@@ -105,12 +105,12 @@ impl Pattern {
         self.regex.as_ref().map_err(Clone::clone)
     }
 
-    /// Whether a part of the text matches.
+    /// Whether the expression matches a part of the text.
     pub(crate) fn is_match(&self, text: &str, work: &Work) -> Result<bool, PolicyError> {
         Ok(self.spend_match(text, work)?.is_match(text))
     }
 
-    /// The text with each match replaced.
+    /// Replaces all matches in the text.
     pub(crate) fn replace_all(
         &self,
         text: &str,
@@ -135,7 +135,7 @@ impl Pattern {
         Ok(out)
     }
 
-    /// The replacement with the groups of the first match; the text itself if nothing matches.
+    /// The replacement with the groups of the first match filled in; the text itself if nothing matches.
     pub(crate) fn expand(&self, text: &str, to: &str, work: &Work) -> Result<String, PolicyError> {
         let regex = self.spend_match(text, work)?;
         check_replacement(text, to)?;
@@ -148,7 +148,7 @@ impl Pattern {
     }
 }
 
-/// Refuses a replacement that would be too long if each group it names were the whole text.
+/// Refuses a replacement that would be too long if each group it names matched the whole text.
 fn check_replacement(text: &str, to: &str) -> Result<(), PolicyError> {
     let groups = to.bytes().filter(|byte| *byte == b'$').count();
     if groups.saturating_mul(text.len()).saturating_add(to.len()) > MAX_REPLACED_BYTES {

@@ -1,4 +1,4 @@
-//! The requests of steps on the proxy network, decided upon as sources.
+//! Requests of steps on the proxy network, checked like sources.
 
 use async_trait::async_trait;
 use llb::pb;

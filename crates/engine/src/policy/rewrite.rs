@@ -1,4 +1,4 @@
-//! Policies on whole definitions.
+//! Policies applied to whole definitions.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use prost::Message as _;
 use super::{PolicyEvaluator, failed, op_digest};
 use crate::api::Failure;
 
-/// Sources that a client is asked about at the same time.
+/// Number of questions to the client that are in flight at the same time.
 const MAX_QUESTIONS_AT_ONCE: usize = 64;
 
-/// An op of a definition, and whether it was changed.
+/// An op of a definition, and whether a policy changed it.
 type Evaluated = (pb::Op, bool);
 
-/// Decides on all sources of a definition. What was rewritten is encoded anew, with all that stands on it; the rest stays
+/// Decides on all sources of a definition. Rewritten ops and their dependents are encoded anew; all others stay
 /// as received.
 pub(crate) async fn rewrite(
     evaluator: &PolicyEvaluator,
@@ -72,10 +72,10 @@ pub(crate) async fn rewrite(
         .await
 }
 
-/// The definition with the changed ops, and with the new digests in all ops that read them.
+/// The definition with the changed ops, and with their new digests in the ops that use them.
 fn encode(definition: &pb::Definition, ops: Vec<Evaluated>) -> pb::Definition {
     let mut out = definition.clone();
-    // An op stands behind the ops that it reads.
+    // An op stands after its inputs.
     let mut renamed: BTreeMap<String, String> = BTreeMap::new();
     for (slot, (mut op, mut changed)) in out.def.iter_mut().zip(ops) {
         for input in &mut op.inputs {

@@ -1,17 +1,17 @@
-//! The work that policies may do on the sources of one definition.
+//! The budget of work for policies on the sources of one definition.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::error::PolicyError;
 
-/// Letters that may be matched. A processor matches some hundred million a second with a small expression.
+/// Characters that may be matched. A processor matches some hundred million per second with a small expression.
 const MAX_WORK: u64 = 1 << 30;
 /// Bytes that rules may add to the sources of one definition.
 const MAX_ADDED_BYTES: u64 = 64 << 20;
 
 // DIFFERS: BuildKit has no such limit.
-/// Counts what the rules on the sources of one definition cost, and stops them when nobody waits any more. Clones share it.
+/// Counts the cost of rules on the sources of one definition, and stops them when the client has left. Clones share the counters.
 #[derive(Debug, Clone)]
 pub(crate) struct Work(Arc<Counts>);
 
@@ -29,7 +29,7 @@ impl Default for Work {
 }
 
 impl Work {
-    /// A budget of `max_work` letters.
+    /// A budget of `max_work` matched characters.
     pub(crate) fn of(max_work: u64) -> Self {
         Self(Arc::new(Counts {
             work_left: AtomicU64::new(max_work),
@@ -38,7 +38,7 @@ impl Work {
         }))
     }
 
-    /// Takes the work of a match from the budget.
+    /// Takes the cost of a match from the budget.
     pub(crate) fn spend(&self, amount: u64) -> Result<(), PolicyError> {
         if self.0.stopped.load(Ordering::Relaxed) {
             return Err(PolicyError::Stopped);
@@ -46,7 +46,7 @@ impl Work {
         take(&self.0.work_left, amount).ok_or(PolicyError::TooMuchWork)
     }
 
-    /// Takes bytes that a rule adds to a source from the budget.
+    /// Takes bytes that a rule adds to a source from their budget.
     pub(crate) fn add_bytes(&self, bytes: usize) -> Result<(), PolicyError> {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         take(&self.0.bytes_left, bytes).ok_or(PolicyError::TooMuchAdded)
@@ -66,7 +66,7 @@ fn take(from: &AtomicU64, amount: u64) -> Option<()> {
     .map(drop)
 }
 
-/// Stops the work when it is dropped, because whoever waited for the decision has left.
+/// Stops the work when it is dropped, because the client that waited for the decision has left.
 #[derive(Debug)]
 pub(crate) struct Stopper(Option<Work>);
 

@@ -17,7 +17,7 @@ use prost::Message as _;
 
 use super::{engine, engine_with};
 
-/// A definition of so many sources.
+/// A definition with this number of sources.
 fn sources(count: usize) -> Arc<pb::Definition> {
     let mut definition = pb::Definition::default();
     for n in 0..count {
@@ -43,14 +43,14 @@ fn sources(count: usize) -> Arc<pb::Definition> {
     Arc::new(definition)
 }
 
-/// None of these took a thread of the runtime for long, in processor time. Code that is not optimised is given more.
-fn held_by_nobody(names: &[&str]) {
+/// Asserts that none of these tasks held a thread of the runtime for long, in processor time. Unoptimised code is given more.
+fn assert_no_long_polls(names: &[&str]) {
     let limit = task::watch::MAX_POLL_TIME * if cfg!(debug_assertions) { 20 } else { 1 };
-    let held = task::watch::long_polls();
-    let mut long = held
+    let long_polls = task::watch::long_polls();
+    let mut long = long_polls
         .iter()
         .filter(|h| names.contains(&h.name) && h.took > limit);
-    assert_eq!(long.next(), None, "{held:?}");
+    assert_eq!(long.next(), None, "{long_polls:?}");
 }
 
 /// A policy that denies the last source after it has looked at everything.
@@ -90,12 +90,12 @@ async fn policies_on_many_sources_hold_no_thread_of_the_runtime() {
         };
         task::watch::watched("policies on many sources", engine.solve(request))
     });
-    // There is one thread, so whatever a poll computes is seen here.
+    // There is one thread, so each poll's processor time is measured here.
     for denied in futures::future::join_all(solves).await {
-        let said = denied.unwrap_err().message();
-        assert!(said.contains("denied by policy"), "{said}");
+        let message = denied.unwrap_err().message();
+        assert!(message.contains("denied by policy"), "{message}");
     }
-    held_by_nobody(&["policies on many sources"]);
+    assert_no_long_polls(&["policies on many sources"]);
 }
 
 fn input(op: &Vec<u8>) -> pb::Input {
@@ -123,7 +123,7 @@ fn merge(ops: &[Vec<u8>]) -> Vec<u8> {
 async fn a_large_definition_holds_no_thread_of_the_runtime() {
     let dir = tempfile::tempdir().unwrap();
     let engine = engine(&dir);
-    // Near to all that a message may hold, merged into one; no source of it is known.
+    // Near to the size limit of a message, all merged into one; none of its sources exists.
     let mut definition = (*sources(70_000)).clone();
     definition.def.pop();
     let mut layer = definition.def.clone();
@@ -143,14 +143,14 @@ async fn a_large_definition_holds_no_thread_of_the_runtime() {
     };
     let solve = task::watch::watched("a large definition", engine.solve(request));
     assert!(solve.await.is_err());
-    held_by_nobody(&["a large definition", "solve", "schedule"]);
+    assert_no_long_polls(&["a large definition", "solve", "schedule"]);
 }
 
 #[tokio::test]
-async fn a_definition_as_deep_as_a_message_ends_nothing_and_holds_no_thread() {
+async fn a_definition_as_deep_as_a_message_allows_neither_crashes_nor_holds_a_thread() {
     let dir = tempfile::tempdir().unwrap();
     let engine = engine(&dir);
-    // Each stands on the one before, and the first is a source that is not known.
+    // Each op stands on the one before, and the first is an unknown source.
     let mut definition = (*sources(1)).clone();
     definition.def.pop();
     for n in 0..30_000 {
@@ -170,10 +170,10 @@ async fn a_definition_as_deep_as_a_message_ends_nothing_and_holds_no_thread() {
         let solve = task::watch::watched("a deep definition", engine.solve(request));
         assert!(solve.await.is_err());
     }
-    held_by_nobody(&["a deep definition", "solve", "schedule"]);
+    assert_no_long_polls(&["a deep definition", "solve", "schedule"]);
 }
 
-/// Writes no more of a record than its name and length, and counts what is read.
+/// A codec that writes a record's name and length only, and counts records that are read.
 #[derive(Debug, Default)]
 struct Counting {
     read: AtomicUsize,
@@ -205,7 +205,7 @@ impl HistoryCodec for Counting {
 }
 
 #[tokio::test]
-async fn refused_requests_leave_short_records_and_a_build_that_ends_reads_none() {
+async fn refused_requests_leave_short_records_and_ending_a_build_reads_none() {
     let dir = tempfile::tempdir().unwrap();
     let codec = Arc::new(Counting::default());
     let settings = Settings {
@@ -239,7 +239,7 @@ async fn refused_requests_leave_short_records_and_a_build_that_ends_reads_none()
     assert!(codec.longest.load(Ordering::SeqCst) < 512 << 10);
     assert_eq!(codec.read.load(Ordering::SeqCst), 0);
 
-    // Who wants three of them reads a page and not all.
+    // A query for three records reads one page.
     let query = HistoryQuery {
         end: engine::api::HistoryEnd::AfterList,
         limit: 3,
@@ -252,7 +252,7 @@ async fn refused_requests_leave_short_records_and_a_build_that_ends_reads_none()
         .collect();
     assert_eq!(names, ["b39", "b38", "b37"]);
     assert!(codec.read.load(Ordering::SeqCst) <= 16);
-    // And who wants all gets each once.
+    // A query for all records gets each once.
     let query = HistoryQuery {
         end: engine::api::HistoryEnd::AfterList,
         ..HistoryQuery::default()
@@ -262,16 +262,16 @@ async fn refused_requests_leave_short_records_and_a_build_that_ends_reads_none()
         .into_iter()
         .map(|e| e.unwrap().record.build.to_string())
         .collect();
-    let wanted: Vec<_> = (0..40).rev().map(|n| format!("b{n:02}")).collect();
-    assert_eq!(names, wanted);
+    let all_names: Vec<_> = (0..40).rev().map(|n| format!("b{n:02}")).collect();
+    assert_eq!(names, all_names);
 
     let refused = SolveRequest {
         build: long.into(),
         ..SolveRequest::default()
     };
-    let said = engine.solve(refused).await.unwrap_err().message();
+    let message = engine.solve(refused).await.unwrap_err().message();
     assert!(
-        said.contains("the name of the build") && said.len() < 200,
-        "{said}"
+        message.contains("the name of the build") && message.len() < 200,
+        "{message}"
     );
 }

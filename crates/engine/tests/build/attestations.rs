@@ -1,4 +1,4 @@
-//! What is stated about a result, as exporters ask for it and as the record keeps it.
+//! Statements about a result, as exporters request them and as the record keeps them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,17 +23,17 @@ use store::CompressionSpec;
 
 use crate::{definition, engine_of, request};
 
-/// What an exporter was told: type, file and document of each statement.
-type Told = Arc<Mutex<Vec<(String, String, Value)>>>;
+/// The statements that an exporter received: type, file and document of each.
+type Statements = Arc<Mutex<Vec<(String, String, Value)>>>;
 
-/// An exporter of one file that asks for all statements about it.
+/// An exporter of one file that requests all statements about it.
 #[derive(Debug, Clone)]
-struct Asking {
-    told: Told,
+struct StatementExporter {
+    statements: Statements,
     attrs: BTreeMap<String, String>,
 }
 
-impl Exporter for Asking {
+impl Exporter for StatementExporter {
     fn kind(&self) -> &'static str {
         "asking"
     }
@@ -51,7 +51,7 @@ fn file() -> (String, Digest) {
 }
 
 #[async_trait]
-impl ExporterInstance for Asking {
+impl ExporterInstance for StatementExporter {
     fn id(&self) -> usize {
         0
     }
@@ -84,7 +84,7 @@ impl ExporterInstance for Asking {
             for statement in attester.statements(&platform.id, about).await? {
                 let document = serde_json::from_slice(&statement.bytes).unwrap();
                 let line = (statement.predicate_type, statement.file, document);
-                self.told.lock().push(line);
+                self.statements.lock().push(line);
             }
         }
         Ok(Exported::default())
@@ -94,33 +94,33 @@ impl ExporterInstance for Asking {
 struct Lab {
     _dir: tempfile::TempDir,
     engine: Arc<Engine>,
-    told: Told,
+    statements: Statements,
 }
 
 impl Lab {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let told = Told::default();
+        let statements = Statements::default();
         let mut exporters = Exporters::new();
-        exporters.register(Arc::new(Asking {
-            told: Arc::clone(&told),
+        exporters.register(Arc::new(StatementExporter {
+            statements: Arc::clone(&statements),
             attrs: BTreeMap::new(),
         }));
         let engine = engine_of(&dir, Settings::default(), exporters);
         Self {
             _dir: dir,
             engine,
-            told,
+            statements,
         }
     }
 
-    /// Builds, and returns what the exporter was told.
+    /// Builds, and returns the statements that the exporter received.
     async fn build(
         &self,
         input: SolveInput,
         opts: &[(&str, &str)],
     ) -> Result<Vec<(String, String, Value)>, String> {
-        self.told.lock().clear();
+        self.statements.lock().clear();
         let exporter = ExporterSpec {
             kind: "asking".into(),
             attrs: BTreeMap::new(),
@@ -136,7 +136,7 @@ impl Lab {
         };
         let answer = self.engine.solve(request).await;
         answer.map_err(|failure| failure.message())?;
-        Ok(std::mem::take(&mut *self.told.lock()))
+        Ok(std::mem::take(&mut *self.statements.lock()))
     }
 }
 
@@ -145,19 +145,19 @@ fn files() -> SolveInput {
 }
 
 #[tokio::test]
-async fn nothing_is_stated_that_nobody_asked_for() {
+async fn without_requested_attestations_there_are_no_statements() {
     testkit::requires!(root);
     let lab = Lab::new();
     assert_eq!(lab.build(files(), &[]).await.unwrap(), []);
-    // What only images carry is not stated of files.
-    let told = lab
+    // Statements that only images carry are not made about files.
+    let statements = lab
         .build(files(), &[("attest:provenance", "inline-only=true")])
         .await;
-    assert_eq!(told.unwrap(), []);
+    assert_eq!(statements.unwrap(), []);
 }
 
 #[tokio::test]
-async fn provenance_is_of_the_version_and_as_much_as_was_asked_for() {
+async fn provenance_has_the_requested_version_and_mode() {
     testkit::requires!(root);
     let lab = Lab::new();
     for (value, kind, name, pointer, has_steps) in [
@@ -191,9 +191,9 @@ async fn provenance_is_of_the_version_and_as_much_as_was_asked_for() {
         ),
     ] {
         let opts = [("attest:provenance", value)];
-        let told = lab.build(files(), &opts).await.unwrap();
-        let [(predicate_type, file_name, document)] = &told[..] else {
-            panic!("{value}: {told:?}");
+        let statements = lab.build(files(), &opts).await.unwrap();
+        let [(predicate_type, file_name, document)] = &statements[..] else {
+            panic!("{value}: {statements:?}");
         };
         assert_eq!(
             (predicate_type.as_str(), file_name.as_str()),
@@ -230,7 +230,7 @@ async fn provenance_is_of_the_version_and_as_much_as_was_asked_for() {
 }
 
 #[tokio::test]
-async fn the_record_has_provenance_whatever_was_asked_for() {
+async fn the_record_has_provenance_whatever_was_requested() {
     testkit::requires!(root);
     let lab = Lab::new();
     lab.build(files(), &[]).await.unwrap();
@@ -306,15 +306,15 @@ fn in_toto(content: Option<Arc<dyn Ref>>) -> Attestation {
 }
 
 #[tokio::test]
-async fn a_frontend_states_what_is_in_its_files_about_what_it_names() {
+async fn a_frontend_s_statement_is_a_file_about_subjects_that_it_names() {
     testkit::requires!(root);
     let lab = Lab::new();
-    let told = lab
+    let statements = lab
         .build(stating(&[("/a", "{\"z\":1,\"b\":[2]}")], in_toto), &[])
         .await
         .unwrap();
-    let [(kind, path, document)] = &told[..] else {
-        panic!("{told:?}");
+    let [(kind, path, document)] = &statements[..] else {
+        panic!("{statements:?}");
     };
     assert_eq!(
         (kind.as_str(), path.as_str()),
@@ -322,7 +322,7 @@ async fn a_frontend_states_what_is_in_its_files_about_what_it_names() {
     );
     assert_eq!(document["predicate"], json!({ "z": 1, "b": [2] }));
 
-    let named = |content| Attestation {
+    let with_subject = |content| Attestation {
         subjects: vec![(
             1,
             "other".into(),
@@ -330,12 +330,12 @@ async fn a_frontend_states_what_is_in_its_files_about_what_it_names() {
         )],
         ..in_toto(content)
     };
-    let told = lab
-        .build(stating(&[("/a", "{}")], named), &[])
+    let statements = lab
+        .build(stating(&[("/a", "{}")], with_subject), &[])
         .await
         .unwrap();
     assert_eq!(
-        told[0].2["subject"],
+        statements[0].2["subject"],
         json!([{ "name": "other", "digest": { "sha256": Digest::sha256(b"other").hex() } }])
     );
 }
@@ -356,10 +356,13 @@ async fn a_folder_of_statements_is_one_statement_for_each_file() {
             Digest::sha256(b"n").hex()
         )
     };
-    let (one, two) = (statement("t1", "{\"a\":1}"), statement("t2", "null"));
-    let files = [("/d/2.json", two.as_str()), ("/d/1.json", one.as_str())];
-    let told = lab.build(stating(&files, bundle), &[]).await.unwrap();
-    let lines: Vec<_> = told
+    let (first, second) = (statement("t1", "{\"a\":1}"), statement("t2", "null"));
+    let files = [
+        ("/d/2.json", second.as_str()),
+        ("/d/1.json", first.as_str()),
+    ];
+    let statements = lab.build(stating(&files, bundle), &[]).await.unwrap();
+    let lines: Vec<_> = statements
         .iter()
         .map(|(kind, path, document)| (kind.as_str(), path.as_str(), document["predicate"].clone()))
         .collect();
@@ -370,7 +373,7 @@ async fn a_folder_of_statements_is_one_statement_for_each_file() {
             ("t2", "d/2.json", Value::Null)
         ]
     );
-    assert_eq!(told[0].2["subject"][0]["name"], "n");
+    assert_eq!(statements[0].2["subject"][0]["name"], "n");
 
     let of_type = |content| Attestation {
         predicate_type: "t2".into(),
@@ -383,7 +386,7 @@ async fn a_folder_of_statements_is_one_statement_for_each_file() {
     type Make = fn(Option<Arc<dyn Ref>>) -> Attestation;
     for (files, make, want) in [
         (
-            [("/d/1.json", one.as_str())],
+            [("/d/1.json", first.as_str())],
             of_type as Make,
             "bundle entry t1 does not match required predicate type t2",
         ),
@@ -404,7 +407,7 @@ async fn a_folder_of_statements_is_one_statement_for_each_file() {
 }
 
 #[tokio::test]
-async fn statements_of_a_frontend_that_cannot_be_made_fail_the_build() {
+async fn malformed_statements_of_a_frontend_fail_the_build() {
     testkit::requires!(root);
     let lab = Lab::new();
     type Make = fn(Option<Arc<dyn Ref>>) -> Attestation;
@@ -475,6 +478,6 @@ async fn statements_of_a_frontend_that_cannot_be_made_fail_the_build() {
         metadata: [("inline-only".to_owned(), Bytes::from_static(b"true"))].into(),
         ..in_toto(content)
     };
-    let told = lab.build(stating(&[("/a", "{}")], inline), &[]).await;
-    assert_eq!(told.unwrap(), []);
+    let statements = lab.build(stating(&[("/a", "{}")], inline), &[]).await;
+    assert_eq!(statements.unwrap(), []);
 }

@@ -1,4 +1,4 @@
-//! Remote caches that a build writes and reads, and what their errors do to it.
+//! Remote caches that a build writes and reads, and the effect of their errors on the build.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ fn files() -> std::sync::Arc<llb::pb::Definition> {
     two_layers()
 }
 
-/// The vertices that ended, with their errors.
+/// The names of completed vertices with their errors.
 async fn vertices(engine: &engine::Engine, build: &str) -> Vec<(String, String)> {
     let mut status = engine.status(&build.into()).await.unwrap();
     let mut ended = BTreeMap::new();
@@ -33,7 +33,7 @@ async fn vertices(engine: &engine::Engine, build: &str) -> Vec<(String, String)>
 }
 
 #[tokio::test]
-async fn a_cache_that_cannot_be_written_to_is_refused_before_anything_runs() {
+async fn a_cache_that_cannot_be_written_is_refused_before_anything_runs() {
     let dir = tempfile::tempdir().unwrap();
     let engine = engine(&dir);
     for (cache, kind, words) in [
@@ -72,7 +72,7 @@ async fn a_cache_that_cannot_be_written_to_is_refused_before_anything_runs() {
             FailureKind::Unimplemented,
             "is not supported by this daemon",
         ),
-        // Only what is not built may be left out.
+        // Only kinds of caches that are not built may be left out.
         (
             spec("local", [("ignore-error", "true")]),
             FailureKind::Unknown,
@@ -101,7 +101,7 @@ async fn errors_of_a_cache_fail_the_build_unless_they_are_to_be_ignored() {
     ] {
         let dir = tempfile::tempdir().unwrap();
         let engine = engine(&dir);
-        // There is no session that would take it.
+        // No session could take the cache.
         let cache = spec(
             "local",
             [
@@ -120,7 +120,7 @@ async fn errors_of_a_cache_fail_the_build_unless_they_are_to_be_ignored() {
         let cache = vertices
             .iter()
             .find(|(name, _)| name == "exporting cache to client directory");
-        // Whoever watches sees it in any case.
+        // The error is shown whether it is ignored or not.
         let (_, error) = cache.unwrap_or_else(|| panic!("{vertices:?}"));
         assert!(error.contains("requires session"), "{error}");
     }
@@ -152,7 +152,7 @@ async fn a_cache_that_cannot_be_read_is_shown_and_left_out() {
             spec("nothing", [("ref", "a")]),
             spec("local", [("src", "/cache")]),
             spec("registry", [("ref", "A b")]),
-            // The same one twice is read once.
+            // A cache that is named twice is read once.
             spec("nothing", [("ref", "a")]),
         ],
         ..request("one", files())

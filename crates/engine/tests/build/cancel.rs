@@ -1,4 +1,4 @@
-//! A build that is left, or whose daemon stops, at each of its stages.
+//! Builds whose client leaves, or whose daemon stops, at each stage.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use tokio::sync::watch;
 
 use crate::{Never, Setup, engine_from, request, two_layers};
 
-/// Says that a stage was reached, and stays there.
+/// Signals that its stage was reached, and never returns.
 #[derive(Debug, Clone)]
 struct Stuck(watch::Sender<bool>);
 
@@ -35,7 +35,7 @@ impl Stuck {
     }
 }
 
-/// An exporter that stays in `export`, or in what it left to the end.
+/// An exporter that blocks in `export` or in its finalizer.
 #[derive(Debug, Clone)]
 struct StuckExporter {
     stuck: Stuck,
@@ -98,7 +98,7 @@ impl PolicyVerifier for Stuck {
     }
 }
 
-/// The stages in which a build can be held up from outside.
+/// The stages in which a build can be blocked from outside.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Stage {
     Frontend,
@@ -131,7 +131,7 @@ struct Lab {
 }
 
 impl Lab {
-    /// A build that gets as far as `stage`.
+    /// A build that blocks in `stage`.
     fn new(stage: Stage) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (sender, reached) = watch::channel(false);
@@ -205,10 +205,10 @@ impl Lab {
         }
     }
 
-    /// Resolves when the build is where it stays.
+    /// Resolves when the build has reached the stage in which it blocks.
     async fn reached(&self, stage: Stage) {
         match stage {
-            // Its own future says so: it is polled once.
+            // The frontend's own future signals it: it is polled once.
             Stage::Frontend => {}
             Stage::Evaluate => {
                 while self.executor.runs().is_empty() {
@@ -243,7 +243,7 @@ impl Lab {
 }
 
 #[tokio::test]
-async fn a_build_that_is_left_at_any_stage_is_cancelled_and_leaves_its_name() {
+async fn a_build_whose_client_leaves_at_any_stage_is_cancelled_and_frees_its_name() {
     testkit::requires!(root);
     for stage in STAGES {
         let lab = Lab::new(stage);
@@ -255,7 +255,7 @@ async fn a_build_that_is_left_at_any_stage_is_cancelled_and_leaves_its_name() {
                 () = lab.reached(stage) => {}
             }
         }
-        // Its client is gone. Closing waits for the record, and says so of builds that come later.
+        // The client is gone. Closing waits for the record, and refuses later builds.
         lab.engine.close().await;
         assert_eq!(lab.status().await, ["canceled"], "{stage:?}");
         if stage == Stage::Evaluate {
@@ -267,7 +267,7 @@ async fn a_build_that_is_left_at_any_stage_is_cancelled_and_leaves_its_name() {
 }
 
 #[tokio::test]
-async fn a_daemon_that_stops_ends_builds_at_any_stage_and_tells_their_clients() {
+async fn a_daemon_that_stops_ends_builds_at_any_stage_and_answers_their_clients() {
     testkit::requires!(root);
     for stage in STAGES {
         let lab = Lab::new(stage);
@@ -292,10 +292,10 @@ async fn a_daemon_that_stops_ends_builds_at_any_stage_and_tells_their_clients() 
 }
 
 #[tokio::test]
-async fn a_build_that_is_left_does_not_hold_up_one_with_the_same_step() {
+async fn a_cancelled_build_does_not_hold_up_another_with_the_same_step() {
     testkit::requires!(root);
     let lab = Lab::new(Stage::Evaluate);
-    let other = SolveRequest {
+    let second_request = SolveRequest {
         build: "two".into(),
         ..lab.request.clone()
     };
@@ -305,10 +305,10 @@ async fn a_build_that_is_left_does_not_hold_up_one_with_the_same_step() {
         ended = &mut first => panic!("{ended:?}"),
         () = lab.reached(Stage::Evaluate) => {}
     }
-    let mut second = lab.engine.solve(other);
+    let mut second = lab.engine.solve(second_request);
     assert!(futures::poll!(&mut second).is_pending());
     let mut status = lab.engine.status(&"two".into()).await.unwrap();
-    // The step is shown to whoever wants it.
+    // The step is shown to both builds.
     let shares = async {
         while let Some(event) = status.next().await {
             if matches!(event, progress::Event::Vertex(v) if v.name == "sleep") {
@@ -325,7 +325,7 @@ async fn a_build_that_is_left_does_not_hold_up_one_with_the_same_step() {
         assert!(futures::poll!(&mut second).is_pending());
         tokio::task::yield_now().await;
     }
-    // The step goes on for the one that is left, and was not begun anew.
+    // The step continues for the second build without a restart.
     assert_eq!((lab.executor.runs().len(), lab.executor.killed()), (1, 0));
     drop(second);
     while lab.executor.killed() == 0 {

@@ -1,4 +1,4 @@
-//! What stopping the daemon waits for.
+//! How a daemon that stops ends its builds and waits for their records.
 
 use std::sync::Arc;
 
@@ -11,11 +11,11 @@ use tokio::sync::oneshot;
 
 use super::{Never, engine_with};
 
-/// Writes names of builds only, and the first record not before it may.
+/// A codec that writes names of builds only, and blocks in the first record until it is released.
 #[derive(Debug)]
-struct Slow(Mutex<Option<oneshot::Receiver<()>>>);
+struct BlockedCodec(Mutex<Option<oneshot::Receiver<()>>>);
 
-impl HistoryCodec for Slow {
+impl HistoryCodec for BlockedCodec {
     fn log(&self, _: Vec<progress::Event>) -> Vec<u8> {
         Vec::new()
     }
@@ -40,12 +40,12 @@ impl HistoryCodec for Slow {
     }
 }
 
-/// An engine whose first record waits, and what lets it go on.
-fn slow(dir: &tempfile::TempDir) -> (Arc<Engine>, oneshot::Sender<()>) {
+/// An engine whose first record blocks, and the sender that releases it.
+fn engine_with_blocked_record(dir: &tempfile::TempDir) -> (Arc<Engine>, oneshot::Sender<()>) {
     let (go, wait) = oneshot::channel();
     let settings = Settings {
         history: HistorySettings {
-            codec: Some(Arc::new(Slow(Mutex::new(Some(wait))))),
+            codec: Some(Arc::new(BlockedCodec(Mutex::new(Some(wait))))),
             ..HistorySettings::default()
         },
         ..Settings::default()
@@ -64,12 +64,12 @@ fn forever(build: &str) -> SolveRequest {
 #[tokio::test]
 async fn stopping_waits_for_the_record_of_a_build_whose_client_left() {
     let dir = tempfile::tempdir().unwrap();
-    let (engine, go) = slow(&dir);
+    let (engine, go) = engine_with_blocked_record(&dir);
     let mut running = engine.solve(forever("left"));
     assert!(futures::poll!(&mut running).is_pending());
     drop(running);
     let mut closed = Box::pin(engine.close());
-    // The record waits for `go`, so however often this is polled it is not done.
+    // The record waits for `go`, so closing is not done however often it is polled.
     for _ in 0..100 {
         assert!(futures::poll!(&mut closed).is_pending());
         tokio::task::yield_now().await;
@@ -83,9 +83,9 @@ async fn stopping_waits_for_the_record_of_a_build_whose_client_left() {
 }
 
 #[tokio::test]
-async fn stopping_ends_builds_that_run_and_refuses_others() {
+async fn stopping_ends_running_builds_and_refuses_new_ones() {
     let dir = tempfile::tempdir().unwrap();
-    let (engine, go) = slow(&dir);
+    let (engine, go) = engine_with_blocked_record(&dir);
     go.send(()).unwrap();
     let mut running = engine.solve(forever("runs"));
     assert!(futures::poll!(&mut running).is_pending());

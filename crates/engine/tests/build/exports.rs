@@ -1,4 +1,4 @@
-//! What becomes of a result: the order of exporters, what a failed one leaves, and what the record says of it.
+//! Exports of a result: the order of exporters, the effect of a failed one, and the record.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,14 +20,14 @@ use tokio::sync::Barrier;
 
 use crate::{definition, engine_of};
 
-/// What the exporters of a test did, in order.
+/// The actions of a test's exporters, in order.
 type Log = Arc<Mutex<Vec<String>>>;
 
-/// An exporter whose attributes say what it does: `fails` in `export` or in `finalize`.
+/// An exporter whose attributes script it: `fails` is `export` or `finalize`.
 #[derive(Debug)]
 struct Scripted {
     log: Log,
-    /// Everybody exports before anybody goes on.
+    /// Holds each export until all exporters have started.
     all_here: Arc<Barrier>,
 }
 
@@ -141,7 +141,7 @@ struct Lab {
 }
 
 impl Lab {
-    /// An engine for builds with `count` exporters that get as far as exporting.
+    /// An engine for builds with `count` exporters that reach `export`.
     fn new(count: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let log = Log::default();
@@ -154,7 +154,7 @@ impl Lab {
         Self { dir, log, engine }
     }
 
-    /// Builds with these exporters, each with the one attribute that is given.
+    /// Builds with these exporters, each with one attribute.
     async fn build(&self, attrs: &[(&str, &str)]) -> Result<BTreeMap<String, String>, String> {
         let exporters = attrs.iter().map(|(key, value)| ExporterSpec {
             kind: "scripted".into(),
@@ -196,13 +196,13 @@ impl Lab {
 async fn exporters_work_side_by_side_and_answer_in_the_order_of_the_request() {
     testkit::requires!(root);
     let lab = Lab::new(3);
-    // None of them would go on without the others.
+    // Each export waits for all others to start.
     let response = lab
         .build(&[("a", "1"), ("b", "2"), ("c", "3")])
         .await
         .unwrap();
-    let words = |id: usize| (format!("of.{id}"), "done".to_owned());
-    let mut want = BTreeMap::from([words(0), words(1), words(2)]);
+    let answer = |id: usize| (format!("of.{id}"), "done".to_owned());
+    let mut want = BTreeMap::from([answer(0), answer(1), answer(2)]);
     want.insert("last".into(), "2".into());
     assert_eq!(response, want, "of two that say the same, the later counts");
     let log = lab.log();
@@ -275,7 +275,7 @@ async fn an_exporter_that_is_refused_is_refused_before_anything_runs() {
 }
 
 #[tokio::test]
-async fn a_failed_build_leaves_its_name_and_its_steps_for_the_next() {
+async fn a_failed_build_frees_its_name_and_its_steps_stay_cached() {
     testkit::requires!(root);
     let lab = Lab::new(1);
     lab.build(&[("fails", "export")]).await.unwrap_err();

@@ -1,4 +1,4 @@
-//! What a frontend may ask of its build: definitions, other frontends, files, containers, as often as it may.
+//! The bridge of a frontend: definitions, other frontends, files and containers, and their limits.
 
 use std::sync::Arc;
 
@@ -19,11 +19,11 @@ use crate::{definition, engine, engine_with, request};
 
 type Work = dyn Fn(Arc<dyn Bridge>) -> BoxFuture<'static, Result<(), FrontendError>> + Send + Sync;
 
-/// A frontend that does one thing.
-struct Does(Box<Work>);
+/// A frontend that runs one closure.
+struct ClosureFrontend(Box<Work>);
 
 #[async_trait]
-impl Frontend for Does {
+impl Frontend for ClosureFrontend {
     async fn solve(
         &self,
         bridge: Arc<dyn Bridge>,
@@ -39,7 +39,7 @@ async fn run<F>(engine: &Engine, work: impl Fn(Arc<dyn Bridge>) -> F + Send + Sy
 where
     F: Future<Output = Result<(), FrontendError>> + Send + 'static,
 {
-    let frontend = Does(Box::new(move |bridge| Box::pin(work(bridge))));
+    let frontend = ClosureFrontend(Box::new(move |bridge| Box::pin(work(bridge))));
     let request = SolveRequest {
         input: SolveInput::ClientFrontend(Arc::new(frontend)),
         ..request("one", Arc::default())
@@ -74,7 +74,7 @@ async fn an_empty_definition_gives_an_empty_result() {
 }
 
 #[tokio::test]
-async fn frontends_that_are_not_there_are_refused_by_name() {
+async fn unknown_frontends_are_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let off = Settings {
         dockerfile: DockerfileFrontend::Off,
@@ -122,7 +122,7 @@ async fn frontends_that_are_not_there_are_refused_by_name() {
 }
 
 #[tokio::test]
-async fn a_failed_frontend_is_named_before_what_failed_in_it() {
+async fn a_failed_frontend_is_named_before_the_cause() {
     let dir = tempfile::tempdir().unwrap();
     let engine = engine(&dir);
     // Without a session there is no Dockerfile.
@@ -162,16 +162,16 @@ async fn an_input_without_ops_is_no_input() {
     .await;
 }
 
-/// A definition that costs nothing and is not solved.
+/// A small definition that is never solved.
 fn small() -> Arc<pb::Definition> {
     definition(FileChain::new().mkfile("/a", 0o644, "x"))
 }
 
 #[tokio::test]
-async fn nothing_is_run_before_somebody_looks() {
+async fn nothing_runs_before_a_result_is_read() {
     let dir = tempfile::tempdir().unwrap();
     run(&engine(&dir), async |bridge| {
-        // A step that cannot work gives a ref; that it cannot work is seen with the first look.
+        // A failing step gives a ref; the failure appears with the first read.
         let broken = definition(FileChain::new().rm("/none", false, false));
         let request = frontend::SolveRequest::of_definition(Arc::clone(&broken));
         let lazy = bridge.solve(request).await?.single.unwrap();
@@ -226,7 +226,7 @@ async fn files_of_a_result_are_read_in_parts_and_listed_by_pattern() {
             ("a.txt", 10, 0o640)
         );
         let folder = tree.stat_file("/d").await?;
-        // Go's bit for a folder.
+        // Go's mode bit for a folder.
         assert_eq!((folder.mode, folder.size), ((1 << 31) | 0o750, 0));
         let errors: [(Result<(), BridgeError>, &str, ErrorKind); 5] = [
             (
@@ -260,7 +260,7 @@ async fn files_of_a_result_are_read_in_parts_and_listed_by_pattern() {
             assert!(error.to_string().contains(want), "{error}");
             assert_eq!(error.kind(), kind, "{error}");
         }
-        // What leads out of the tree leads to nothing in it.
+        // A symlink that leads out of the tree resolves inside the tree.
         assert!(tree.read_file("../../etc/passwd", None).await.is_err());
         Ok(())
     })
@@ -336,7 +336,7 @@ async fn containers_that_cannot_be_made_are_refused() {
 }
 
 #[tokio::test]
-async fn a_ref_that_outlives_its_build_gives_nothing_any_more() {
+async fn a_ref_that_outlives_its_build_is_refused() {
     testkit::requires!(root);
     let dir = tempfile::tempdir().unwrap();
     let engine = engine(&dir);

@@ -1,4 +1,4 @@
-//! Builds within builds.
+//! Builds of definitions that steps produce.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::{definition, engine, request};
 
 const FILE: &str = "buildkit.llb.definition";
 
-/// The op that builds what its first input holds.
+/// The op that builds the definition in its first input.
 fn build_op() -> pb::BuildOp {
     pb::BuildOp {
         builder: -1,
@@ -26,7 +26,7 @@ fn build_op() -> pb::BuildOp {
     }
 }
 
-/// A definition that puts `contents` into a file and builds what it holds.
+/// A definition that writes `contents` into a file and builds the definition in it.
 fn around(file: &str, contents: &[u8], op: pb::BuildOp) -> Arc<pb::Definition> {
     let chain = FileChain::new().mkfile(&format!("/{file}"), 0o644, contents);
     let mut outer = (*definition(chain)).clone();
@@ -57,7 +57,7 @@ fn hello() -> Arc<pb::Definition> {
     definition(FileChain::new().mkfile("/hello", 0o644, "world"))
 }
 
-/// A frontend that reads one file of what it builds.
+/// A frontend that reads one file of its result.
 struct Reader(Arc<pb::Definition>);
 
 #[async_trait]
@@ -77,7 +77,7 @@ impl Frontend for Reader {
 }
 
 #[tokio::test]
-async fn what_a_step_defines_is_built_and_shown_in_its_place_and_cached_with_it() {
+async fn a_definition_of_a_step_is_built_and_shown_in_its_place_and_cached_with_it() {
     testkit::requires!(root);
     let dir = tempfile::tempdir().unwrap();
     let engine = engine(&dir);
@@ -87,10 +87,10 @@ async fn what_a_step_defines_is_built_and_shown_in_its_place_and_cached_with_it(
         input: SolveInput::ClientFrontend(Arc::new(Reader(Arc::clone(&twice)))),
         ..SolveRequest::default()
     };
-    let told = BTreeMap::from([("frontend.text".to_owned(), "world".to_owned())]);
+    let expected_response = BTreeMap::from([("frontend.text".to_owned(), "world".to_owned())]);
     for (build, is_cached) in [("one", false), ("two", true)] {
         let answer = engine.solve(ask(build)).await.unwrap();
-        assert_eq!(answer.exporter_response, told);
+        assert_eq!(answer.exporter_response, expected_response);
         let mut status = engine.status(&build.into()).await.unwrap();
         let mut steps = BTreeMap::new();
         while let Some(event) = status.next().await {
@@ -115,12 +115,12 @@ async fn another_file_may_hold_the_definition() {
         attrs: [("llbbuild.filename".to_owned(), "other".to_owned())].into(),
         ..build_op()
     };
-    let wanted = around("other", &hello().encode_to_vec(), op);
-    engine.solve(request("one", wanted)).await.unwrap();
+    let with_other_file = around("other", &hello().encode_to_vec(), op);
+    engine.solve(request("one", with_other_file)).await.unwrap();
 }
 
 #[tokio::test]
-async fn what_cannot_be_built_is_refused_with_the_reason() {
+async fn malformed_nested_definitions_are_refused_with_the_reason() {
     testkit::requires!(root);
     let dir = tempfile::tempdir().unwrap();
     let engine = engine(&dir);
@@ -135,7 +135,7 @@ async fn what_cannot_be_built_is_refused_with_the_reason() {
         deep = nested(&deep);
     }
     let failing = definition(FileChain::new().rm("/none", false, false));
-    for (wanted, words) in [
+    for (nested_definition, reason) in [
         (
             around(FILE, &good, op(|op| op.builder = 0)),
             "only LLB builder is currently allowed",
@@ -156,8 +156,11 @@ async fn what_cannot_be_built_is_refused_with_the_reason() {
         (nested(&failing), "no such file or directory"),
         (deep, "more than 16 builds are within each other"),
     ] {
-        let failure = engine.solve(request("one", wanted)).await.unwrap_err();
-        assert!(failure.message().contains(words), "{words}: {failure}");
+        let failure = engine
+            .solve(request("one", nested_definition))
+            .await
+            .unwrap_err();
+        assert!(failure.message().contains(reason), "{reason}: {failure}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Clients that are asked for a verdict on each source.
+//! Decisions of clients on sources.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -17,11 +17,11 @@ use prost::Message as _;
 
 use crate::{engine, request};
 
-/// Answers as scripted, and keeps what it was asked; asked more often, it allows.
+/// Gives scripted verdicts and records the questions; further questions are allowed.
 #[derive(Default)]
 struct Verifier {
     verdicts: Mutex<VecDeque<PolicyVerdict>>,
-    asked: Mutex<Vec<String>>,
+    questions: Mutex<Vec<String>>,
 }
 
 #[async_trait]
@@ -32,7 +32,7 @@ impl PolicyVerifier for Verifier {
             .map(|p| p.architecture)
             .unwrap_or_default();
         let line = format!("{} {platform}", question.source.op.identifier);
-        self.asked.lock().push(line.trim_end().to_owned());
+        self.questions.lock().push(line.trim_end().to_owned());
         let verdict = self.verdicts.lock().pop_front();
         Ok(verdict.unwrap_or(PolicyVerdict::Allow))
     }
@@ -41,7 +41,7 @@ impl PolicyVerifier for Verifier {
 fn verifier(verdicts: impl IntoIterator<Item = PolicyVerdict>) -> Arc<Verifier> {
     Arc::new(Verifier {
         verdicts: Mutex::new(verdicts.into_iter().collect()),
-        asked: Mutex::default(),
+        questions: Mutex::default(),
     })
 }
 
@@ -77,24 +77,24 @@ fn definition(source: pb::SourceOp) -> Arc<pb::Definition> {
     })
 }
 
-/// Solves a source under a client's verdicts; what was asked, and the failure. No source of these tests can be read.
-async fn judged(source: pb::SourceOp, verifier: &Arc<Verifier>) -> (Vec<String>, Failure) {
+/// Solves a source under a client's verdicts; returns the questions and the failure. No source of these tests can be read.
+async fn decide(source: pb::SourceOp, verifier: &Arc<Verifier>) -> (Vec<String>, Failure) {
     let dir = tempfile::tempdir().unwrap();
     let request = SolveRequest {
         policy_verifier: Some(Arc::clone(verifier) as _),
         ..request("one", definition(source))
     };
     let failure = engine(&dir).solve(request).await.unwrap_err();
-    let asked = verifier.asked.lock().clone();
-    (asked, failure)
+    let questions = verifier.questions.lock().clone();
+    (questions, failure)
 }
 
 const IN_POLICY: &str = "failed to load LLB: error evaluating the source policy: ";
 
 #[tokio::test]
 async fn a_source_that_is_allowed_goes_on_and_one_that_is_denied_says_why() {
-    let (asked, failure) = judged(source("unknown://x"), &verifier([])).await;
-    assert_eq!(asked, ["unknown://x riscv64"]);
+    let (questions, failure) = decide(source("unknown://x"), &verifier([])).await;
+    assert_eq!(questions, ["unknown://x riscv64"]);
     assert!(!failure.message().contains("policy"), "{failure}");
 
     let reasons = Detail::Raw {
@@ -105,8 +105,8 @@ async fn a_source_that_is_allowed_goes_on_and_one_that_is_denied_says_why() {
         action: "DENY".into(),
         details: Some(reasons.clone()),
     };
-    let (asked, failure) = judged(source("https://h.example/x"), &verifier([deny])).await;
-    assert_eq!(asked.len(), 1);
+    let (questions, failure) = decide(source("https://h.example/x"), &verifier([deny])).await;
+    assert_eq!(questions.len(), 1);
     assert_eq!(
         failure.message(),
         format!("{IN_POLICY}source \"https://h.example/x\" not allowed by policy: action DENY")
@@ -116,12 +116,12 @@ async fn a_source_that_is_allowed_goes_on_and_one_that_is_denied_says_why() {
 }
 
 #[tokio::test]
-async fn a_source_that_is_converted_is_judged_again_by_its_full_name() {
+async fn a_converted_source_is_decided_on_again_by_its_full_name() {
     let convert = |to: &str| PolicyVerdict::Convert(Some(source(to)));
     let verifier = verifier([convert("docker-image://other"), convert("unknown://last")]);
-    let (asked, failure) = judged(source("docker-image://alpine:3"), &verifier).await;
+    let (questions, failure) = decide(source("docker-image://alpine:3"), &verifier).await;
     assert_eq!(
-        asked,
+        questions,
         [
             "docker-image://docker.io/library/alpine:3 riscv64",
             "docker-image://docker.io/library/other riscv64",
@@ -131,7 +131,7 @@ async fn a_source_that_is_converted_is_judged_again_by_its_full_name() {
     assert!(failure.message().contains("unknown"), "{failure}");
 
     let none = self::verifier([PolicyVerdict::Convert(None)]);
-    let (_, failure) = judged(source("unknown://x"), &none).await;
+    let (_, failure) = decide(source("unknown://x"), &none).await;
     assert_eq!(
         failure.message(),
         format!("{IN_POLICY}convert action requires updated source")
@@ -139,11 +139,11 @@ async fn a_source_that_is_converted_is_judged_again_by_its_full_name() {
 }
 
 #[tokio::test]
-async fn a_client_that_never_decides_is_not_asked_for_ever() {
+async fn questions_to_a_client_that_never_decides_are_bounded() {
     let convert = |n: usize| PolicyVerdict::Convert(Some(source(&format!("unknown://{n}"))));
     let verifier = verifier((0..100).map(convert));
-    let (asked, failure) = judged(source("unknown://x"), &verifier).await;
-    assert_eq!(asked.len(), 10);
+    let (questions, failure) = decide(source("unknown://x"), &verifier).await;
+    assert_eq!(questions.len(), 10);
     assert_eq!(
         failure.message(),
         format!("{IN_POLICY}too many policy requests")
@@ -151,13 +151,13 @@ async fn a_client_that_never_decides_is_not_asked_for_ever() {
 }
 
 #[tokio::test]
-async fn a_client_may_ask_what_is_known_of_this_source_only() {
+async fn a_client_may_request_metadata_of_the_source_in_question_only() {
     let resolve = |source| PolicyVerdict::Resolve {
         source,
         opts: Box::default(),
     };
-    let other = verifier([resolve(source("unknown://y"))]);
-    let (_, failure) = judged(source("unknown://x"), &other).await;
+    let first_verifier = verifier([resolve(source("unknown://y"))]);
+    let (_, failure) = decide(source("unknown://x"), &first_verifier).await;
     assert_eq!(
         failure.message(),
         format!(
@@ -166,15 +166,15 @@ async fn a_client_may_ask_what_is_known_of_this_source_only() {
     );
     let mut changed = source("unknown://x");
     changed.attrs.insert("k".into(), "v".into());
-    let (_, failure) = judged(source("unknown://x"), &verifier([resolve(changed)])).await;
+    let (_, failure) = decide(source("unknown://x"), &verifier([resolve(changed)])).await;
     assert_eq!(
         failure.message(),
         format!("{IN_POLICY}policy requested different source attrs")
     );
-    // Of a source that nothing is fixed about nothing is told, and the client is asked again.
+    // A source without metadata gives none, and the client is asked again.
     let twice = verifier([resolve(source("unknown://x"))]);
-    let (asked, _) = judged(source("unknown://x"), &twice).await;
-    assert_eq!(asked.len(), 2);
+    let (questions, _) = decide(source("unknown://x"), &twice).await;
+    assert_eq!(questions.len(), 2);
 }
 
 #[tokio::test]
@@ -194,9 +194,9 @@ async fn the_bundle_of_a_repository_is_a_source_of_its_own() {
         details: None,
     };
     let verifier = verifier([PolicyVerdict::Allow, deny]);
-    let (asked, failure) = judged(with(bundle.clone()), &verifier).await;
+    let (questions, failure) = decide(with(bundle.clone()), &verifier).await;
     assert_eq!(
-        asked,
+        questions,
         [
             "git://h.example/r.git riscv64".to_owned(),
             format!("{bundle} riscv64")
@@ -218,7 +218,7 @@ async fn the_bundle_of_a_repository_is_a_source_of_its_own() {
             "git.bundle locator scheme \"ftp\" is not supported",
         ),
     ] {
-        let (_, failure) = judged(with(bundle.into()), &self::verifier([])).await;
+        let (_, failure) = decide(with(bundle.into()), &self::verifier([])).await;
         assert_eq!(failure.message(), format!("{IN_POLICY}{want}"));
     }
 }
@@ -267,7 +267,8 @@ fn policy(action: wire::PolicyAction, to: &str) -> Bytes {
 }
 
 #[tokio::test]
-async fn what_a_frontend_resolves_is_judged_by_the_build_and_by_itself() {
+async fn sources_that_a_frontend_resolves_are_decided_on_by_the_policies_of_the_build_and_its_own()
+{
     use wire::PolicyAction::{Convert, Deny};
     const RESOLVING: &str = "could not resolve image due to policy: ";
     let denied = "source \"docker-image://docker.io/library/alpine\" denied by policy: source denied by policy";
@@ -292,8 +293,8 @@ async fn what_a_frontend_resolves_is_judged_by_the_build_and_by_itself() {
             ..request("one", Arc::default())
         };
         let answer = engine(&dir).solve(request).await;
-        let said = answer.map_or_else(|failure| failure.message(), |_| String::new());
-        assert_eq!(said.is_empty(), want.is_empty(), "{said}");
-        assert!(said.starts_with(&want), "{said}\n{want}");
+        let message = answer.map_or_else(|failure| failure.message(), |_| String::new());
+        assert_eq!(message.is_empty(), want.is_empty(), "{message}");
+        assert!(message.starts_with(&want), "{message}\n{want}");
     }
 }

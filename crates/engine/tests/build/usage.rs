@@ -1,4 +1,4 @@
-//! What is kept on disk: counted, chosen by filters, deleted, and read by clients.
+//! Records on disk: listed, filtered, pruned; and blobs as clients read them.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ async fn ids(engine: &Engine, filters: &[&str]) -> Result<Vec<String>, Failure> 
 }
 
 #[tokio::test]
-async fn what_a_build_leaves_is_counted_and_pruned() {
+async fn records_of_a_build_are_counted_and_pruned() {
     testkit::requires!(root);
     let dir = tempfile::tempdir().unwrap();
     let engine = engine(&dir);
@@ -84,7 +84,7 @@ async fn what_a_build_leaves_is_counted_and_pruned() {
 }
 
 #[tokio::test]
-async fn filters_that_are_none_are_refused_by_every_call_that_takes_them() {
+async fn malformed_filters_are_refused_by_every_call_that_takes_them() {
     let dir = tempfile::tempdir().unwrap();
     let engine = engine(&dir);
     for filter in ["==b", "a~=(", "a==\"b", "a==b c"] {
@@ -96,12 +96,12 @@ async fn filters_that_are_none_are_refused_by_every_call_that_takes_them() {
             ..PruneRequest::default()
         };
         let prune = engine.prune(prune).await.map(drop);
-        for (what, answer) in [("usage", usage), ("workers", workers), ("prune", prune)] {
-            let failure = answer.expect_err(what);
+        for (call, answer) in [("usage", usage), ("workers", workers), ("prune", prune)] {
+            let failure = answer.expect_err(call);
             assert_eq!(
                 failure.kind,
                 FailureKind::InvalidArgument,
-                "{what} {filter}"
+                "{call} {filter}"
             );
             assert!(
                 failure.message().starts_with("invalid filter "),
@@ -112,7 +112,7 @@ async fn filters_that_are_none_are_refused_by_every_call_that_takes_them() {
 }
 
 #[tokio::test]
-async fn the_worker_is_listed_if_it_fits() {
+async fn the_worker_is_listed_if_it_matches_the_filters() {
     let dir = tempfile::tempdir().unwrap();
     let engine = engine(&dir);
     for (filters, want) in [
@@ -134,11 +134,11 @@ async fn the_worker_is_listed_if_it_fits() {
     }
 }
 
-/// Writes what is to be written as words, so that there are blobs to read.
+/// A codec that writes records as words, so that the test can read which blobs they name.
 #[derive(Debug)]
-struct Words;
+struct WordCodec;
 
-impl HistoryCodec for Words {
+impl HistoryCodec for WordCodec {
     fn log(&self, events: Vec<progress::Event>) -> Vec<u8> {
         "log ".repeat(events.len().max(1) * 100_000).into_bytes()
     }
@@ -154,10 +154,10 @@ impl HistoryCodec for Words {
     }
     fn parse(&self, record: &[u8]) -> Option<HistoryRecord> {
         let text = String::from_utf8(record.to_vec()).ok()?;
-        let mut words = text.split(' ');
-        let build = words.next()?.into();
-        let digest = words.next()?.parse().ok()?;
-        let size = words.next()?.parse().ok()?;
+        let mut fields = text.split(' ');
+        let build = fields.next()?.into();
+        let digest = fields.next()?.parse().ok()?;
+        let size = fields.next()?.parse().ok()?;
         Some(HistoryRecord {
             build,
             logs: Some(oci::Descriptor::new("log", digest, size)),
@@ -167,12 +167,12 @@ impl HistoryCodec for Words {
 }
 
 #[tokio::test]
-async fn blobs_of_records_are_read_from_any_place_and_listed_in_pages() {
+async fn blobs_of_records_are_read_from_any_offset_and_listed_in_pages() {
     testkit::requires!(root);
     let dir = tempfile::tempdir().unwrap();
     let settings = Settings {
         history: HistorySettings {
-            codec: Some(Arc::new(Words)),
+            codec: Some(Arc::new(WordCodec)),
             ..HistorySettings::default()
         },
         ..Settings::default()
@@ -210,7 +210,7 @@ async fn blobs_of_records_are_read_from_any_place_and_listed_in_pages() {
             format!("content {unknown}: not found")
         )
     );
-    // One page after the other gives each blob once, in order.
+    // Consecutive pages contain each blob once, in order.
     let all = engine.list_blobs("", 1_000).await.unwrap();
     assert!(all.len() >= 2 && all.iter().any(|blob| blob.digest == log.digest));
     let (mut paged, mut after) = (Vec::new(), String::new());
@@ -225,7 +225,7 @@ async fn blobs_of_records_are_read_from_any_place_and_listed_in_pages() {
 }
 
 #[tokio::test]
-async fn spans_of_clients_are_taken_though_nobody_collects_them() {
+async fn spans_of_clients_are_accepted_without_a_collector() {
     let dir = tempfile::tempdir().unwrap();
     let spans = vec![bytes::Bytes::from_static(b"a span")];
     engine(&dir).export_spans(spans).await.unwrap();

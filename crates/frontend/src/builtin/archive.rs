@@ -1,4 +1,4 @@
-//! Telling an archive from a plain file by its first bytes, and its newest file.
+//! Recognises archives by their first bytes, and finds the time of their newest file.
 
 use std::io::{self, Read};
 
@@ -49,10 +49,10 @@ fn is_tar(head: &[u8]) -> bool {
     stated == sum && sum != 8 * 32
 }
 
-/// Bytes of the extended records (PAX) of one entry.
+/// Size limit of the extended records (PAX) of one entry.
 const MAX_RECORDS_BYTES: u64 = 1 << 20;
 
-/// The modification time of the newest file in a tar, compressed with gzip or not; none if the bytes are no such archive.
+/// The modification time of the newest file in a tar, compressed with gzip or not; none for any other data.
 pub(crate) fn newest(data: &[u8]) -> Option<i64> {
     if data.starts_with(&[0x1f, 0x8b]) {
         return scan(flate2::read::MultiGzDecoder::new(data)).ok()?;
@@ -81,7 +81,7 @@ fn scan(mut tar: impl Read) -> io::Result<Option<i64>> {
             .take()
             .or_else(|| field(124..136))
             .ok_or_else(invalid_tar)?;
-        // A failed conversion has one reason: the size is negative.
+        // The conversion fails for negative sizes only.
         let size = u64::try_from(size).map_err(|_| invalid_tar())?;
         let padded = size.checked_next_multiple_of(512).ok_or_else(invalid_tar)?;
         let kind = header.get(156).copied().unwrap_or_default();
@@ -103,7 +103,7 @@ fn scan(mut tar: impl Read) -> io::Result<Option<i64>> {
     }
 }
 
-/// Octal, or base 256 where the first bit is set.
+/// Parses a number of a tar header: octal, or base 256 if the first bit is set.
 fn number(field: &[u8]) -> Option<i64> {
     if field.first().is_some_and(|b| b & 0x80 != 0) {
         let fold = |value: i64, byte: &u8| value.checked_mul(256)?.checked_add(i64::from(*byte));
@@ -118,7 +118,7 @@ fn number(field: &[u8]) -> Option<i64> {
     i64::from_str_radix(text, 8).ok()
 }
 
-/// The whole part of a number in PAX records.
+/// The integer part of the number `key` in PAX records.
 fn record(body: &[u8], key: &[u8]) -> Option<i64> {
     let line = body.split(|b| *b == b'\n').find_map(|line| {
         let at = line.iter().position(|b| *b == b' ')?;
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn archives_are_known_by_their_heads() {
+    fn archives_are_recognised_by_their_heads() {
         assert!(is_archive(b"\x1f\x8b\x08rest") && is_archive(b"BZh9"));
         assert!(!is_archive(b"FROM scratch\n") && !is_archive(&[0; 1024]));
         let mut tar = vec![0_u8; 512];

@@ -90,8 +90,8 @@ impl Config {
             .map(|text| LintConfig::parse(text))
             .transpose()
             .map_err(|error| {
-                let what = "failed to parse build-arg:BUILDKIT_DOCKERFILE_CHECK";
-                FrontendError::option_while(what, error)
+                let context = "failed to parse build-arg:BUILDKIT_DOCKERFILE_CHECK";
+                FrontendError::option_while(context, error)
             })?;
         let advice = get("build-arg:BUILDKIT_GIT_ADVICE");
         let hostname = match get("build-arg:BUILDKIT_SANDBOX_HOSTNAME") {
@@ -110,8 +110,8 @@ impl Config {
             git_advice: match advice {
                 "" => false,
                 text => parse_bool(text).map_err(|error| {
-                    let what = "failed to parse build-arg:BUILDKIT_GIT_ADVICE";
-                    FrontendError::option_while(what, error)
+                    let context = "failed to parse build-arg:BUILDKIT_GIT_ADVICE";
+                    FrontendError::option_while(context, error)
                 })?,
             },
             shm_size: match get("shm-size") {
@@ -179,10 +179,10 @@ fn platforms(text: &str) -> Result<Vec<Platform>, FrontendError> {
         )));
     }
     text.split(',')
-        .map(|one| match Platform::parse(one) {
+        .map(|text| match Platform::parse(text) {
             Ok(platform) => Ok(platform.normalize()),
             Err(error) => Err(FrontendError::option_while(
-                format!("failed to parse target platform {one}"),
+                format!("failed to parse target platform {text}"),
                 error,
             )),
         })
@@ -209,28 +209,28 @@ fn network(text: &str) -> Result<pb::NetMode, FrontendError> {
     }
 }
 
-fn list(text: &str, what: &str) -> Result<Vec<String>, FrontendError> {
+fn list(text: &str, context: &str) -> Result<Vec<String>, FrontendError> {
     if text.is_empty() {
         return Ok(Vec::new());
     }
-    // The reference leaves the parser's words out; the value that it could not parse stands there in their place.
+    // The reference's message has the value in the place of the parser's error.
     csv::fields(text).map_err(|_| {
-        FrontendError::option_while(what, format!("invalid csv value {}", quote(text)))
+        FrontendError::option_while(context, format!("invalid csv value {}", quote(text)))
     })
 }
 
 fn extra_hosts(text: &str) -> Result<Vec<(String, std::net::IpAddr)>, FrontendError> {
-    const WHAT: &str = "failed to parse additional hosts";
-    list(text, WHAT)?
+    const CONTEXT: &str = "failed to parse additional hosts";
+    list(text, CONTEXT)?
         .into_iter()
         .map(|field| {
             let field = field.to_lowercase();
             let (host, ip) = field.split_once('=').ok_or_else(|| {
-                FrontendError::option_while(WHAT, format!("invalid key-value pair {field}"))
+                FrontendError::option_while(CONTEXT, format!("invalid key-value pair {field}"))
             })?;
-            // The parser's error says only that the text is no address.
+            // The parser's error has no more to say than this sentence.
             let ip = ip.parse().map_err(|_| {
-                FrontendError::option_while(WHAT, format!("failed to parse IP {ip}"))
+                FrontendError::option_while(CONTEXT, format!("failed to parse IP {ip}"))
             })?;
             Ok((host.to_owned(), ip))
         })
@@ -256,10 +256,10 @@ const ULIMITS: [&str; 15] = [
 ];
 
 fn ulimits(text: &str) -> Result<Vec<pb::Ulimit>, FrontendError> {
-    const WHAT: &str = "failed to parse ulimit";
-    list(text, WHAT)?
+    const CONTEXT: &str = "failed to parse ulimit";
+    list(text, CONTEXT)?
         .into_iter()
-        .map(|field| ulimit(&field).map_err(|error| FrontendError::option_while(WHAT, error)))
+        .map(|field| ulimit(&field).map_err(|error| FrontendError::option_while(CONTEXT, error)))
         .collect()
 }
 
@@ -330,12 +330,16 @@ fn resources<'a>(
         if text.is_empty() {
             return Ok(0);
         }
-        let what = format!("failed to parse resource limits: invalid {key} value: {text}");
-        let number = parse_int(text).map_err(|error| FrontendError::option_while(&what, error))?;
+        let context = format!("failed to parse resource limits: invalid {key} value: {text}");
+        let number =
+            parse_int(text).map_err(|error| FrontendError::option_while(&context, error))?;
         if valid(number) {
             Ok(number)
         } else {
-            Err(FrontendError::option_while(what, format!("must be {must}")))
+            Err(FrontendError::option_while(
+                context,
+                format!("must be {must}"),
+            ))
         }
     };
     let positive = |key: &str| value(key, |n| n > 0, "> 0");
@@ -343,8 +347,8 @@ fn resources<'a>(
         let text = get(key);
         match bad_cpuset(text) {
             None => Ok(text.to_owned()),
-            Some(why) => Err(FrontendError::option(format!(
-                "failed to parse resource limits: invalid {key} value: {text}: {why}"
+            Some(error) => Err(FrontendError::option(format!(
+                "failed to parse resource limits: invalid {key} value: {text}: {error}"
             ))),
         }
     };
@@ -360,7 +364,7 @@ fn resources<'a>(
     Ok((resources != pb::LinuxResources::default()).then_some(resources))
 }
 
-/// What is wrong with a set of processors such as `0-3,5`; none if it is valid.
+/// The error in a set of processors such as `0-3,5`; none if it is valid.
 fn bad_cpuset(text: &str) -> Option<String> {
     const MAX_CPU: u32 = 8192;
     text.split(',')
@@ -399,8 +403,8 @@ fn cache_imports(json: &str, from: &str) -> Result<Vec<CacheImport>, FrontendErr
     if !json.is_empty() {
         let parsed: Vec<ImportJson> =
             gostd::json::from_slice(json.as_bytes()).map_err(|error| {
-                let what = format!("failed to unmarshal cache-imports ({})", quote(json));
-                FrontendError::option_while(what, error)
+                let context = format!("failed to unmarshal cache-imports ({})", quote(json));
+                FrontendError::option_while(context, error)
             })?;
         let parsed = parsed.into_iter().map(|i| CacheImport {
             kind: i.kind,
@@ -418,7 +422,7 @@ fn cache_imports(json: &str, from: &str) -> Result<Vec<CacheImport>, FrontendErr
     Ok(imports)
 }
 
-/// Refuses attestations of an unknown type. The daemon reads those that it knows.
+/// Refuses attestations of an unknown type. The daemon parses those that it knows.
 fn check_attestations(opts: &BTreeMap<String, String>) -> Result<(), FrontendError> {
     for key in opts.keys() {
         let name = key
@@ -426,10 +430,10 @@ fn check_attestations(opts: &BTreeMap<String, String>) -> Result<(), FrontendErr
             .or_else(|| key.strip_prefix("build-arg:BUILDKIT_ATTEST_"));
         match name.map(str::to_lowercase).as_deref() {
             None | Some("provenance" | "sbom") => {}
-            Some(other) => {
+            Some(unknown) => {
                 return Err(FrontendError::option(format!(
                     "unknown attestation type {}",
-                    quote(other)
+                    quote(unknown)
                 )));
             }
         }

@@ -1,4 +1,4 @@
-//! Where the Dockerfile and its files are: the client's directories, a git repository, a download, or an input.
+//! The places of the Dockerfile and its files: the client's directories, a git repository, a download, or an input.
 
 use std::sync::Arc;
 
@@ -24,14 +24,14 @@ use crate::error::{BridgeError, FrontendError};
 
 const DOCKERFILE: &str = "Dockerfile";
 const DOCKERIGNORE: &str = ".dockerignore";
-/// The longest Dockerfile or ignore file. One message of the gateway holds it.
+/// Size limit of a Dockerfile or an ignore file. One message of the gateway holds it.
 pub(crate) const MAX_FILE_BYTES: u64 = 16 << 20;
 
-/// Where the Dockerfile and the files of the build are.
+/// The places of the Dockerfile and of the build's files.
 pub(crate) struct Context {
-    /// The build context, unless it is the client's directory.
+    /// The build context; none for the client's directory.
     pub(crate) state: Option<State>,
-    /// Where the Dockerfile is, unless it is in the client's directory.
+    /// The tree with the Dockerfile; none for the client's directory.
     dockerfile: Option<State>,
     filename: String,
     context_local: &'static str,
@@ -45,7 +45,7 @@ pub(crate) struct Context {
 /// A git repository as build context.
 struct Repository {
     state: State,
-    /// The folder of the repository that is the context.
+    /// Folder of the repository that is the context.
     folder: String,
     keeps_git_dir: bool,
     /// Patterns of its ignore file.
@@ -68,13 +68,13 @@ impl Repository {
 
 /// The Dockerfile.
 pub(crate) struct Entrypoint {
-    /// Name, text and the definition it was read from.
+    /// Name, text and definition of the Dockerfile's source.
     pub(crate) map: Arc<SourceMap>,
-    /// The step it was read by; warnings are shown there.
+    /// The step that read it; warnings are shown there.
     pub(crate) vertex: Digest,
 }
 
-/// The definition that a state stands for.
+/// The definition of a state.
 pub(crate) fn marshal(state: &State) -> Result<pb::Definition, FrontendError> {
     llb::build::marshal(state.output(), &MarshalOptions::default())
         .map_err(FrontendError::definition)
@@ -100,7 +100,7 @@ pub(crate) async fn solve(
     Ok((result.single_ref()?.cloned(), definition))
 }
 
-/// Reads a whole file.
+/// Reads a whole file of at most [`MAX_FILE_BYTES`].
 pub(crate) async fn read_file(
     reference: Option<&Arc<dyn Ref>>,
     path: &str,
@@ -180,7 +180,7 @@ fn is_http(text: &str) -> bool {
 }
 
 impl Context {
-    /// Reads from the options where the Dockerfile and the files are; downloads a context from an address.
+    /// Determines from the options where the Dockerfile and the files are; downloads a context from an address.
     pub(crate) async fn open(build: &Build) -> Result<Self, FrontendError> {
         let opts = &build.request.opts;
         let get = |key: &str| opts.get(key).map(String::as_str).unwrap_or_default();
@@ -336,10 +336,10 @@ impl Context {
             Err(error) if error.is_not_found() => None,
             Err(error) => return Err(error.explain("failed to read dockerignore patterns")),
         };
-        // The first reader decides; there is one.
+        // Nobody else sets the cell, so `set` cannot fail.
         drop(self.own_ignore.set(own));
         if let (Some(repository), Some(_)) = (&self.repository, &self.dockerfile) {
-            // The repository is at hand now: nothing more has to be asked for its ignore file.
+            // The repository is at hand here, so its ignore file needs no further solve.
             let path = repository.ignore_path();
             let patterns = ignore_at(reference.as_ref(), &path).await?;
             drop(repository.ignore.set(patterns));
@@ -380,9 +380,9 @@ impl Context {
         ))
     }
 
-    /// A context without what the ignore file of its repository names.
+    /// A context without the files that the ignore file of its repository names.
     ///
-    /// DIFFERS: the reference reads the ignore file of no repository, so that one Dockerfile copies other files from a clone than
+    /// DIFFERS: the reference reads no ignore file of a repository, so that one Dockerfile copies other files from a clone than
     /// from its address.
     async fn without_ignored(&self, build: &Build, state: &State) -> Result<State, FrontendError> {
         let Some(repository) = &self.repository else {
@@ -396,7 +396,7 @@ impl Context {
             return Ok(state.clone());
         }
         if repository.keeps_git_dir {
-            // It was asked for by name.
+            // The ignore file itself was requested by name.
             exclude.extend(["!.git".to_owned(), "!.git/**".to_owned()]);
         }
         let info = CopyInfo {
@@ -462,7 +462,7 @@ pub(crate) async fn ignore_of(
 
 /// Patterns of an ignore file; a missing file is no error.
 ///
-/// DIFFERS: the reference takes every error for a missing file, and sends the whole context then, secrets included.
+/// DIFFERS: the reference takes every error for a missing file and then sends the whole context, secrets included.
 async fn ignore_at(
     reference: Option<&Arc<dyn Ref>>,
     path: &str,

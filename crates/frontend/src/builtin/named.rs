@@ -18,7 +18,7 @@ use super::resolver::resolve_image;
 use crate::bridge::{ImageResolveOpts, OciLayoutResolveOpts, ResolveOpts};
 use crate::error::FrontendError;
 
-/// How often policies may replace one context by another.
+/// Number of times that policies may replace one context by another.
 const MAX_REDIRECTS: usize = 10;
 
 /// Finds the context for a name, first the one for its platform.
@@ -59,10 +59,10 @@ pub(crate) async fn load(
 ) -> Result<LoadedContext, FrontendError> {
     let mut input = context.input.clone();
     for _ in 0..=MAX_REDIRECTS {
-        let shown = &context.name_with_platform;
+        let context_name = &context.name_with_platform;
         let Some((scheme, rest)) = input.split_once(':') else {
             return Err(FrontendError::definition(format!(
-                "invalid context specifier {input} for {shown}"
+                "invalid context specifier {input} for {context_name}"
             )));
         };
         let plain = |state| Ok(LoadedContext::State { state, image: None });
@@ -94,7 +94,7 @@ pub(crate) async fn load(
                 return plain(http(
                     &input,
                     &opts,
-                    Constraints::named(format!("[context {shown}] {input}")),
+                    Constraints::named(format!("[context {context_name}] {input}")),
                 ));
             }
             "oci-layout" => return load_layout(build, context, rest).await,
@@ -102,7 +102,7 @@ pub(crate) async fn load(
             "input" => return load_input(build, context, rest),
             other => {
                 return Err(FrontendError::definition(format!(
-                    "unsupported context source {other} for {shown}"
+                    "unsupported context source {other} for {context_name}"
                 )));
             }
         }
@@ -114,7 +114,7 @@ pub(crate) async fn load(
 
 enum Loaded {
     Done(LoadedContext),
-    /// A policy replaced the image by a source of another kind, whose identifier this is.
+    /// A policy replaced the image by a source of another kind, with this identifier.
     Redirect(String),
 }
 
@@ -135,12 +135,12 @@ async fn load_image(
             image: None,
         }));
     }
-    let shown = &context.name_with_platform;
+    let context_name = &context.name_with_platform;
     let reference = Reference::parse(name)
         .map_err(FrontendError::definition)?
         .with_default_tag();
     let opts = ResolveOpts {
-        log_name: format!("[context {shown}] load metadata for {name}"),
+        log_name: format!("[context {context_name}] load metadata for {name}"),
         image: Some(ImageResolveOpts {
             platform: context.platform.clone(),
             resolve_mode: query.resolve_mode.clone(),
@@ -162,7 +162,7 @@ async fn load_image(
         return Ok(Loaded::Redirect(format!("{scheme}:{rest}")));
     };
     let mut config = config_of(&data, "")?;
-    let mut constraints = Constraints::named(format!("[context {shown}] {name}"));
+    let mut constraints = Constraints::named(format!("[context {context_name}] {name}"));
     constraints.platform.clone_from(&context.platform);
     let state =
         image(&resolved, &ImageOpts::default(), constraints).map_err(FrontendError::definition)?;
@@ -192,7 +192,7 @@ async fn load_layout(
             error,
         )
     })?;
-    // A tag belongs to the name only if it stands behind the last slash.
+    // The tag follows the last slash; a colon before it belongs to a port.
     let store = match store.rfind(':') {
         Some(at) if !store.get(at..).unwrap_or_default().contains('/') => {
             store.get(..at).unwrap_or(store)
@@ -210,10 +210,10 @@ async fn load_layout(
     })?;
     dummy.digest = Some(digest);
     let dummy = dummy.to_string();
-    let shown = &context.name_with_platform;
+    let context_name = &context.name_with_platform;
     let session_id = &build.request.session_id;
     let opts = ResolveOpts {
-        log_name: format!("[context {shown}] load metadata for {dummy}"),
+        log_name: format!("[context {context_name}] load metadata for {dummy}"),
         oci_layout: Some(OciLayoutResolveOpts {
             platform: context.platform.clone(),
             session_id: session_id.clone(),
@@ -232,7 +232,8 @@ async fn load_layout(
         .image
         .ok_or_else(|| FrontendError::definition(format!("{dummy} is not an image")))?;
     let config = config_of(&data, "could not parse oci-layout image config")?;
-    let mut constraints = Constraints::named(format!("[context {shown}] OCI load from client"));
+    let mut constraints =
+        Constraints::named(format!("[context {context_name}] OCI load from client"));
     constraints.platform.clone_from(&context.platform);
     let opts = OciLayoutOpts {
         session_id: session_id.to_string(),
@@ -252,24 +253,24 @@ async fn load_local(
     name: &str,
 ) -> Result<LoadedContext, FrontendError> {
     const DOCKERIGNORE: &str = ".dockerignore";
-    let shown = context.name_with_platform.clone();
+    let context_name = context.name_with_platform.clone();
     let session_id = build.config.session_of(name, &build.request).to_string();
     let opts = LocalOpts {
         session_id: session_id.clone(),
         follow_paths: vec![DOCKERIGNORE.to_owned()],
-        shared_key_hint: format!("context:{shown}-{DOCKERIGNORE}"),
+        shared_key_hint: format!("context:{context_name}-{DOCKERIGNORE}"),
         differ_none: true,
         ..LocalOpts::default()
     };
     let state = local(
         name,
         &opts,
-        Constraints::named(format!("[context {shown}] load {DOCKERIGNORE}")),
+        Constraints::named(format!("[context {context_name}] load {DOCKERIGNORE}")),
     );
     let (reference, _) = solve(build, &state, true, "").await?;
     let exclude = ignore_of(reference.as_ref()).await?;
     let name = name.to_owned();
-    let shared_key_hint = format!("context:{shown}-{}", context.shared_key);
+    let shared_key_hint = format!("context:{context_name}-{}", context.shared_key);
     Ok(LoadedContext::Local(Box::new(move |follow_paths| {
         let opts = LocalOpts {
             session_id,
@@ -281,7 +282,7 @@ async fn load_local(
         local(
             &name,
             &opts,
-            Constraints::named(format!("[context {shown}] load from client")),
+            Constraints::named(format!("[context {context_name}] load from client")),
         )
     })))
 }
@@ -291,11 +292,10 @@ fn load_input(
     context: &NamedContext,
     name: &str,
 ) -> Result<LoadedContext, FrontendError> {
-    let shown = &context.name_with_platform;
-    let definition =
-        build.request.inputs.get(name).ok_or_else(|| {
-            FrontendError::definition(format!("invalid input {name} for {shown}"))
-        })?;
+    let context_name = &context.name_with_platform;
+    let definition = build.request.inputs.get(name).ok_or_else(|| {
+        FrontendError::definition(format!("invalid input {name} for {context_name}"))
+    })?;
     let state = state_from_definition(definition).map_err(FrontendError::definition)?;
     let Some(metadata) = build.request.opts.get(&format!("input-metadata:{name}")) else {
         return Ok(LoadedContext::State { state, image: None });
@@ -313,7 +313,10 @@ fn load_input(
     let data = STANDARD.decode(config).map_err(|error| {
         FrontendError::definition_while(format!("failed to parse input metadata {metadata}"), error)
     })?;
-    let config = config_of(&data, &format!("failed to parse image config for {shown}"))?;
+    let config = config_of(
+        &data,
+        &format!("failed to parse image config for {context_name}"),
+    )?;
     Ok(LoadedContext::State {
         state: state.with_image_config(&config),
         image: Some(Box::new(config)),

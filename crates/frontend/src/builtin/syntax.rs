@@ -1,4 +1,4 @@
-//! `# syntax=`: which frontend builds a file.
+//! The line `# syntax=`, which names the frontend that builds a file.
 
 use std::collections::BTreeMap;
 
@@ -11,19 +11,19 @@ use crate::bridge::{FrontendCall, FrontendResult, SolveInput, SolveRequest};
 use crate::error::FrontendError;
 use crate::places::{SourceLocation, wire_ranges};
 
-/// The language we speak is that of docker/dockerfile 1.N.
+/// Minor version N of the language docker/dockerfile 1.N that this frontend builds.
 const MAX_LANGUAGE_MINOR: u32 = 28;
 
-/// Channels that are released beside the stable one, each with its own tags (`labs`, `1-labs`, `1.3.1-labs`). What they once had
-/// before the stable language did is stable: in BuildKit v0.34.2 the lists of build tags of both releases
-/// (`frontend/dockerfile/release/{mainline,labs}/tags`) are empty, and `experimental` ended with 1.1. So no word of the language
-/// depends on the channel.
+/// Channels that are released beside the stable one, each with its own tags (`labs`, `1-labs`, `1.3.1-labs`). Features that they once
+/// had before the stable language are stable now: in BuildKit v0.34.2 the lists of build tags of both releases
+/// (`frontend/dockerfile/release/{mainline,labs}/tags`) are empty, and `experimental` ended with 1.1. So the language does not
+/// depend on the channel.
 const CHANNELS: [&str; 2] = ["labs", "experimental"];
 
-/// Whether the image is a released Dockerfile frontend whose language we speak. `docker/dockerfile-upstream` is none: who names it
-/// wants what is newer than any release.
-// DIFFERS: BuildKit pulls and runs the image; we answer ourselves, unless told not to.
-fn is_ours(image: &str) -> bool {
+/// Whether the image is a released Dockerfile frontend whose language this frontend builds. `docker/dockerfile-upstream` is not: it
+/// has features newer than any release.
+// DIFFERS: BuildKit pulls and runs the image; this frontend builds the file itself, unless configured otherwise.
+fn is_built_in_language(image: &str) -> bool {
     let Ok(reference) = Reference::parse(image) else {
         return false;
     };
@@ -49,7 +49,7 @@ fn is_ours(image: &str) -> bool {
 }
 
 impl Build {
-    /// Runs the frontend that the file or an option names; none if that is this one.
+    /// Runs the frontend that the file or an option names; none if this frontend is to build the file.
     pub(crate) async fn other_frontend(
         &self,
         entrypoint: &Entrypoint,
@@ -79,7 +79,7 @@ impl Build {
                 )
             }
         };
-        if answers_syntax && is_ours(&image) {
+        if answers_syntax && is_built_in_language(&image) {
             return Ok(None);
         }
         let mut frontend_opts: BTreeMap<String, String> = opts.clone();
@@ -109,10 +109,10 @@ impl Build {
 
 #[cfg(test)]
 mod tests {
-    use super::is_ours;
+    use super::is_built_in_language;
 
     #[test]
-    fn released_versions_are_answered_here_whatever_their_channel() {
+    fn released_versions_are_built_in_whatever_their_channel() {
         for (image, want) in [
             ("docker/dockerfile", true),
             ("docker/dockerfile:1", true),
@@ -148,7 +148,7 @@ mod tests {
                 false,
             ),
         ] {
-            assert_eq!(is_ours(image), want, "{image}");
+            assert_eq!(is_built_in_language(image), want, "{image}");
         }
     }
 }

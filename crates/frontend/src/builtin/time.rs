@@ -10,9 +10,9 @@ use super::context::{marshal, read_file, solve};
 use crate::bridge::ResolveOpts;
 use crate::error::FrontendError;
 
-/// Seconds since 1970 of a commit, or of the last change of a download; none for other sources. If the server does not name the
-/// time of a download, it is that of the newest file in the archive.
-// DIFFERS: of archives packed with bzip2, xz or zstd we take no time.
+/// Seconds since 1970 of a commit, or of the last change of a download; none for other sources. If the server sends no
+/// time for a download, it is that of the newest file in the archive.
+// DIFFERS: archives packed with bzip2, xz or zstd have no time here.
 pub(crate) async fn of_source(
     build: &Build,
     state: &State,
@@ -81,7 +81,7 @@ mod tests {
     use super::committed;
 
     #[test]
-    fn the_committer_says_when() {
+    fn the_time_of_a_commit_is_its_committer_s() {
         let commit = b"tree 1\nauthor A <a@b> 1 +0000\ncommitter C > D <c@d> 1700000000 +0200\n\ncommitter x <y> 5 +0000\n";
         assert_eq!(committed(commit), Some(1_700_000_000));
         assert_eq!(committed(b"tree 1\n\n"), None);

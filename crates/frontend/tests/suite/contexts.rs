@@ -1,4 +1,4 @@
-//! Where the Dockerfile and its files are taken from, and who answers for the language of a file.
+//! The places of the Dockerfile and its files, and the frontend that builds a file.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,14 +21,14 @@ use super::{Fake, Files, lines};
 
 const IMAGE: &str = r#"{"architecture":"amd64","os":"linux","config":{"Env":["FROM=base"]},"rootfs":{"type":"layers","diff_ids":["sha256:0000000000000000000000000000000000000000000000000000000000000000"]}}"#;
 
-/// A build's bridge that keeps what it was asked to solve.
+/// A build's bridge that records the solved definitions and calls.
 struct Recorder {
     fake: Fake,
     /// The sources of all definitions, each once, as `identifier {attributes}`.
     sources: Mutex<Vec<String>>,
     /// Calls of other frontends.
     calls: Mutex<Vec<FrontendCall>>,
-    /// What such a call gives.
+    /// The answer to such a call.
     answer: Result<(), ErrorKind>,
 }
 
@@ -77,7 +77,7 @@ impl Bridge for Recorder {
     }
 }
 
-/// A request, the files there are, and what the bridge says to calls of other frontends.
+/// A request, its files, and the bridge's answer to calls of other frontends.
 struct Build {
     opts: Vec<(&'static str, String)>,
     files: Vec<(&'static str, String)>,
@@ -121,7 +121,7 @@ impl Build {
             fake: Fake {
                 images: images.collect(),
                 files: Arc::new(Files(self.files.into_iter().map(owned).collect())),
-                seen: Mutex::default(),
+                solved: Mutex::default(),
                 dump: false,
             },
             sources: Mutex::default(),
@@ -225,7 +225,7 @@ async fn a_named_context_may_be_of_any_kind() {
 }
 
 #[tokio::test]
-async fn a_named_context_that_is_none_is_refused_with_its_name() {
+async fn malformed_named_contexts_are_refused_with_their_names() {
     for (context, want) in [
         ("plain", "invalid context specifier plain for dep"),
         (
@@ -307,7 +307,7 @@ async fn the_config_of_an_input_comes_with_it() {
 }
 
 #[tokio::test]
-async fn the_dockerfile_is_found_where_the_request_says() {
+async fn the_dockerfile_is_read_from_the_place_in_the_request() {
     let text = || "FROM scratch\nCOPY a /\n".to_owned();
     let dockerfile = "local://dockerfile ";
     let cases: Vec<(&str, Build, Vec<&str>)> = vec![
@@ -401,18 +401,18 @@ async fn the_dockerfile_is_found_where_the_request_says() {
             ],
         ),
     ];
-    for (what, build, want) in cases {
+    for (place, build, want) in cases {
         let built = build.run().await;
-        assert_eq!(built.error(), "", "{what}");
+        assert_eq!(built.error(), "", "{place}");
         let sources = built.sources.join("\n");
         for part in want {
-            assert!(sources.contains(part), "{what}: {part} in\n{sources}");
+            assert!(sources.contains(part), "{place}: {part} in\n{sources}");
         }
     }
 }
 
 #[tokio::test]
-async fn a_dockerfile_that_is_not_there_or_too_large_is_told_by_name() {
+async fn a_missing_or_too_large_dockerfile_is_named_in_the_error() {
     let large = "#".repeat((16 << 20) + 1);
     for (files, want) in [
         (
@@ -462,7 +462,7 @@ async fn another_frontend_gets_the_request_with_the_line_that_names_it() {
             "# syntax=docker/dockerfile:1",
             Some(("x/arg:1", " x/arg:1 a b")),
         ),
-        // Who is called by such a line is not sent on again.
+        // A frontend that was called by such a line is not forwarded again.
         (
             vec![("cmdline", "x/own:2".into())],
             "# syntax=x/own:2",
@@ -501,7 +501,7 @@ async fn another_frontend_gets_the_request_with_the_line_that_names_it() {
 }
 
 #[tokio::test]
-async fn another_frontend_that_fails_is_told_with_its_line() {
+async fn the_failure_of_another_frontend_has_the_line_that_names_it() {
     for (answer, want, kind) in [
         (
             ErrorKind::Failed,
@@ -538,7 +538,7 @@ async fn another_frontend_that_fails_is_told_with_its_line() {
 }
 
 #[tokio::test]
-async fn capabilities_that_are_demanded_are_had_or_refused() {
+async fn demanded_capabilities_are_present_or_refused() {
     for (caps, want) in [
         ("", ""),
         ("moby.buildkit.frontend.inputs", ""),
@@ -561,7 +561,7 @@ async fn capabilities_that_are_demanded_are_had_or_refused() {
         .await;
         assert_eq!(built.error(), want, "{caps}");
     }
-    // One that may be forwarded is another frontend's business.
+    // A capability that may be forwarded is left to another frontend.
     let built = Build {
         opts: vec![("frontend.caps", "not.there+forward".into())],
         files: vec![("Dockerfile", "# syntax=x/own:2\nFROM scratch\n".into())],
@@ -573,7 +573,7 @@ async fn capabilities_that_are_demanded_are_had_or_refused() {
 }
 
 #[tokio::test]
-async fn questions_about_a_dockerfile_are_answered_and_unknown_ones_refused() {
+async fn subrequests_about_a_dockerfile_are_answered_and_unknown_ones_refused() {
     let ask = |name: &str, text: &str| Build {
         opts: vec![("requestid", name.into())],
         files: vec![("Dockerfile", text.into())],

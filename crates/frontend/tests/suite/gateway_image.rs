@@ -1,4 +1,4 @@
-//! Frontends from images: how the program is run, what it may ask for, and how its end is told.
+//! Frontends from images: how the program runs, its requests, and the report of its end.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,18 +23,18 @@ use super::{FakeRef, Files};
 const CONFIG: &str = r#"{"config":{"Entrypoint":["/bin/f","--x"],"WorkingDir":"/w",
     "Labels":{"moby.buildkit.frontend.caps":"moby.buildkit.frontend.inputs,cap.one+forward"}}}"#;
 
-/// What happens to a frontend, and what it did.
+/// The script of a frontend's program, and the log of its actions.
 #[derive(Clone)]
 struct Script {
     config: &'static str,
-    /// What the source is after policies; the image itself where nothing is said.
+    /// The reference after policies; none for the image itself.
     resolves_to: Option<String>,
     is_image: bool,
-    /// What the program writes to its standard error.
-    complains: String,
-    /// The exit of the program.
+    /// Text that the program writes to its standard error.
+    stderr: String,
+    /// Exit of the program.
     ended: Result<(), &'static str>,
-    /// What it returned through the gateway, if anything.
+    /// The program's answer through the gateway, if any.
     returned: Option<Result<(), &'static str>>,
     log: Arc<Mutex<Vec<String>>>,
 }
@@ -45,7 +45,7 @@ impl Default for Script {
             config: CONFIG,
             resolves_to: None,
             is_image: true,
-            complains: String::new(),
+            stderr: String::new(),
             ended: Ok(()),
             returned: Some(Ok(())),
             log: Arc::default(),
@@ -142,10 +142,10 @@ impl Container for Script {
             self.note(format!("env {variable}"));
         }
         let mut stderr = process.stderr.unwrap();
-        let (complains, ended) = (self.complains.clone(), self.ended);
+        let (text, ended) = (self.stderr.clone(), self.ended);
         Ok(Process {
             ended: Box::pin(async move {
-                stderr.write_all(complains.as_bytes()).await.unwrap();
+                stderr.write_all(text.as_bytes()).await.unwrap();
                 drop(stderr);
                 ended.map_err(BridgeError::message)
             }),
@@ -192,7 +192,7 @@ impl FrontendHost for Script {
     }
 }
 
-/// Runs the frontend of this image; the keys of the result's metadata, or the error.
+/// Runs the frontend of this image; returns the keys of the result's metadata, or the error.
 async fn run(
     script: &Script,
     image: &str,
@@ -235,7 +235,7 @@ async fn the_program_gets_options_session_and_workers_and_its_image_is_fixed() {
         "env BUILDKIT_WORKERS=[{\"id\":\"w1\",\"labels\":{\"a\":\"b\"},\"platforms\":[{\"architecture\":\"arm\",\"os\":\"linux\",\"variant\":\"v7\"}]}]".to_owned(),
         "env BUILDKIT_EXPORTEDPRODUCT=".to_owned(),
         "serve [\"base\"]".to_owned(),
-        // That there was something left to end is no error.
+        // Processes that were left to kill are no error.
         "release".to_owned(),
     ];
     assert_eq!(*script.log.lock(), want);
@@ -243,15 +243,17 @@ async fn the_program_gets_options_session_and_workers_and_its_image_is_fixed() {
 
 #[tokio::test]
 async fn an_image_that_a_policy_fixed_stays_fixed_as_it_is() {
-    let other = Digest::sha256(b"other");
+    let mirror_digest = Digest::sha256(b"mirror_digest");
     let script = Script {
-        resolves_to: Some(format!("docker-image://mirror.example/f@{other}")),
+        resolves_to: Some(format!("docker-image://mirror.example/f@{mirror_digest}")),
         ..Script::default()
     };
     run(&script, "x/f", &[], opts([])).await.unwrap();
     let log = script.log.lock().join("\n");
     assert!(
-        log.contains(&format!("solve docker-image://mirror.example/f@{other} ")),
+        log.contains(&format!(
+            "solve docker-image://mirror.example/f@{mirror_digest} "
+        )),
         "{log}"
     );
 }
@@ -313,7 +315,7 @@ async fn what_cannot_be_run_is_refused_before_a_container_is_made() {
             with(CONFIG, false),
             &[],
             opts([]),
-            "the source of frontend x/f is no image",
+            "the source of frontend x/f is not an image",
             ErrorKind::Invalid,
         ),
         (
@@ -348,7 +350,7 @@ async fn what_cannot_be_run_is_refused_before_a_container_is_made() {
         let log = script.log.lock().join("\n");
         assert!(!log.contains("container"), "{want}: {log}");
     }
-    // And what is allowed is run, whatever its tag.
+    // An allowed repository is run whatever the tag.
     for allowed in ["x/f", "docker.io/x/f", "docker.io/x/f:other"] {
         run(&Script::default(), "x/f:1", &["a/b", allowed], opts([]))
             .await
@@ -357,9 +359,9 @@ async fn what_cannot_be_run_is_refused_before_a_container_is_made() {
 }
 
 #[tokio::test]
-async fn how_the_program_ended_counts_after_what_it_returned() {
+async fn the_exit_of_the_program_counts_after_its_answer() {
     let exit = Err("exit code: 3");
-    for (returned, ended, complains, want) in [
+    for (returned, ended, stderr, want) in [
         (Some(Ok(())), Ok(()), "only noise", Ok(())),
         (
             None,
@@ -374,7 +376,7 @@ async fn how_the_program_ended_counts_after_what_it_returned() {
             "  no such option\n",
             Err("frontend x/f failed: no such option: exit code: 3"),
         ),
-        // A program that fails has no result, and an error that it returned is better than its exit.
+        // A program that fails has no result, and an error that it returned takes precedence over its exit.
         (
             Some(Ok(())),
             exit,
@@ -387,7 +389,7 @@ async fn how_the_program_ended_counts_after_what_it_returned() {
         let script = Script {
             returned,
             ended,
-            complains: complains.into(),
+            stderr: stderr.into(),
             ..Script::default()
         };
         let outcome = run(&script, "x/f", &[], opts([])).await;
@@ -398,9 +400,9 @@ async fn how_the_program_ended_counts_after_what_it_returned() {
 }
 
 #[tokio::test]
-async fn of_a_program_that_complains_at_length_the_end_is_told() {
+async fn the_last_part_of_a_long_standard_error_is_shown() {
     let script = Script {
-        complains: format!("{}the end", "x".repeat(100_000)),
+        stderr: format!("{}the end", "x".repeat(100_000)),
         ended: Err("exit code: 1"),
         returned: None,
         ..Script::default()

@@ -1,4 +1,4 @@
-//! Every option that a client may give, with what it becomes or the words in which it is refused.
+//! Every option that a client may give, with its parsed form or its error.
 
 use super::*;
 
@@ -14,16 +14,16 @@ fn parse<const N: usize>(opts: [(&str, &str); N]) -> Result<Config, String> {
     Config::parse(&request(opts), &[]).map_err(|error| error.to_string())
 }
 
-/// What is said of one option with this value.
+/// The error for one option with this value.
 fn refused(key: &str, value: &str) -> String {
     match parse([(key, value)]) {
-        Ok(_) => panic!("{key}={value} is taken"),
+        Ok(_) => panic!("{key}={value} is accepted"),
         Err(error) => error,
     }
 }
 
 #[test]
-fn nothing_asked_for_is_the_worker_s_own_platform_and_no_limit() {
+fn without_options_the_worker_s_own_platform_is_built_without_limits() {
     let worker = WorkerInfo {
         platforms: vec![Platform::new("linux", "riscv64", "")],
         ..WorkerInfo::default()
@@ -117,7 +117,7 @@ fn the_name_of_the_sandbox_comes_from_the_argument_before_the_option() {
 }
 
 #[test]
-fn several_platforms_make_a_map_and_one_does_if_it_is_wanted() {
+fn several_platforms_make_a_map_and_one_does_if_requested() {
     const MULTI: &str = "multi-platform";
     const ARG: &str = "build-arg:BUILDKIT_MULTI_PLATFORM";
     let two = "linux/amd64,linux/arm64";
@@ -129,7 +129,7 @@ fn several_platforms_make_a_map_and_one_does_if_it_is_wanted() {
         (vec![(ARG, "T")], 0, true),
         (vec![(MULTI, "")], 0, false),
         (vec![("platform", two), (MULTI, "1")], 2, true),
-        // The argument is looked at first.
+        // The argument takes precedence over the option.
         (
             vec![("platform", "linux/amd64"), (ARG, "0"), (MULTI, "1")],
             1,
@@ -190,7 +190,7 @@ fn several_platforms_make_a_map_and_one_does_if_it_is_wanted() {
 }
 
 #[test]
-fn stages_without_cache_are_named_or_all() {
+fn stages_without_cache_are_named_ones_or_all() {
     let stages = |value: Option<&str>| {
         let mut request = request([]);
         if let Some(value) = value {
@@ -212,7 +212,7 @@ fn stages_without_cache_are_named_or_all() {
 }
 
 #[test]
-fn modes_are_words_that_are_known() {
+fn only_known_modes_are_accepted() {
     for (value, want) in [
         ("", ResolveMode::Default),
         ("default", ResolveMode::Default),
@@ -245,7 +245,7 @@ fn modes_are_words_that_are_known() {
 }
 
 #[test]
-fn extra_hosts_are_a_line_of_csv_with_an_address_each() {
+fn extra_hosts_are_a_line_of_csv_each_with_an_address() {
     let hosts = |value: &str| {
         let hosts = parse([("add-hosts", value)])?.lower.extra_hosts;
         Ok::<_, String>(
@@ -269,18 +269,18 @@ fn extra_hosts_are_a_line_of_csv_with_an_address_each() {
     ] {
         assert_eq!(hosts(value).unwrap(), want, "{value}");
     }
-    const WHAT: &str = "failed to parse additional hosts";
+    const CONTEXT: &str = "failed to parse additional hosts";
     for (value, want) in [
-        ("a", format!("{WHAT}: invalid key-value pair a")),
+        ("a", format!("{CONTEXT}: invalid key-value pair a")),
         (
             "a=host-gateway",
-            format!("{WHAT}: failed to parse IP host-gateway"),
+            format!("{CONTEXT}: failed to parse IP host-gateway"),
         ),
-        ("a=1.2.3", format!("{WHAT}: failed to parse IP 1.2.3")),
-        ("a=1.2.3.4,", format!("{WHAT}: invalid key-value pair ")),
+        ("a=1.2.3", format!("{CONTEXT}: failed to parse IP 1.2.3")),
+        ("a=1.2.3.4,", format!("{CONTEXT}: invalid key-value pair ")),
         (
             "\"a=1.2.3.4",
-            format!("{WHAT}: invalid csv value \"\\\"a=1.2.3.4\""),
+            format!("{CONTEXT}: invalid csv value \"\\\"a=1.2.3.4\""),
         ),
     ] {
         assert_eq!(hosts(value).unwrap_err(), want, "{value}");
@@ -288,7 +288,7 @@ fn extra_hosts_are_a_line_of_csv_with_an_address_each() {
 }
 
 #[test]
-fn numbers_of_limits_are_checked_with_the_words_of_docker() {
+fn ulimits_are_checked_with_the_messages_of_docker() {
     let shm = |value| parse([("shm-size", value)]).map(|config| config.lower.shm_size);
     assert_eq!(shm("67108864"), Ok(67_108_864));
     assert_eq!(shm("-1"), Ok(-1));
@@ -402,7 +402,7 @@ fn resources_of_steps_are_checked_one_by_one() {
 }
 
 #[test]
-fn caches_to_read_are_a_document_then_a_list() {
+fn cache_imports_come_from_the_document_before_the_list() {
     let imports = |opts: Vec<(&str, &str)>| {
         let mut request = request([]);
         request.opts = opts
@@ -440,7 +440,7 @@ fn caches_to_read_are_a_document_then_a_list() {
 }
 
 #[test]
-fn what_was_removed_or_is_not_known_is_refused_by_name() {
+fn removed_and_unknown_options_are_refused_by_name() {
     for (key, value, want) in [
         (
             "override-copy-image",
@@ -471,7 +471,7 @@ fn what_was_removed_or_is_not_known_is_refused_by_name() {
         lint.starts_with("failed to parse build-arg:BUILDKIT_DOCKERFILE_CHECK: "),
         "{lint}"
     );
-    // What says nothing is taken.
+    // Empty values are accepted.
     let config = parse([
         ("override-copy-image", ""),
         ("build-arg:BUILDKIT_DISABLE_FILEOP", "0"),
@@ -484,7 +484,7 @@ fn what_was_removed_or_is_not_known_is_refused_by_name() {
 }
 
 #[test]
-fn a_folder_is_read_from_the_session_that_has_it() {
+fn a_local_directory_is_read_from_its_own_session() {
     let config = parse([("local-sessionid:context", "other")]).unwrap();
     let request = request([]);
     assert_eq!(config.session_of("context", &request).as_str(), "other");
@@ -494,7 +494,7 @@ fn a_folder_is_read_from_the_session_that_has_it() {
 #[test]
 fn platforms_are_bounded() {
     let list = |count: usize| vec!["linux/amd64"; count].join(",");
-    assert_eq!(platforms(&list(64)).map(|found| found.len()).ok(), Some(64));
+    assert_eq!(platforms(&list(64)).map(|list| list.len()).ok(), Some(64));
     assert_eq!(
         platforms(&list(65)).unwrap_err().to_string(),
         "65 target platforms are more than the 64 that one build may have"
