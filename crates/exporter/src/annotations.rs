@@ -4,27 +4,29 @@ use std::collections::BTreeMap;
 
 use oci::Platform;
 
-use crate::error::ExportError;
+use crate::error::{ExportAttributeError, ExportError};
 
-type Map = BTreeMap<String, String>;
+/// Annotations by key.
+type AnnotationMap = BTreeMap<String, String>;
 
-/// Annotations for each place of one image.
+/// Annotations of one image, by the document or descriptor that carries them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Annotations {
     /// In the index.
-    pub index: Map,
+    pub index: AnnotationMap,
     /// On the descriptor of the index.
-    pub index_descriptor: Map,
+    pub index_descriptor: AnnotationMap,
     /// In the manifest.
-    pub manifest: Map,
+    pub manifest: AnnotationMap,
     /// On the descriptor of the manifest.
-    pub manifest_descriptor: Map,
+    pub manifest_descriptor: AnnotationMap,
 }
 
 impl Annotations {
     fn extend(&mut self, other: &Self) {
-        let copy =
-            |to: &mut Map, from: &Map| to.extend(from.iter().map(|(k, v)| (k.clone(), v.clone())));
+        let copy = |to: &mut AnnotationMap, from: &AnnotationMap| {
+            to.extend(from.iter().map(|(k, v)| (k.clone(), v.clone())))
+        };
         copy(&mut self.index, &other.index);
         copy(&mut self.index_descriptor, &other.index_descriptor);
         copy(&mut self.manifest, &other.manifest);
@@ -37,7 +39,7 @@ impl Annotations {
 pub struct AnnotationGroup(BTreeMap<String, Annotations>);
 
 impl AnnotationGroup {
-    /// Takes one attribute if it is an annotation; says whether it was.
+    /// Adds one attribute if it is an annotation, and returns whether it is one.
     pub(crate) fn take(&mut self, key: &str, value: &str) -> Result<bool, ExportError> {
         let Some((place, platform, name)) = split(key) else {
             return Ok(false);
@@ -53,17 +55,16 @@ impl AnnotationGroup {
             "manifest-descriptor" => &mut entry.manifest_descriptor,
             "index" => &mut entry.index,
             "index-descriptor" => &mut entry.index_descriptor,
-            other => {
-                return Err(ExportError::Attribute {
-                    reason: format!("unrecognized annotation type {other}"),
-                });
+            _ => {
+                let place = place.to_owned();
+                return Err(ExportAttributeError::AnnotationPlace { place }.into());
             }
         };
         map.insert(name.to_owned(), value.to_owned());
         Ok(true)
     }
 
-    /// Adds those of `other`, which win.
+    /// Adds the annotations of `other`; where both have a key, its value is that of `other`.
     pub(crate) fn merge(&mut self, other: &Self) {
         for (platform, annotations) in &other.0 {
             self.0
@@ -73,17 +74,18 @@ impl AnnotationGroup {
         }
     }
 
-    /// Those for one platform, or for an image of which nothing is known.
+    /// The annotations for one platform; without one, those that name no platform.
     pub(crate) fn of(&self, platform: Option<&Platform>) -> Annotations {
         let mut out = Annotations::default();
-        let copy =
-            |to: &mut Map, from: &Map| to.extend(from.iter().map(|(k, v)| (k.clone(), v.clone())));
+        let copy = |to: &mut AnnotationMap, from: &AnnotationMap| {
+            to.extend(from.iter().map(|(k, v)| (k.clone(), v.clone())))
+        };
         for annotations in self.0.values() {
             copy(&mut out.index, &annotations.index);
             copy(&mut out.index_descriptor, &annotations.index_descriptor);
         }
-        let own = platform.map(Platform::format_all);
-        for key in std::iter::once("").chain(own.as_deref()) {
+        let platform_key = platform.map(Platform::format_all);
+        for key in std::iter::once("").chain(platform_key.as_deref()) {
             if let Some(annotations) = self.0.get(key) {
                 copy(&mut out.manifest, &annotations.manifest);
                 copy(
@@ -100,7 +102,7 @@ impl AnnotationGroup {
     }
 }
 
-/// Splits `annotation-manifest[linux/amd64].key`; anything else is no annotation.
+/// Splits `annotation-manifest[linux/amd64].key` into place, platform and key; `None` if it is not of that form.
 fn split(key: &str) -> Option<(&str, &str, &str)> {
     let rest = key.strip_prefix("annotation")?;
     let (place, rest) = match rest.strip_prefix('-') {
@@ -146,7 +148,7 @@ mod tests {
             split("annotation-manifest[linux/arm64].a"),
             Some(("manifest", "linux/arm64", "a"))
         );
-        for no in [
+        for key in [
             "name",
             "annotation",
             "annotations.x",
@@ -155,7 +157,7 @@ mod tests {
             "annotation.",
             "annotation.a b",
         ] {
-            assert_eq!(split(no), None, "{no}");
+            assert_eq!(split(key), None, "{key}");
         }
         let mut group = AnnotationGroup::default();
         assert!(group.take("annotation[linux/arm64/v8].k", "v").unwrap());

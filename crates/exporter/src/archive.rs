@@ -8,32 +8,33 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use registry::{BlobSource, FileSource};
 use store::LayerBlob;
 
-use crate::error::ExportError;
+use crate::error::{ExportError, ExportResultError};
 
+/// Headers and contents of a tar fill whole blocks.
 const BLOCK_BYTES: usize = 512;
 /// The largest size that eleven octal digits hold.
 const MAX_OCTAL: u64 = 0o777_7777_7777;
 
 /// One entry of the archive.
 #[derive(Debug)]
-pub(crate) struct Entry {
+pub(crate) struct ArchiveEntry {
     name: String,
-    body: Body,
+    content: EntryContent,
 }
 
 #[derive(Debug)]
-enum Body {
+enum EntryContent {
     Folder,
     Bytes { mode: u32, bytes: Bytes },
     Layer(Box<LayerBlob>),
 }
 
-impl Entry {
+impl ArchiveEntry {
     /// A folder; the name ends with a slash.
     pub(crate) fn folder(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
-            body: Body::Folder,
+            content: EntryContent::Folder,
         }
     }
 
@@ -41,7 +42,7 @@ impl Entry {
     pub(crate) fn file(name: impl Into<String>, mode: u32, bytes: impl Into<Bytes>) -> Self {
         Self {
             name: name.into(),
-            body: Body::Bytes {
+            content: EntryContent::Bytes {
                 mode,
                 bytes: bytes.into(),
             },
@@ -52,14 +53,14 @@ impl Entry {
     pub(crate) fn layer(name: impl Into<String>, layer: LayerBlob) -> Self {
         Self {
             name: name.into(),
-            body: Body::Layer(Box::new(layer)),
+            content: EntryContent::Layer(Box::new(layer)),
         }
     }
 }
 
 /// The archive's bytes: entries by name, each name once.
 pub(crate) fn stream(
-    mut entries: Vec<Entry>,
+    mut entries: Vec<ArchiveEntry>,
 ) -> impl Stream<Item = Result<Bytes, ExportError>> + Send {
     entries.sort_by(|a, b| a.name.cmp(&b.name));
     entries.dedup_by(|a, b| a.name == b.name);
@@ -72,10 +73,10 @@ pub(crate) fn stream(
 
 type Chunks = futures::stream::BoxStream<'static, Result<Bytes, ExportError>>;
 
-async fn entry(entry: Entry) -> Result<Chunks, ExportError> {
-    let (mode, size, body): (u32, u64, Chunks) = match entry.body {
-        Body::Folder => (0o755, 0, futures::stream::empty().boxed()),
-        Body::Bytes { mode, bytes } => {
+async fn entry(entry: ArchiveEntry) -> Result<Chunks, ExportError> {
+    let (mode, size, body): (u32, u64, Chunks) = match entry.content {
+        EntryContent::Folder => (0o755, 0, futures::stream::empty().boxed()),
+        EntryContent::Bytes { mode, bytes } => {
             let size = bytes.len() as u64;
             (
                 mode,
@@ -83,7 +84,7 @@ async fn entry(entry: Entry) -> Result<Chunks, ExportError> {
                 futures::stream::once(async move { Ok(bytes) }).boxed(),
             )
         }
-        Body::Layer(layer) => {
+        EntryContent::Layer(layer) => {
             let file: File = layer.open().await?;
             let size = layer.descriptor.len();
             let name = entry.name.clone();
@@ -119,10 +120,10 @@ async fn entry(entry: Entry) -> Result<Chunks, ExportError> {
         .boxed())
 }
 
-/// Fails where a stream is not as long as its header said.
+/// Passes the chunks on; fails where they are not `expected` bytes together, as the header said.
 fn exactly(
     chunks: impl Stream<Item = Result<Bytes, ExportError>> + Send + 'static,
-    want: u64,
+    expected: u64,
 ) -> impl Stream<Item = Result<Bytes, ExportError>> + Send {
     let end = futures::stream::once(async { Ok(Bytes::new()) }).map(|b| (b, true));
     chunks
@@ -131,11 +132,10 @@ fn exactly(
         .scan(0_u64, move |received, (chunk, last)| {
             let checked = chunk.and_then(|chunk| {
                 *received += chunk.len() as u64;
-                let wrong = *received > want || (last && *received != want);
+                let wrong = *received > expected || (last && *received != expected);
                 if wrong {
-                    Err(ExportError::result(format!(
-                        "unexpected copy size {received}, expected {want}"
-                    )))
+                    let (received, expected) = (*received, expected);
+                    Err(ExportResultError::LayerSize { received, expected }.into())
                 } else {
                     Ok(chunk)
                 }
@@ -144,6 +144,7 @@ fn exactly(
         })
 }
 
+/// The header of an entry, with a pax header before it where the size does not fit.
 fn header(name: &str, mode: u32, size: u64) -> Bytes {
     let mut out = BytesMut::new();
     if size > MAX_OCTAL {
@@ -165,9 +166,9 @@ fn header(name: &str, mode: u32, size: u64) -> Bytes {
 
 /// `<length> <key>=<value>\n`, where the length counts itself.
 fn pax_record(key: &str, value: &str) -> String {
-    let rest = key.len() + value.len() + 3;
-    let mut length = rest + rest.to_string().len();
-    length = rest + length.to_string().len();
+    let without_digits = key.len() + value.len() + 3;
+    let mut length = without_digits + without_digits.to_string().len();
+    length = without_digits + length.to_string().len();
     format!("{length} {key}={value}\n")
 }
 
@@ -199,21 +200,21 @@ fn block(name: &str, mode: u32, size: u64, kind: u8) -> [u8; BLOCK_BYTES] {
 
 #[cfg(test)]
 mod tests {
-    use super::{Entry, pax_record, stream};
+    use super::{ArchiveEntry, pax_record, stream};
     use futures::TryStreamExt;
 
     #[tokio::test]
     async fn other_programs_can_read_the_archive() {
         let entries = vec![
-            Entry::file("oci-layout", 0o444, "{}"),
-            Entry::folder("blobs/"),
-            Entry::file("index.json", 0o644, vec![b'x'; 513]),
-            Entry::file("index.json", 0o644, "twice"),
+            ArchiveEntry::file("oci-layout", 0o444, "{}"),
+            ArchiveEntry::folder("blobs/"),
+            ArchiveEntry::file("index.json", 0o644, vec![b'x'; 513]),
+            ArchiveEntry::file("index.json", 0o644, "twice"),
         ];
         let bytes: Vec<u8> = stream(entries)
-            .try_fold(Vec::new(), |mut all, chunk| async move {
-                all.extend(chunk);
-                Ok(all)
+            .try_fold(Vec::new(), |mut archive, chunk| async move {
+                archive.extend(chunk);
+                Ok(archive)
             })
             .await
             .unwrap();

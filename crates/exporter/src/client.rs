@@ -14,27 +14,27 @@ use session::{BlobWrite, ByteSink, CallError, ContentStore, FileSend, Session, S
 
 use crate::error::ExportError;
 use crate::manager::ExportContext;
-use crate::tree::{Tree, Trees};
-use crate::writer::Image;
+use crate::tree::{ExportTree, MergedTrees};
+use crate::writer::WrittenImage;
 
 /// The client that asked for the export.
 pub(crate) async fn client(ctx: &ExportContext) -> Result<Arc<dyn Session>, ExportError> {
     ctx.sessions.first().await.map_err(ExportError::session)
 }
 
-/// A file on its way to the client. A client that has the file already may say so, and is believed.
+/// A file that is streamed to the client. A client that has the file already may say so; the rest is then dropped.
 #[derive(Debug)]
-pub(crate) struct FileSink {
+pub(crate) struct ClientFile {
     sink: Option<ByteSink>,
-    /// What the client's transfers may take.
+    /// The transfers of this client: how many there may be, and for how long nothing may move.
     pub(crate) share: Arc<Share>,
 }
 
-fn is_there(error: &CallError) -> bool {
+fn exists_already(error: &CallError) -> bool {
     error.code() == code::ALREADY_EXISTS
 }
 
-impl FileSink {
+impl ClientFile {
     pub(crate) async fn open(
         ctx: &ExportContext,
         id: usize,
@@ -66,11 +66,11 @@ impl FileSink {
                 metrics::TRANSFERRED.add(Transfer::ToClient, length);
                 Ok(())
             }
-            Some(Err(error)) if is_there(&error) => {
+            Some(Err(error)) if exists_already(&error) => {
                 self.sink = None;
                 Ok(())
             }
-            Some(other) => other.map_err(ExportError::session),
+            Some(result) => result.map_err(ExportError::session),
             None => Err(stalled(&self.share)),
         }
     }
@@ -78,8 +78,8 @@ impl FileSink {
     pub(crate) async fn finish(self) -> Result<(), ExportError> {
         let Some(sink) = self.sink else { return Ok(()) };
         match self.share.within(sink.finish()).await {
-            Some(Err(error)) if is_there(&error) => Ok(()),
-            Some(other) => other.map_err(ExportError::session),
+            Some(Err(error)) if exists_already(&error) => Ok(()),
+            Some(result) => result.map_err(ExportError::session),
             None => Err(stalled(&self.share)),
         }
     }
@@ -92,35 +92,36 @@ fn stalled(share: &Share) -> ExportError {
     ))
 }
 
-/// Sends trees into the client's folder: side by side, or as a single one where the client deletes what is not listed.
+/// Sends trees into the client's folder: each on a stream of its own, or merged on one stream, after which the client
+/// deletes what was not listed.
 pub(crate) async fn send_trees(
     ctx: &ExportContext,
     id: usize,
-    trees: Vec<Tree>,
-    as_one: bool,
+    trees: Vec<ExportTree>,
+    merged: bool,
 ) -> Result<(), ExportError> {
     let client = client(ctx).await?;
-    let parts: Vec<Vec<Tree>> = if as_one {
+    let parts: Vec<Vec<ExportTree>> = if merged {
         vec![trees]
     } else {
         trees.into_iter().map(|t| vec![t]).collect()
     };
     let sends = parts.into_iter().map(|part| {
         let label = match part.as_slice() {
-            [tree] if !as_one && tree.folder.is_some() => format!("copying files {}", tree.id),
+            [tree] if !merged && tree.folder.is_some() => format!("copying files {}", tree.id),
             _ => "copying files".to_owned(),
         };
         let status = Arc::new(ctx.progress.status(label, "transferring"));
         let client = client.clone();
         async move {
-            let shown = status.clone();
-            let counted = metrics::TRANSFERRED.follow(Transfer::ToClient);
+            let bytes_status = status.clone();
+            let bytes_sent = metrics::TRANSFERRED.follow(Transfer::ToClient);
             let progress: Arc<dyn Fn(u64) + Send + Sync> = Arc::new(move |bytes| {
-                counted.reach(bytes);
-                shown.set(i64::try_from(bytes).unwrap_or(i64::MAX), 0);
+                bytes_sent.reach(bytes);
+                bytes_status.set(i64::try_from(bytes).unwrap_or(i64::MAX), 0);
             });
             let stream = client
-                .send_tree(id, as_one)
+                .send_tree(id, merged)
                 .await
                 .map_err(ExportError::session)?;
             let options = SendOptions {
@@ -129,7 +130,7 @@ pub(crate) async fn send_trees(
                 share: ctx.sessions.share(client.id()),
                 progress: Some(progress),
             };
-            send(stream, Arc::new(Trees(part)), options)
+            send(stream, Arc::new(MergedTrees(part)), options)
                 .await
                 .map_err(ExportError::session)?;
             drop(status);
@@ -140,13 +141,16 @@ pub(crate) async fn send_trees(
     Ok(())
 }
 
-/// How many blobs are written at the client at once.
+/// Layers that are written into the client's content store side by side.
 const MAX_WRITES_AT_ONCE: usize = 4;
-/// The store that the client offers for exports.
+/// The name under which the client offers its content store for exports.
 const EXPORT_STORE: &str = "export";
 
 /// Copies an image into the client's content store: layers and configs first, then what points at them.
-pub(crate) async fn copy_image(ctx: &ExportContext, image: &Image) -> Result<(), ExportError> {
+pub(crate) async fn copy_image(
+    ctx: &ExportContext,
+    image: &WrittenImage,
+) -> Result<(), ExportError> {
     let client = client(ctx).await?;
     let mut blobs = Vec::new();
     for layer in image.layers.values() {
@@ -158,8 +162,8 @@ pub(crate) async fn copy_image(ctx: &ExportContext, image: &Image) -> Result<(),
             as futures::future::BoxFuture<'_, Result<(), ExportError>>);
     }
     let mut writes = futures::stream::iter(blobs).buffer_unordered(MAX_WRITES_AT_ONCE);
-    while let Some(written) = writes.next().await {
-        written?;
+    while let Some(result) = writes.next().await {
+        result?;
     }
     for (desc, bytes) in &image.documents {
         write(&*client, desc, &BytesSource(bytes.clone())).await?;

@@ -9,7 +9,7 @@ use gostd::Timestamp;
 use oci::{Digest, History, Platform};
 use serde::Serialize;
 
-use crate::error::ExportError;
+use crate::error::{ExportError, ImageConfigError};
 
 /// One layer as the config sees it.
 #[derive(Debug, Clone)]
@@ -21,7 +21,7 @@ pub(crate) struct LayerFacts {
 
 /// One history entry in Go's field order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Entry {
+pub(crate) struct HistoryEntry {
     #[serde(skip_serializing_if = "Option::is_none")]
     created: Option<Timestamp>,
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -34,15 +34,25 @@ pub(crate) struct Entry {
     empty_layer: bool,
 }
 
+/// The member `rootfs` of a config.
 #[derive(Serialize)]
-struct RootFs<'a> {
+pub(crate) struct ConfigRootFs<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
     /// `null` without layers, as an empty Go slice is.
     diff_ids: Option<Vec<&'a Digest>>,
 }
 
-/// What goes into a config besides the frontend's.
+impl<'a> ConfigRootFs<'a> {
+    pub(crate) fn new(diff_ids: Vec<&'a Digest>) -> Self {
+        Self {
+            kind: "layers",
+            diff_ids: (!diff_ids.is_empty()).then_some(diff_ids),
+        }
+    }
+}
+
+/// What an export adds to the frontend's config.
 #[derive(Debug, Default)]
 pub(crate) struct Patch<'a> {
     pub(crate) layers: &'a [LayerFacts],
@@ -50,14 +60,14 @@ pub(crate) struct Patch<'a> {
     pub(crate) epoch: Option<Timestamp>,
     /// The config of the base image, whose history keeps its times.
     pub(crate) base: Option<&'a [u8]>,
-    /// Cache records to embed.
+    /// The inline cache, as the JSON that is embedded.
     pub(crate) inline_cache: Option<&'a [u8]>,
 }
 
-/// As Go's `map[string]json.RawMessage`: of a name that is there twice, the last value.
-type Fields = BTreeMap<String, Vec<u8>>;
+/// The members of a config, unparsed, as in Go's `map[string]json.RawMessage`: of a repeated name, the last value.
+type RawFields = BTreeMap<String, Vec<u8>>;
 
-/// What of a config is looked at; as with every struct, whatever the case of the names is.
+/// The members of a config that decide something here. As with every Go struct, the case of their names does not count.
 #[derive(Default, serde::Deserialize)]
 #[serde(default)]
 struct ConfigFacts {
@@ -68,29 +78,22 @@ struct ConfigFacts {
 
 /// Fills in layers, history and times.
 pub(crate) fn patch(config: &[u8], patch: &Patch<'_>) -> Result<Vec<u8>, ExportError> {
-    let bad = |reason: String| ExportError::Config { reason };
     let members = gostd::json::raw_members(config)
         .map_err(|e| ExportError::malformed("failed to parse image config for patch", e))?
-        .ok_or_else(|| bad("invalid null image config for export".into()))?;
+        .ok_or(ImageConfigError::Null)?;
     let members = members.into_iter();
-    let mut fields: Fields = members.map(|(key, raw)| (key, raw.to_vec())).collect();
+    let mut fields: RawFields = members.map(|(key, raw)| (key, raw.to_vec())).collect();
     let facts: ConfigFacts = gostd::json::from_slice(config)
         .map_err(|e| ExportError::malformed("invalid image config for export", e))?;
     if facts.os.is_empty() {
-        return Err(bad("invalid image config for export: missing os".into()));
+        return Err(ImageConfigError::NoOs.into());
     }
     if facts.architecture.is_empty() {
-        return Err(bad(
-            "invalid image config for export: missing architecture".into()
-        ));
+        return Err(ImageConfigError::NoArchitecture.into());
     }
     let mut history = entries(facts.history)?;
     complete(&mut history, patch.layers);
-    let rootfs = RootFs {
-        kind: "layers",
-        diff_ids: (!patch.layers.is_empty())
-            .then(|| patch.layers.iter().map(|l| &l.diff_id).collect()),
-    };
+    let rootfs = ConfigRootFs::new(patch.layers.iter().map(|l| &l.diff_id).collect());
     set(&mut fields, "rootfs", &rootfs);
     if let (Some(epoch), Some(history)) = (&patch.epoch, &mut history) {
         clamp(history, epoch, patch.base)?;
@@ -98,11 +101,12 @@ pub(crate) fn patch(config: &[u8], patch: &Patch<'_>) -> Result<Vec<u8>, ExportE
     set(&mut fields, "history", &history);
     match (fields.get("created"), &patch.epoch) {
         (Some(raw), Some(epoch)) => {
-            let written: Option<String> = gostd::json::from_slice(raw)
+            let created: Option<String> = gostd::json::from_slice(raw)
                 .map_err(|e| ExportError::malformed("failed to unmarshal creation time", e))?;
-            if let Some(written) = written {
-                let time = Timestamp::parse(&written)
-                    .ok_or_else(|| bad(format!("failed to unmarshal creation time {written:?}")))?;
+            if let Some(text) = created {
+                let Some(time) = Timestamp::parse(&text) else {
+                    return Err(ImageConfigError::Created { text }.into());
+                };
                 if time.is_after(epoch) {
                     set(&mut fields, "created", epoch);
                 }
@@ -110,12 +114,12 @@ pub(crate) fn patch(config: &[u8], patch: &Patch<'_>) -> Result<Vec<u8>, ExportE
         }
         (Some(_), None) => {}
         (None, _) => {
-            let last = history
+            let latest = history
                 .iter()
                 .flatten()
                 .filter_map(|h| h.created)
                 .next_back();
-            set(&mut fields, "created", &last);
+            set(&mut fields, "created", &latest);
         }
     }
     if let Some(cache) = patch.inline_cache {
@@ -126,11 +130,11 @@ pub(crate) fn patch(config: &[u8], patch: &Patch<'_>) -> Result<Vec<u8>, ExportE
     Ok(encode(&fields))
 }
 
-fn set(fields: &mut Fields, key: &str, value: &impl Serialize) {
+fn set(fields: &mut RawFields, key: &str, value: &impl Serialize) {
     fields.insert(key.to_owned(), gostd::json::to_vec(value));
 }
 
-fn encode(fields: &Fields) -> Vec<u8> {
+fn encode(fields: &RawFields) -> Vec<u8> {
     let mut out = vec![b'{'];
     for (at, (key, value)) in fields.iter().enumerate() {
         if at > 0 {
@@ -144,20 +148,20 @@ fn encode(fields: &Fields) -> Vec<u8> {
     out
 }
 
-fn entries(read: Option<Vec<History>>) -> Result<Option<Vec<Entry>>, ExportError> {
-    let bad = |reason: String| ExportError::Config { reason };
-    let Some(read) = read else { return Ok(None) };
-    let mut out = Vec::with_capacity(read.len());
-    for entry in read {
+fn entries(history: Option<Vec<History>>) -> Result<Option<Vec<HistoryEntry>>, ExportError> {
+    let Some(history) = history else {
+        return Ok(None);
+    };
+    let mut out = Vec::with_capacity(history.len());
+    for entry in history {
         let created = match entry.created {
-            Some(text) => Some(Timestamp::parse(&text).ok_or_else(|| {
-                bad(format!(
-                    "failed to unmarshal history from config: parsing time {text:?}"
-                ))
-            })?),
+            Some(text) => match Timestamp::parse(&text) {
+                Some(time) => Some(time),
+                None => return Err(ImageConfigError::HistoryTime { text }.into()),
+            },
             None => None,
         };
-        out.push(Entry {
+        out.push(HistoryEntry {
             created,
             created_by: entry.created_by,
             author: entry.author,
@@ -169,24 +173,24 @@ fn entries(read: Option<Vec<History>>) -> Result<Option<Vec<Entry>>, ExportError
 }
 
 /// Makes history and layers agree, and gives every entry a time.
-fn complete(history: &mut Option<Vec<Entry>>, layers: &[LayerFacts]) {
-    let counted = history.iter().flatten().filter(|h| !h.empty_layer).count();
-    if counted > layers.len() {
-        // A config that claims more layers than there are: the surplus is said to be empty.
-        let mut left = layers.len();
+fn complete(history: &mut Option<Vec<HistoryEntry>>, layers: &[LayerFacts]) {
+    let described = history.iter().flatten().filter(|h| !h.empty_layer).count();
+    if described > layers.len() {
+        // A config that claims more layers than there are: the surplus entries become empty ones.
+        let mut unassigned = layers.len();
         for entry in history.iter_mut().flatten() {
-            if left == 0 {
+            if unassigned == 0 {
                 entry.empty_layer = true;
             }
             if !entry.empty_layer {
-                left -= 1;
+                unassigned -= 1;
             }
         }
     }
-    if let Some(missing) = layers.get(counted..).filter(|m| !m.is_empty()) {
+    if let Some(missing) = layers.get(described..).filter(|m| !m.is_empty()) {
         history
             .get_or_insert_with(Vec::new)
-            .extend(missing.iter().map(|layer| Entry {
+            .extend(missing.iter().map(|layer| HistoryEntry {
                 created: layer.created,
                 created_by: layer.description.clone(),
                 author: String::new(),
@@ -228,19 +232,24 @@ fn complete(history: &mut Option<Vec<Entry>>, layers: &[LayerFacts]) {
     }
 }
 
-fn clamp(history: &mut [Entry], epoch: &Timestamp, base: Option<&[u8]>) -> Result<(), ExportError> {
+/// Holds times down to the epoch, except in the entries that the base image has as well.
+fn clamp(
+    history: &mut [HistoryEntry],
+    epoch: &Timestamp,
+    base: Option<&[u8]>,
+) -> Result<(), ExportError> {
     let base = match base {
         Some(config) => {
-            let read: ConfigFacts = gostd::json::from_slice(config)
+            let facts: ConfigFacts = gostd::json::from_slice(config)
                 .map_err(|e| ExportError::malformed("failed to unmarshal base image config", e))?;
-            entries(read.history)?.unwrap_or_default()
+            entries(facts.history)?.unwrap_or_default()
         }
         None => Vec::new(),
     };
     let unchanged = history
         .iter()
         .zip(&base)
-        .take_while(|(own, base)| own == base)
+        .take_while(|(entry, base_entry)| entry == base_entry)
         .count();
     for entry in history.iter_mut().skip(unchanged) {
         if entry.created.is_none_or(|created| created.is_after(epoch)) {
@@ -250,27 +259,24 @@ fn clamp(history: &mut [Entry], epoch: &Timestamp, base: Option<&[u8]>) -> Resul
     Ok(())
 }
 
-/// The config of an image of which the frontend said nothing.
+/// The config of an image for which the frontend gave none.
 pub(crate) fn default_config() -> Vec<u8> {
     #[derive(Serialize)]
-    struct Config {
+    struct DefaultConfig {
         #[serde(flatten)]
         platform: Platform,
         config: oci::ContainerConfig,
-        rootfs: RootFs<'static>,
+        rootfs: ConfigRootFs<'static>,
     }
     let config = oci::ContainerConfig {
         env: vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into()],
         working_dir: "/".into(),
         ..oci::ContainerConfig::default()
     };
-    gostd::json::to_vec(&Config {
+    gostd::json::to_vec(&DefaultConfig {
         platform: Platform::host(),
         config,
-        rootfs: RootFs {
-            kind: "layers",
-            diff_ids: None,
-        },
+        rootfs: ConfigRootFs::new(Vec::new()),
     })
 }
 

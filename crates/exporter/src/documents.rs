@@ -10,8 +10,9 @@ pub(crate) const ATTESTATION_TYPE: &str = "application/vnd.docker.attestation.ma
 /// The media type of an in-toto statement.
 pub(crate) const IN_TOTO_TYPE: &str = "application/vnd.in-toto+json";
 
+/// A manifest in Go's field order, for writing; [`oci::Manifest`] is for reading.
 #[derive(Debug, Serialize)]
-pub(crate) struct Manifest {
+pub(crate) struct ManifestDocument {
     #[serde(rename = "schemaVersion")]
     schema_version: i32,
     #[serde(rename = "mediaType")]
@@ -26,7 +27,7 @@ pub(crate) struct Manifest {
     annotations: BTreeMap<String, String>,
 }
 
-impl Manifest {
+impl ManifestDocument {
     pub(crate) fn image(
         oci: bool,
         config: Descriptor,
@@ -64,8 +65,9 @@ impl Manifest {
     }
 }
 
+/// An index in Go's field order, for writing; [`oci::Index`] is for reading.
 #[derive(Debug, Serialize)]
-pub(crate) struct Index<'a> {
+pub(crate) struct IndexDocument<'a> {
     #[serde(rename = "schemaVersion")]
     schema_version: i32,
     #[serde(rename = "mediaType")]
@@ -75,7 +77,7 @@ pub(crate) struct Index<'a> {
     annotations: BTreeMap<String, String>,
 }
 
-impl<'a> Index<'a> {
+impl<'a> IndexDocument<'a> {
     pub(crate) fn new(
         oci: bool,
         manifests: &'a [Descriptor],
@@ -115,12 +117,12 @@ pub(crate) fn config_type(oci: bool) -> &'static str {
     }
 }
 
-/// Writes a document as the reference writes those that people may read.
+/// Writes a document with indents, as the reference writes manifests and indexes.
 pub(crate) fn pretty(document: &impl Serialize) -> Vec<u8> {
     gostd::json::to_vec_indent(document, "  ")
 }
 
-/// A layer as others may see it.
+/// A layer without the annotations that only the daemon reads.
 #[must_use]
 pub fn public_layer(layer: &Descriptor) -> Descriptor {
     let mut out = layer.clone();
@@ -150,13 +152,13 @@ pub(crate) fn public_annotations(
 
 #[cfg(test)]
 mod tests {
-    use super::{Manifest, pretty};
+    use super::{ManifestDocument, pretty};
     use oci::{Descriptor, Digest, media_type};
 
     #[test]
     fn a_manifest_without_layers_says_null() {
         let config = Descriptor::new(media_type::OCI_CONFIG, Digest::sha256("c"), 1);
-        let document = String::from_utf8(pretty(&Manifest::image(
+        let document = String::from_utf8(pretty(&ManifestDocument::image(
             true,
             config,
             Vec::new(),

@@ -1,5 +1,7 @@
 //! Why a result could not be exported.
 
+mod refusal;
+
 use std::io;
 use std::sync::Arc;
 
@@ -7,28 +9,24 @@ use oci::ErrorKind;
 
 use store::StoreError;
 
+pub use self::refusal::{ExportAttributeError, ExportResultError, ImageConfigError};
+
 /// Why an export failed.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExportError {
-    /// An unknown exporter.
+    /// The daemon has no exporter of that name.
     #[error("exporter {kind:?} could not be found")]
     Kind {
-        /// What was asked for.
+        /// The value of `type`.
         kind: String,
     },
     /// An attribute has a value that it cannot have, or contradicts another.
-    #[error("{reason}")]
-    Attribute {
-        /// What is wrong.
-        reason: String,
-    },
+    #[error(transparent)]
+    Attribute(#[from] ExportAttributeError),
     /// The build's result does not fit the exporter.
-    #[error("{reason}")]
-    Result {
-        /// What is wrong.
-        reason: String,
-    },
+    #[error(transparent)]
+    Result(#[from] ExportResultError),
     /// A platform that the frontend named has no result.
     #[error("failed to find ref for ID {id}")]
     NoRef {
@@ -38,41 +36,38 @@ pub enum ExportError {
     /// Attributes about compression have values that they cannot have.
     #[error(transparent)]
     Compression(#[from] store::AttributeError),
-    /// A platform in an attribute is none.
+    /// A platform in an attribute cannot be parsed.
     #[error(transparent)]
     Platform(#[from] oci::PlatformError),
     /// A value that was given, or a document of the frontend, cannot be read.
     #[error("{what}: {}", oci::error::chain(source.as_ref()))]
     Malformed {
-        /// The beginning of the sentence: what is wrong with what.
+        /// The beginning of the sentence: what was read and for what, as `failed to parse image config for patch`.
         what: String,
-        /// Why.
+        /// The error of the parser.
         source: Arc<dyn std::error::Error + Send + Sync>,
     },
     /// What the build was to supply for the export (statements, cache records) could not be made.
     #[error("{}", oci::error::chain(source.as_ref()))]
     Supplied {
-        /// Why.
+        /// The error of the [`crate::Attester`] or the [`crate::InlineCache`].
         source: Arc<dyn std::error::Error + Send + Sync>,
     },
     /// The image config cannot be completed.
-    #[error("{reason}")]
-    Config {
-        /// What is wrong.
-        reason: String,
-    },
+    #[error(transparent)]
+    Config(#[from] ImageConfigError),
     /// A push failed.
     #[error("failed to push {name}: {source}")]
     Push {
-        /// The image.
+        /// The name to push to, as it was given.
         name: String,
-        /// Why.
+        /// The last error of the registry or of the connection to it.
         source: Arc<registry::Error>,
     },
-    /// The client has to answer and does not.
+    /// The client does not take what is sent to it, or is gone.
     #[error("{}", oci::error::chain(source.as_ref()))]
     Session {
-        /// Why.
+        /// The error of the call, or of the group of sessions.
         source: Arc<dyn std::error::Error + Send + Sync>,
     },
     /// The store failed.
@@ -81,34 +76,20 @@ pub enum ExportError {
     /// A file operation failed.
     #[error("failed to {what}: {source}")]
     Io {
-        /// What was tried.
+        /// The operation and its object, as in `read sha256:…`.
         what: String,
-        /// Why.
+        /// The system's error.
         source: Arc<io::Error>,
-    },
-    /// The attestations could not be made.
-    #[error("{reason}")]
-    Attestation {
-        /// Why.
-        reason: String,
     },
     /// Not built.
     #[error("{feature} is not supported")]
     NotBuilt {
-        /// What was asked for.
+        /// The feature in the user's words.
         feature: &'static str,
     },
 }
 
 impl ExportError {
-    /// An attestation that could not be made.
-    #[must_use]
-    pub fn attestation(reason: impl Into<String>) -> Self {
-        Self::Attestation {
-            reason: reason.into(),
-        }
-    }
-
     /// Statements or cache records that could not be made.
     #[must_use]
     pub fn supplied(source: impl std::error::Error + Send + Sync + 'static) -> Self {
@@ -124,18 +105,6 @@ impl ExportError {
         Self::Malformed {
             what: what.into(),
             source: Arc::new(source),
-        }
-    }
-
-    pub(crate) fn attribute(reason: impl Into<String>) -> Self {
-        Self::Attribute {
-            reason: reason.into(),
-        }
-    }
-
-    pub(crate) fn result(reason: impl Into<String>) -> Self {
-        Self::Result {
-            reason: reason.into(),
         }
     }
 
@@ -156,13 +125,10 @@ impl ExportError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Kind { .. }
-            | Self::Attribute { .. }
-            | Self::Result { .. }
-            | Self::NoRef { .. }
-            | Self::Platform(_)
-            | Self::Config { .. }
-            | Self::Attestation { .. } => ErrorKind::Invalid,
+            Self::Kind { .. } | Self::NoRef { .. } | Self::Platform(_) => ErrorKind::Invalid,
+            Self::Attribute(error) => error.kind(),
+            Self::Result(error) => error.kind(),
+            Self::Config(error) => error.kind(),
             Self::Compression(error) => error.kind(),
             Self::Malformed { source, .. } | Self::Supplied { source } => {
                 if ErrorKind::of_causes(source.as_ref()) == ErrorKind::Exhausted {

@@ -1,7 +1,7 @@
 //! `type=image`: an image in the daemon's store, and in registries.
 //!
 //! The daemon has no image store of its own (as the reference with an OCI worker has none), so `store`, `unpack`,
-//! `name-canonical` and `dangling-name-prefix` change nothing but the names in the answer.
+//! `name-canonical` and `dangling-name-prefix` change nothing but the names in the response.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use store::{CompressionSpec, ImmutableRef, Store};
 use crate::error::ExportError;
 use crate::manager::{ExportContext, ExportSource, Exported, Exporter, ExporterInstance, Finalize};
 use crate::options::{ImageOptions, parse_flag};
-use crate::push::{PushImage, PushOptions, push};
-use crate::writer::{Image, commit};
+use crate::push::{PushImage, PushOptions, PushTarget, PushTransport, push};
+use crate::writer::{WrittenImage, commit};
 
-/// Makes the credentials that a push uses from the sessions of a build.
+/// Makes the credentials for a push, from the sessions of the build.
 pub type CredentialsOf = Arc<dyn Fn(&session::Group) -> Arc<dyn Credentials> + Send + Sync>;
 
 /// Exports images.
@@ -49,16 +49,20 @@ impl ImageExporter {
     }
 }
 
+/// One image of one build, with its attributes read.
 #[derive(Debug)]
-struct Instance {
+struct ImageExport {
     exporter: ImageExporter,
     id: usize,
     attrs: BTreeMap<String, String>,
     options: ImageOptions,
     push: bool,
     push_options: PushOptions,
+    /// Before `@` and the digest in a name that the image gets besides; empty for none.
     dangling_prefix: String,
+    /// Whether that name is for images without another only.
     dangling_empty_only: bool,
+    /// Attributes that no exporter reads: they count as the frontend's metadata.
     metadata: BTreeMap<String, Vec<u8>>,
 }
 
@@ -72,29 +76,38 @@ impl Exporter for ImageExporter {
         id: usize,
         attrs: &BTreeMap<String, String>,
     ) -> Result<Arc<dyn ExporterInstance>, ExportError> {
-        let (mut options, rest) = ImageOptions::load(attrs)?;
+        let (mut options, other_attrs) = ImageOptions::load(attrs)?;
         if !attrs.contains_key("attestation-inline") {
             options.inline_attestations = true;
         }
-        let mut out = Instance {
+        let mut out = ImageExport {
             exporter: self.clone(),
             id,
             attrs: attrs.clone(),
             options,
             push: false,
-            push_options: PushOptions {
-                insecure: false,
-                by_digest: false,
-            },
+            push_options: PushOptions::default(),
             dangling_prefix: String::new(),
             dangling_empty_only: false,
             metadata: BTreeMap::new(),
         };
-        for (key, value) in rest {
+        for (key, value) in other_attrs {
             match key.as_str() {
                 "push" => out.push = parse_flag(&key, &value)?,
-                "push-by-digest" => out.push_options.by_digest = parse_flag(&key, &value)?,
-                "registry.insecure" => out.push_options.insecure = parse_flag(&key, &value)?,
+                "push-by-digest" => {
+                    out.push_options.target = if parse_flag(&key, &value)? {
+                        PushTarget::Digest
+                    } else {
+                        PushTarget::Tag
+                    };
+                }
+                "registry.insecure" => {
+                    out.push_options.transport = if parse_flag(&key, &value)? {
+                        PushTransport::Insecure
+                    } else {
+                        PushTransport::AsConfigured
+                    };
+                }
                 "unpack"
                 | "store"
                 | "name-canonical"
@@ -115,15 +128,18 @@ impl Exporter for ImageExporter {
 /// The frontend's metadata with the exporter's own over it.
 pub(crate) fn with_metadata(
     source: &ExportSource,
-    own: &BTreeMap<String, Vec<u8>>,
+    exporter_metadata: &BTreeMap<String, Vec<u8>>,
 ) -> ExportSource {
     let mut out = source.clone();
-    out.metadata
-        .extend(own.iter().map(|(k, v)| (k.clone(), v.clone())));
+    out.metadata.extend(
+        exporter_metadata
+            .iter()
+            .map(|(k, v)| (k.clone(), v.clone())),
+    );
     out
 }
 
-/// The name attribute, with `*` replaced by what the frontend calls the image.
+/// The attribute `name`; in place of `*`, the name in the frontend's metadata.
 pub(crate) fn image_name(options: &ImageOptions, source: &ExportSource) -> String {
     match source.metadata.get("image.name") {
         Some(name) if options.name == "*" => String::from_utf8_lossy(name).into_owned(),
@@ -132,7 +148,7 @@ pub(crate) fn image_name(options: &ImageOptions, source: &ExportSource) -> Strin
 }
 
 /// The entries of an image export's response that describe its root.
-pub(crate) fn response(image: &Image, root: &Descriptor) -> BTreeMap<String, String> {
+pub(crate) fn response(image: &WrittenImage, root: &Descriptor) -> BTreeMap<String, String> {
     let mut out = BTreeMap::from([("containerimage.digest".to_owned(), root.digest.to_string())]);
     if let Some(config) = &image.config {
         out.insert(
@@ -149,7 +165,7 @@ pub(crate) fn response(image: &Image, root: &Descriptor) -> BTreeMap<String, Str
 }
 
 #[async_trait]
-impl ExporterInstance for Instance {
+impl ExporterInstance for ImageExport {
     fn id(&self) -> usize {
         self.id
     }
@@ -196,7 +212,7 @@ impl ExporterInstance for Instance {
             }
             response.insert("image.name".to_owned(), name);
         }
-        let Image {
+        let WrittenImage {
             root,
             documents,
             layers,
@@ -209,7 +225,7 @@ impl ExporterInstance for Instance {
                 documents,
                 layers: layers.into_values().collect(),
             };
-            let refs = source.all().cloned().collect();
+            let refs = source.results().cloned().collect();
             Box::new(Push {
                 exporter: self.exporter.clone(),
                 image,
@@ -232,7 +248,7 @@ struct Push {
     image: PushImage,
     names: Vec<String>,
     options: PushOptions,
-    /// Keeps the layers.
+    /// Protects the layers from collection until they are pushed.
     _held: Vec<ImmutableRef>,
 }
 

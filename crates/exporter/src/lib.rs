@@ -1,4 +1,4 @@
-//! Results out of the store.
+//! Exporters: they bring results of builds out of the store, to clients and registries.
 //!
 //! ```text
 //!   attributes ── Exporter::resolve ──► ExporterInstance ── export(ExportSource) ──► Exported { response, descriptor, finalize }
@@ -31,7 +31,7 @@ mod writer;
 
 pub use annotations::{AnnotationGroup, Annotations};
 pub use documents::public_layer;
-pub use error::ExportError;
+pub use error::{ExportAttributeError, ExportError, ExportResultError, ImageConfigError};
 pub use gostd::Timestamp;
 pub use image::{CredentialsOf, ImageExporter};
 pub use local::LocalExporter;

@@ -8,9 +8,9 @@ use async_trait::async_trait;
 use fstree::walk::{Filter, Walk};
 
 use crate::client;
-use crate::error::ExportError;
+use crate::error::{ExportError, ExportResultError};
 use crate::manager::{ExportContext, ExportSource, Exporter, ExporterInstance};
-use crate::tree::{self, Tree, TreeOptions, TreeOutput, open};
+use crate::tree::{self, ExportTree, TreeOptions, TreeOutput, open};
 
 /// Exports trees into a folder of the client.
 #[derive(Debug, Clone, Copy, Default)]
@@ -43,7 +43,7 @@ impl TreeOutput for LocalExporter {
     ) -> Result<(), ExportError> {
         let trees = open(source, options).await?;
         if trees.len() > 1 && trees.iter().all(|t| t.folder.is_none()) {
-            no_clashes(&trees).await?;
+            refuse_clashes(&trees).await?;
         }
         client::send_trees(ctx, id, trees, options.delete).await?;
         Ok(())
@@ -51,39 +51,40 @@ impl TreeOutput for LocalExporter {
 }
 
 /// Refuses trees of several platforms that would overwrite each other's files.
-async fn no_clashes(trees: &[Tree]) -> Result<(), ExportError> {
+async fn refuse_clashes(trees: &[ExportTree]) -> Result<(), ExportError> {
     let roots: Vec<_> = trees
         .iter()
         .map(|t| {
-            let extra: Vec<_> = t.extra.iter().map(|e| e.stat.path.clone()).collect();
-            (t.id.clone(), t.root.clone(), extra)
+            let extra_paths: Vec<_> = t.extra.iter().map(|e| e.stat.path.clone()).collect();
+            (t.id.clone(), t.root.clone(), extra_paths)
         })
         .collect();
     task::blocking("export", move || {
         let mut platform_of_path: HashMap<PathBuf, String> = HashMap::new();
-        let mut see = |path: PathBuf, id: &str| {
-            if let Some(other) = platform_of_path.get(&path) {
-                let path = path.display();
-                let reason = format!(
-                    "cannot overwrite {path} from {other} with {id} when split option is disabled"
-                );
-                return Err(ExportError::result(reason));
+        let mut claim = |path: PathBuf, id: &str| {
+            if let Some(first) = platform_of_path.get(&path) {
+                let (first, second) = (first.clone(), id.to_owned());
+                return Err(ExportResultError::Overwrite {
+                    path,
+                    first,
+                    second,
+                });
             }
             platform_of_path.insert(path, id.to_owned());
             Ok(())
         };
-        for (id, root, extra) in roots {
+        for (id, root, extra_paths) in roots {
             let failed = |e: fstree::walk::WalkError| {
                 ExportError::io("walk result", std::io::Error::other(e))
             };
-            for path in extra {
-                see(path, &id)?;
+            for path in extra_paths {
+                claim(path, &id)?;
             }
             let Some(root) = root else { continue };
             for stat in Walk::new(&root, &Filter::default()).map_err(failed)? {
                 let stat = stat.map_err(failed)?;
                 if !stat.is_dir() {
-                    see(stat.path, &id)?;
+                    claim(stat.path, &id)?;
                 }
             }
         }

@@ -12,14 +12,14 @@ use store::{CompressionSpec, ImmutableRef, LayerBlob, Lease};
 use crate::error::ExportError;
 use crate::platforms::{PlatformEntry, platforms_of};
 
-/// What a build gave, ready to be exported.
+/// The results of a build, ready to be exported.
 #[derive(Clone, Default)]
 pub struct ExportSource {
     /// Results by platform id; `None` is an empty tree.
     pub refs: BTreeMap<String, Option<ImmutableRef>>,
     /// The result of a build that has one; `None` is an empty tree.
     pub single: Option<ImmutableRef>,
-    /// The frontend's words: `containerimage.config[/<id>]`, `refs.platforms` and so on.
+    /// The frontend's metadata: `containerimage.config[/<id>]`, `refs.platforms` and so on.
     pub metadata: BTreeMap<String, Vec<u8>>,
     /// Makes the attestations, if there are any.
     pub attester: Option<Arc<dyn Attester>>,
@@ -63,12 +63,14 @@ impl ExportSource {
     /// Metadata for a platform, else that for all.
     #[must_use]
     pub fn meta(&self, key: &str, id: Option<&str>) -> Option<&[u8]> {
-        let own = id.and_then(|id| self.metadata.get(&format!("{key}/{id}")));
-        own.or_else(|| self.metadata.get(key)).map(Vec::as_slice)
+        let of_platform = id.and_then(|id| self.metadata.get(&format!("{key}/{id}")));
+        of_platform
+            .or_else(|| self.metadata.get(key))
+            .map(Vec::as_slice)
     }
 
-    /// All results that are not empty.
-    pub(crate) fn all(&self) -> impl Iterator<Item = &ImmutableRef> {
+    /// The results that are not empty.
+    pub(crate) fn results(&self) -> impl Iterator<Item = &ImmutableRef> {
         self.single.iter().chain(self.refs.values().flatten())
     }
 }
@@ -76,26 +78,26 @@ impl ExportSource {
 /// An in-toto statement.
 #[derive(Debug, Clone)]
 pub struct Statement {
-    /// What it is about, as `https://slsa.dev/provenance/v1`.
+    /// The type of what it states, as `https://slsa.dev/provenance/v1`.
     pub predicate_type: String,
     /// The name of its file, where files are exported.
     pub file: String,
-    /// Its bytes.
+    /// The whole statement as JSON.
     pub bytes: Vec<u8>,
 }
 
-/// What statements are made about.
+/// What a statement describes.
 #[derive(Debug, Clone, Copy)]
 pub enum About<'a> {
     /// An image.
     Image {
-        /// The platform.
+        /// The platform of the manifest.
         platform: &'a PlatformEntry,
-        /// The image manifest.
+        /// The descriptor of its manifest.
         manifest: &'a Descriptor,
         /// The names the image will have.
         names: &'a [String],
-        /// Its layers.
+        /// The layers, base first.
         layers: &'a [LayerBlob],
     },
     /// Files, by path.
@@ -105,11 +107,11 @@ pub enum About<'a> {
 /// Makes attestations for what is exported.
 #[async_trait]
 pub trait Attester: Send + Sync {
-    /// Whether there is anything to attest for a platform; what only images carry counts if `in_images` says so.
+    /// Whether there is a statement for a platform; with `in_images`, statements that only images carry count as well.
     fn attests(&self, platform_id: &str, in_images: bool) -> bool;
 
-    /// The statements about the result of a platform; about an image, all of them, about files, those that not only
-    /// images carry.
+    /// The statements about the result of a platform: for an image all of them, for files those that are not for images
+    /// only.
     async fn statements(
         &self,
         platform_id: &str,
@@ -146,20 +148,20 @@ impl fmt::Debug for ExportContext {
 /// The part of an export that runs after every exporter has made its result: pushes.
 #[async_trait]
 pub trait Finalize: Send {
-    /// Runs it.
+    /// Runs once; dropping it undone leaves what was pushed so far.
     async fn run(self: Box<Self>, ctx: &ExportContext) -> Result<(), ExportError>;
 }
 
-/// What an export gave.
+/// The outcome of an export.
 #[derive(Default)]
 pub struct Exported {
-    /// What the client is told.
+    /// The entries of the response to the client, as `containerimage.digest`.
     pub response: BTreeMap<String, String>,
     /// The root document, for the build record.
     pub descriptor: Option<Descriptor>,
-    /// Keeps the documents until the build record does.
+    /// Protects the documents until the build record does.
     pub lease: Option<Lease>,
-    /// What is left to do.
+    /// The pushes, which run after all exporters of the build.
     pub finalize: Option<Box<dyn Finalize>>,
 }
 
@@ -174,10 +176,10 @@ impl fmt::Debug for Exported {
 
 /// One kind of output.
 pub trait Exporter: fmt::Debug + Send + Sync {
-    /// Its name in a request: `image`, `oci`, `docker`, `local`, `tar`.
+    /// The value of `type` that selects it: `image`, `oci`, `docker`, `local`, `tar`.
     fn kind(&self) -> &'static str;
 
-    /// Reads the attributes of one use of it; `id` tells it from the others of the same request.
+    /// Reads the attributes of one output of a request; `id` is the output's index in it.
     fn resolve(
         &self,
         id: usize,
@@ -188,10 +190,10 @@ pub trait Exporter: fmt::Debug + Send + Sync {
 /// One output of one build.
 #[async_trait]
 pub trait ExporterInstance: fmt::Debug + Send + Sync {
-    /// Its place in the request.
+    /// The index of this output in the request, from 0.
     fn id(&self) -> usize;
 
-    /// Its name in a request.
+    /// The value of `type` in the request.
     fn kind(&self) -> &'static str;
 
     /// The name of its vertex, as `exporting to image`.
@@ -200,10 +202,10 @@ pub trait ExporterInstance: fmt::Debug + Send + Sync {
     /// The attributes as they were given.
     fn attrs(&self) -> &BTreeMap<String, String>;
 
-    /// How it wants layers compressed; `None` if it makes none.
+    /// How layers are to be compressed; `None` if the exporter makes no layers.
     fn compression(&self) -> Option<CompressionSpec>;
 
-    /// Exports a result.
+    /// Exports a result. Dropping the future stops it; what the client has by then stays with it.
     async fn export(
         &self,
         ctx: &ExportContext,
@@ -218,18 +220,18 @@ pub struct Exporters {
 }
 
 impl Exporters {
-    /// No exporters.
+    /// A table without exporters.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds an exporter.
+    /// Adds an exporter under its kind, in place of one that had it.
     pub fn register(&mut self, exporter: Arc<dyn Exporter>) {
         self.by_kind.insert(exporter.kind(), exporter);
     }
 
-    /// Finds an exporter and reads the attributes for it.
+    /// Reads the attributes for the exporter of a kind.
     pub fn resolve(
         &self,
         kind: &str,

@@ -10,25 +10,25 @@ use oci::{Descriptor, Reference, media_type};
 use serde::Serialize;
 use store::{CompressionSpec, Store};
 
-use crate::archive::{Entry, stream};
-use crate::client::{self, FileSink};
-use crate::error::ExportError;
+use crate::archive::{ArchiveEntry, stream};
+use crate::client::{self, ClientFile};
+use crate::error::{ExportError, ExportResultError};
 use crate::image::{image_name, response, with_metadata};
 use crate::manager::{ExportContext, ExportSource, Exported, Exporter, ExporterInstance};
 use crate::options::{Epoch, ImageOptions, parse_flag};
-use crate::writer::{Image, commit};
+use crate::writer::{WrittenImage, commit};
 
-/// Which programs the archive is for.
+/// The form of the archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Variant {
-    /// All that read OCI layouts.
+    /// An OCI layout.
     Oci,
-    /// `docker load` as well: one platform, and a `manifest.json`.
+    /// An OCI layout that `docker load` takes as well: one platform, and a `manifest.json`.
     Docker,
 }
 
 impl Variant {
-    fn word(self) -> &'static str {
+    fn kind(self) -> &'static str {
         match self {
             Self::Oci => "oci",
             Self::Docker => "docker",
@@ -51,19 +51,22 @@ impl OciExporter {
     }
 }
 
+/// One archive of one build, with its attributes read.
 #[derive(Debug)]
-struct Instance {
+struct ArchiveExport {
     exporter: OciExporter,
     id: usize,
     attrs: BTreeMap<String, String>,
     options: ImageOptions,
+    /// Whether the client gets one tar; else the blobs go into its content store.
     tar: bool,
+    /// Attributes that no exporter reads: they count as the frontend's metadata.
     metadata: BTreeMap<String, Vec<u8>>,
 }
 
 impl Exporter for OciExporter {
     fn kind(&self) -> &'static str {
-        self.variant.word()
+        self.variant.kind()
     }
 
     fn resolve(
@@ -71,8 +74,8 @@ impl Exporter for OciExporter {
         id: usize,
         attrs: &BTreeMap<String, String>,
     ) -> Result<Arc<dyn ExporterInstance>, ExportError> {
-        let (options, rest) = ImageOptions::load(attrs)?;
-        let mut out = Instance {
+        let (options, other_attrs) = ImageOptions::load(attrs)?;
+        let mut out = ArchiveExport {
             exporter: self.clone(),
             id,
             attrs: attrs.clone(),
@@ -80,7 +83,7 @@ impl Exporter for OciExporter {
             tar: true,
             metadata: BTreeMap::new(),
         };
-        for (key, value) in rest {
+        for (key, value) in other_attrs {
             if key == "tar" {
                 out.tar = parse_flag(&key, &value)?;
             } else {
@@ -96,17 +99,17 @@ const IMAGE_NAME: &str = "io.containerd.image.name";
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 #[async_trait]
-impl ExporterInstance for Instance {
+impl ExporterInstance for ArchiveExport {
     fn id(&self) -> usize {
         self.id
     }
 
     fn kind(&self) -> &'static str {
-        self.exporter.variant.word()
+        self.exporter.variant.kind()
     }
 
     fn name(&self) -> String {
-        format!("exporting to {} image format", self.exporter.variant.word())
+        format!("exporting to {} image format", self.exporter.variant.kind())
     }
 
     fn attrs(&self) -> &BTreeMap<String, String> {
@@ -123,9 +126,7 @@ impl ExporterInstance for Instance {
         source: &ExportSource,
     ) -> Result<Exported, ExportError> {
         if self.exporter.variant == Variant::Docker && source.is_map() {
-            return Err(ExportError::result(
-                "docker exporter does not currently support exporting manifest lists",
-            ));
+            return Err(ExportResultError::DockerManifestList.into());
         }
         let source = with_metadata(source, &self.metadata);
         let options = self.options.with_metadata(&source.metadata)?;
@@ -147,7 +148,7 @@ impl ExporterInstance for Instance {
             response.insert("image.name".to_owned(), names.join(","));
         }
         if self.tar {
-            let mut sink = FileSink::open(ctx, self.id, &response).await?;
+            let mut sink = ClientFile::open(ctx, self.id, &response).await?;
             let _status = ctx.progress.status("sending tarball", "");
             let mut chunks = stream(self.entries(&image, &root, &names)?).boxed();
             while let Some(chunk) = chunks.try_next().await? {
@@ -162,7 +163,7 @@ impl ExporterInstance for Instance {
         } else {
             client::copy_image(ctx, &image).await?;
         }
-        let Image { lease, .. } = image;
+        let WrittenImage { lease, .. } = image;
         Ok(Exported {
             response,
             descriptor: Some(root),
@@ -195,23 +196,26 @@ fn blob_name(desc: &Descriptor) -> String {
     format!("blobs/{}/{}", desc.digest.algorithm(), desc.digest.hex())
 }
 
-impl Instance {
+impl ArchiveExport {
     fn entries(
         &self,
-        image: &Image,
+        image: &WrittenImage,
         root: &Descriptor,
         names: &[String],
-    ) -> Result<Vec<Entry>, ExportError> {
+    ) -> Result<Vec<ArchiveEntry>, ExportError> {
         let mut out = vec![
-            Entry::folder("blobs/"),
-            Entry::folder("blobs/sha256/"),
-            Entry::file("oci-layout", 0o444, r#"{"imageLayoutVersion":"1.0.0"}"#),
+            ArchiveEntry::folder("blobs/"),
+            ArchiveEntry::folder("blobs/sha256/"),
+            ArchiveEntry::file("oci-layout", 0o444, r#"{"imageLayoutVersion":"1.0.0"}"#),
         ];
         for (desc, bytes) in &image.documents {
-            out.push(Entry::file(blob_name(desc), 0o444, bytes.clone()));
+            out.push(ArchiveEntry::file(blob_name(desc), 0o444, bytes.clone()));
         }
         for layer in image.layers.values() {
-            out.push(Entry::layer(blob_name(&layer.descriptor), layer.clone()));
+            out.push(ArchiveEntry::layer(
+                blob_name(&layer.descriptor),
+                layer.clone(),
+            ));
         }
         // One entry for each name; an image without a name has one entry as well.
         let mut manifests = Vec::new();
@@ -233,13 +237,13 @@ impl Instance {
             media_type: media_type::OCI_INDEX,
             manifests: &manifests,
         };
-        out.push(Entry::file(
+        out.push(ArchiveEntry::file(
             "index.json",
             0o644,
             gostd::json::to_vec(&index),
         ));
         if self.exporter.variant == Variant::Docker {
-            out.push(Entry::file(
+            out.push(ArchiveEntry::file(
                 "manifest.json",
                 0o644,
                 docker_manifest(image, names)?,
@@ -249,13 +253,13 @@ impl Instance {
     }
 }
 
-fn docker_manifest(image: &Image, names: &[String]) -> Result<Vec<u8>, ExportError> {
+fn docker_manifest(image: &WrittenImage, names: &[String]) -> Result<Vec<u8>, ExportError> {
     let document = image
         .documents
         .iter()
         .find(|(d, _)| d.digest == image.root.digest);
     let Some((_, bytes)) = document else {
-        return Err(ExportError::result("the image has no manifest"));
+        return Err(ExportResultError::NoManifest.into());
     };
     // An image with attestations is an index, which `docker load` reads from index.json.
     if media_type::is_index(&image.root.media_type) {
@@ -278,7 +282,7 @@ fn docker_manifest(image: &Image, names: &[String]) -> Result<Vec<u8>, ExportErr
     Ok(gostd::json::to_vec(&[entry]))
 }
 
-/// The names in full, with a tag each.
+/// The names, separated by commas, in full and with a tag each.
 fn normalized(names: &str) -> Result<Vec<String>, ExportError> {
     if names.is_empty() {
         return Ok(Vec::new());

@@ -7,7 +7,7 @@ use gostd::strconv::{self, ParseIntError, parse_int};
 use store::{CompressionAttributes, CompressionKind, CompressionSpec};
 
 use crate::annotations::AnnotationGroup;
-use crate::error::ExportError;
+use crate::error::{ExportAttributeError, ExportError};
 use crate::manager::ExportSource;
 
 /// `source-date-epoch` as an attribute: unset, switched off by an empty value, or a time.
@@ -16,26 +16,27 @@ pub enum Epoch {
     /// Not given: the frontend's counts.
     #[default]
     Unset,
-    /// Given without a value: none, whatever the frontend says.
+    /// Given without a value: times stay, whatever the frontend says.
     Off,
-    /// Given.
+    /// No time in the image is later than this.
     At(Timestamp),
 }
 
-/// What the attributes say about the image to write.
+/// The attributes that all image exporters share. The flags do not depend on each other: each mirrors the attribute
+/// of its name.
 #[derive(Debug, Clone, Default)]
 pub struct ImageOptions {
     /// Names, separated by commas; `*` stands for the frontend's.
     pub name: String,
     /// How layers are compressed.
     pub compression: CompressionSpec,
-    /// Whether the compression was named: layers that were made here get it then, whatever they have.
+    /// Whether an attribute names the compression: layers that were made here are then converted to it.
     pub compression_named: bool,
     /// Whether media types are OCI's; the default is yes.
     pub oci_types: Option<bool>,
     /// Whether attestation manifests are OCI artifacts; the default is as for the types.
     pub oci_artifact: Option<bool>,
-    /// Annotations to write.
+    /// Annotations from the attributes; those of the frontend are added per build.
     pub annotations: AnnotationGroup,
     /// The latest time that the image may contain.
     pub epoch: Epoch,
@@ -102,7 +103,7 @@ impl Epoch {
 }
 
 impl ImageOptions {
-    /// Reads the attributes; returns those that are none of these.
+    /// Reads the attributes that all image exporters share, and returns the others beside them.
     pub fn load(
         attrs: &BTreeMap<String, String>,
     ) -> Result<(Self, BTreeMap<String, String>), ExportError> {
@@ -112,7 +113,7 @@ impl ImageOptions {
             compression_named: compression.is_named,
             ..Self::default()
         };
-        let mut rest = BTreeMap::new();
+        let mut other_attrs = BTreeMap::new();
         for (key, value) in attrs {
             match key.as_str() {
                 "name" => out.name = value.clone(),
@@ -123,17 +124,17 @@ impl ImageOptions {
                 "rewrite-timestamp" => out.rewrite_timestamp = parse_bool(key, value)?,
                 "source-date-epoch" => out.epoch = Epoch::from_attr(value)?,
                 key if CompressionAttributes::is_one(key) => {}
-                // Written by builders of old; means nothing any more.
+                // Older builders wrote these; the reference ignores them today.
                 "buildinfo" | "buildinfo-attrs" => {}
                 _ => {
                     if !out.annotations.take(key, value)? {
-                        rest.insert(key.clone(), value.clone());
+                        other_attrs.insert(key.clone(), value.clone());
                     }
                 }
             }
         }
         out.validate()?;
-        Ok((out, rest))
+        Ok((out, other_attrs))
     }
 
     /// Whether media types are OCI's.
@@ -154,11 +155,11 @@ impl ImageOptions {
         metadata: &BTreeMap<String, Vec<u8>>,
     ) -> Result<Self, ExportError> {
         let mut out = self.clone();
-        let mut more = AnnotationGroup::default();
+        let mut of_frontend = AnnotationGroup::default();
         for (key, value) in metadata {
-            more.take(key, &String::from_utf8_lossy(value))?;
+            of_frontend.take(key, &String::from_utf8_lossy(value))?;
         }
-        out.annotations.merge(&more);
+        out.annotations.merge(&of_frontend);
         Ok(out)
     }
 
@@ -166,16 +167,12 @@ impl ImageOptions {
         let oci_only = self.compression.kind == CompressionKind::Estargz;
         if self.oci_types == Some(false) {
             if oci_only {
-                let kind = self.compression.kind.name();
-                let reason = format!(
-                    "exporter option \"compression={kind}\" conflicts with \"oci-mediatypes=false\""
-                );
-                return Err(ExportError::attribute(reason));
+                let option = format!("compression={}", self.compression.kind.name());
+                return Err(ExportAttributeError::NeedsOciTypes { option }.into());
             }
             if self.oci_artifact == Some(true) {
-                let reason =
-                    "exporter option \"oci-artifact=true\" conflicts with \"oci-mediatypes=false\"";
-                return Err(ExportError::attribute(reason));
+                let option = "oci-artifact=true".to_owned();
+                return Err(ExportAttributeError::NeedsOciTypes { option }.into());
             }
         }
         Ok(())
@@ -197,7 +194,7 @@ mod tests {
 
     #[test]
     fn attributes_are_read_and_contradictions_refused() {
-        let (options, rest) = load(&[
+        let (options, other_attrs) = load(&[
             ("name", "a,b"),
             ("push", "true"),
             ("compression", "zstd"),
@@ -213,7 +210,7 @@ mod tests {
             ),
             ("a,b", Some(3), true)
         );
-        assert_eq!(rest.into_keys().collect::<Vec<_>>(), ["push"]);
+        assert_eq!(other_attrs.into_keys().collect::<Vec<_>>(), ["push"]);
         assert_eq!(
             load(&[("source-date-epoch", "")]).unwrap().0.epoch,
             Epoch::Off

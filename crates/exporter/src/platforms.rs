@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use oci::Platform;
 use serde::Deserialize;
 
-use crate::error::ExportError;
+use crate::error::{ExportError, ExportResultError};
 
-/// One platform of a result and the id its refs and metadata go by.
+/// One platform of a result, and the id under which its ref and metadata are found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlatformEntry {
     /// The id, as `linux/amd64`.
@@ -16,7 +16,7 @@ pub struct PlatformEntry {
     pub platform: Platform,
 }
 
-/// The folder of a platform's files, whatever its id is: one name.
+/// The folder of a platform's files: a single path component, whatever the id contains.
 pub(crate) fn folder_name(id: &str) -> String {
     match id {
         "." | ".." => "_".repeat(id.len()),
@@ -24,14 +24,15 @@ pub(crate) fn folder_name(id: &str) -> String {
     }
 }
 
+/// The metadata `refs.platforms`, in the JSON of frontends.
 #[derive(Deserialize)]
-struct Wire {
+struct RefsPlatforms {
     #[serde(rename = "Platforms", default)]
-    platforms: Vec<WireEntry>,
+    platforms: Vec<RefsPlatform>,
 }
 
 #[derive(Deserialize)]
-struct WireEntry {
+struct RefsPlatform {
     #[serde(rename = "ID", default)]
     id: String,
     #[serde(rename = "Platform", default)]
@@ -43,38 +44,31 @@ pub fn platforms_of(
     metadata: &BTreeMap<String, Vec<u8>>,
 ) -> Result<Vec<PlatformEntry>, ExportError> {
     if let Some(bytes) = metadata.get("refs.platforms") {
-        let wire = if bytes.is_empty() {
-            Wire {
+        let refs_platforms = if bytes.is_empty() {
+            RefsPlatforms {
                 platforms: Vec::new(),
             }
         } else {
-            gostd::json::from_slice::<Option<Wire>>(bytes)
+            gostd::json::from_slice::<Option<RefsPlatforms>>(bytes)
                 .map_err(|e| {
                     let what = "failed to parse platforms passed to provenance processor";
                     ExportError::malformed(what, e)
                 })?
-                .unwrap_or(Wire {
+                .unwrap_or(RefsPlatforms {
                     platforms: Vec::new(),
                 })
         };
-        if wire.platforms.is_empty() {
-            return Err(ExportError::result(
-                "invalid empty platforms index for exporter",
-            ));
+        if refs_platforms.platforms.is_empty() {
+            return Err(ExportResultError::EmptyPlatforms.into());
         }
-        let mut out = Vec::with_capacity(wire.platforms.len());
-        for entry in wire.platforms {
+        let mut out = Vec::with_capacity(refs_platforms.platforms.len());
+        for entry in refs_platforms.platforms {
             if entry.id.is_empty() {
-                return Err(ExportError::result(
-                    "invalid empty platform key for exporter",
-                ));
+                return Err(ExportResultError::EmptyPlatformId.into());
             }
             let platform = entry.platform.unwrap_or_default();
             if platform.os.is_empty() || platform.architecture.is_empty() {
-                return Err(ExportError::result(format!(
-                    "invalid platform value {} for exporter",
-                    entry.id
-                )));
+                return Err(ExportResultError::IncompletePlatform { id: entry.id }.into());
             }
             out.push(PlatformEntry {
                 id: entry.id,
@@ -89,9 +83,7 @@ pub fn platforms_of(
                 .map_err(|e| ExportError::malformed("invalid image config", e))?;
             let platform = platform.unwrap_or_default();
             if platform.os.is_empty() != platform.architecture.is_empty() {
-                return Err(ExportError::result(
-                    "invalid image config: os and architecture must be specified together",
-                ));
+                return Err(ExportResultError::IncompleteConfigPlatform.into());
             }
             platform
         }
@@ -112,8 +104,9 @@ mod tests {
     fn check(key: &str, value: &str) -> Result<Vec<String>, String> {
         let metadata = BTreeMap::from([(key.to_owned(), value.as_bytes().to_vec())]);
         platforms_of(&metadata)
-            .map(|all| {
-                all.into_iter()
+            .map(|platforms| {
+                platforms
+                    .into_iter()
                     .map(|p| format!("{}={}", p.id, p.platform))
                     .collect()
             })

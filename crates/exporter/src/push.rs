@@ -11,10 +11,10 @@ use registry::{
 };
 use store::LayerBlob;
 
-use crate::error::ExportError;
+use crate::error::{ExportAttributeError, ExportError};
 use crate::manager::ExportContext;
 
-/// What to push.
+/// An image to push.
 #[derive(Debug, Clone)]
 pub(crate) struct PushImage {
     pub(crate) root: Descriptor,
@@ -24,12 +24,33 @@ pub(crate) struct PushImage {
 }
 
 /// How to push it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct PushOptions {
-    pub(crate) insecure: bool,
-    pub(crate) by_digest: bool,
+    pub(crate) transport: PushTransport,
+    pub(crate) target: PushTarget,
 }
 
+/// How the registry is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum PushTransport {
+    /// As the daemon's configuration of the registry says.
+    #[default]
+    AsConfigured,
+    /// Certificates are not checked, and plain HTTP is taken where there is no TLS.
+    Insecure,
+}
+
+/// The name of the root document in the repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum PushTarget {
+    /// The tag of the name, `latest` if it has none.
+    #[default]
+    Tag,
+    /// Its digest alone.
+    Digest,
+}
+
+/// Blobs of one image that are pushed side by side.
 const MAX_PUSHES_AT_ONCE: usize = 16;
 
 /// Pushes under one name.
@@ -41,10 +62,10 @@ pub(crate) async fn push(
     name: &str,
     options: PushOptions,
 ) -> Result<(), ExportError> {
-    let begun = task::clock::monotonic();
-    let pushed = push_parts(ctx, client, credentials, image, name, options).await;
-    metrics::PHASE_DURATION.observe(metrics::Phase::Push, begun.elapsed());
-    pushed
+    let start = task::clock::monotonic();
+    let result = push_parts(ctx, client, credentials, image, name, options).await;
+    metrics::PHASE_DURATION.observe(metrics::Phase::Push, start.elapsed());
+    result
 }
 
 async fn push_parts(
@@ -65,21 +86,19 @@ async fn push_parts(
         })
     };
     let reference = Reference::parse(name).map_err(bad)?;
-    if options.by_digest && (reference.tag.is_some() || reference.digest.is_some()) {
-        return Err(ExportError::attribute(format!(
-            "failed to push {name}: can't push tagged ref {reference} by digest"
-        )));
-    }
-    let tag = if options.by_digest {
-        None
-    } else {
-        Some(reference.tag.clone().unwrap_or_else(|| "latest".into()))
+    let tag = match options.target {
+        PushTarget::Digest if reference.tag.is_some() || reference.digest.is_some() => {
+            let name = name.to_owned();
+            return Err(ExportAttributeError::TaggedPushByDigest { name, reference }.into());
+        }
+        PushTarget::Digest => None,
+        PushTarget::Tag => Some(reference.tag.clone().unwrap_or_else(|| "latest".into())),
     };
-    let shown = match &tag {
+    let display_name = match &tag {
         Some(tag) => format!("{}:{tag}@{}", reference.name(), image.root.digest),
         None => reference.name(),
     };
-    let access = Access::PUSH.insecure(options.insecure);
+    let access = Access::PUSH.insecure(options.transport == PushTransport::Insecure);
     let progress = ctx.progress.clone();
     let observer = registry::WaitObserver::new(move |host| {
         Box::new(progress.status(format!("waiting for {host}"), "waiting"))
@@ -95,7 +114,7 @@ async fn push_parts(
             if !registry::is_skipped(&layer.descriptor) {
                 blobs.push(push_blob(
                     repository.clone(),
-                    Blob::Layer(Box::new(layer.clone())),
+                    PushBlob::Layer(Box::new(layer.clone())),
                 ));
             }
         }
@@ -103,7 +122,7 @@ async fn push_parts(
             if !is_document(desc) {
                 blobs.push(push_blob(
                     repository.clone(),
-                    Blob::Document(Box::new(desc.clone()), bytes.clone()),
+                    PushBlob::Document(Box::new(desc.clone()), bytes.clone()),
                 ));
             }
         }
@@ -114,7 +133,7 @@ async fn push_parts(
     }
     let _status = ctx
         .progress
-        .status(format!("pushing manifest for {shown}"), "");
+        .status(format!("pushing manifest for {display_name}"), "");
     for (desc, bytes) in image.documents.iter().filter(|(d, _)| is_document(d)) {
         let tag = if desc.digest == image.root.digest {
             tag.as_deref()
@@ -133,18 +152,18 @@ fn is_document(desc: &Descriptor) -> bool {
     media_type::is_manifest(&desc.media_type) || media_type::is_index(&desc.media_type)
 }
 
-enum Blob {
+enum PushBlob {
     Layer(Box<LayerBlob>),
     Document(Box<Descriptor>, Bytes),
 }
 
-async fn push_blob(repository: Repository, blob: Blob) -> Result<(), registry::Error> {
-    let quiet: registry::SentFn = Arc::new(|_| {});
+async fn push_blob(repository: Repository, blob: PushBlob) -> Result<(), registry::Error> {
+    let unobserved: registry::SentFn = Arc::new(|_| {});
     match blob {
-        Blob::Layer(layer) => {
-            // Neighbours in the same registry that have the layer can hand it over.
+        PushBlob::Layer(layer) => {
+            // Other repositories of the same registry that have the layer: it is mounted from there and not uploaded.
             let prefix = format!("{}/", repository.name().domain);
-            let from: Vec<String> = layer
+            let mount_from: Vec<String> = layer
                 .repositories()
                 .iter()
                 .filter_map(|r| r.strip_prefix(&prefix))
@@ -153,15 +172,15 @@ async fn push_blob(repository: Repository, blob: Blob) -> Result<(), registry::E
             repository
                 .push_blob(
                     &layer.descriptor,
-                    Arc::new(Lazy((*layer).clone())),
-                    &from,
-                    quiet,
+                    Arc::new(LazyLayer((*layer).clone())),
+                    &mount_from,
+                    unobserved,
                 )
                 .await?;
         }
-        Blob::Document(desc, bytes) => {
+        PushBlob::Document(desc, bytes) => {
             repository
-                .push_blob(&desc, Arc::new(BytesSource(bytes)), &[], quiet)
+                .push_blob(&desc, Arc::new(BytesSource(bytes)), &[], unobserved)
                 .await?;
         }
     }
@@ -169,10 +188,10 @@ async fn push_blob(repository: Repository, blob: Blob) -> Result<(), registry::E
 }
 
 /// A layer that is fetched only if the registry does not have it.
-struct Lazy(LayerBlob);
+struct LazyLayer(LayerBlob);
 
 #[async_trait]
-impl BlobSource for Lazy {
+impl BlobSource for LazyLayer {
     async fn open(&self) -> std::io::Result<ByteStream> {
         let file = self.0.open().await.map_err(std::io::Error::other)?;
         FileSource(Arc::new(file)).open().await

@@ -9,11 +9,11 @@ use bytes::Bytes;
 use fstree::walk::Filter;
 use tokio::sync::mpsc;
 
-use crate::client::FileSink;
+use crate::client::ClientFile;
 use crate::error::ExportError;
 use crate::manager::{ExportContext, ExportSource, Exporter, ExporterInstance};
 use crate::platforms::folder_name;
-use crate::tree::{self, Tree, TreeOptions, TreeOutput, open};
+use crate::tree::{self, ExportTree, TreeOptions, TreeOutput, open};
 
 /// Exports trees as one tar.
 #[derive(Debug, Clone, Copy, Default)]
@@ -49,27 +49,27 @@ impl TreeOutput for TarExporter {
         for tree in &mut trees {
             tree.folder = source.is_map().then(|| folder_name(&tree.id));
         }
-        let mut sink = FileSink::open(ctx, id, &BTreeMap::new()).await?;
+        let mut sink = ClientFile::open(ctx, id, &BTreeMap::new()).await?;
         let _status = ctx.progress.status("sending tarball", "");
-        // A few chunks of head start; the disk waits for the client, not the other way round.
-        let (to, mut from) = mpsc::channel(8);
-        // The client decides how long it takes, so that this holds none of the threads that others wait for.
+        // The writer waits for the client: it may be this many chunks ahead.
+        let (to, mut from) = mpsc::channel(MAX_CHUNKS_AHEAD);
+        // A thread of its own: a slow client would hold one that other work waits for.
         let place = sink.share.place().await;
         let writing = task::thread("export tar", move || {
             let _place = place;
             write(&trees, ChannelWriter::new(to))
         })
         .map_err(|e| ExportError::io("start a thread", e))?;
-        // Owns the queue: when the client fails, the writer has no reader any more and ends.
+        // Owns the receiver: when the client fails, it is dropped and the writer ends with an error.
         let sending = async move {
             while let Some(chunk) = from.recv().await {
                 sink.write(chunk).await?;
             }
             Ok::<_, ExportError>(sink)
         };
-        let (written, sent) = tokio::join!(writing, sending);
-        let sink = sent?;
-        written?;
+        let (tar_result, send_result) = tokio::join!(writing, sending);
+        let sink = send_result?;
+        tar_result?;
         sink.finish().await?;
         Ok(())
     }
@@ -79,8 +79,8 @@ fn failed(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ExportE
     ExportError::io("write tar", io::Error::other(error))
 }
 
-fn write(trees: &[Tree], out: ChannelWriter) -> Result<(), ExportError> {
-    let mut order: Vec<&Tree> = trees.iter().collect();
+fn write(trees: &[ExportTree], out: ChannelWriter) -> Result<(), ExportError> {
+    let mut order: Vec<&ExportTree> = trees.iter().collect();
     order.sort_by(|a, b| a.folder.cmp(&b.folder));
     let mut tar = layer::tar::Writer::new(out);
     for tree in order {
@@ -89,24 +89,25 @@ fn write(trees: &[Tree], out: ChannelWriter) -> Result<(), ExportError> {
             None => String::new(),
         };
         if let Some(stat) = tree.folder_stat() {
-            let mut header = plain(&prefix, &stat);
+            let mut header = plain_header(&prefix, &stat);
             header.kind = layer::tar::EntryKind::Dir;
             header.mode = 0o755;
             tar.append(&header).map_err(failed)?;
         }
         if let Some(root) = &tree.root {
             let epoch = tree.nanos();
-            let hidden = |stat: &fstree::Stat| tree.extra.iter().any(|e| e.stat.path == stat.path);
+            let is_replaced =
+                |stat: &fstree::Stat| tree.extra.iter().any(|e| e.stat.path == stat.path);
             let mut edit = |stat: &mut fstree::Stat| {
                 stat.mod_time = epoch.unwrap_or(stat.mod_time);
-                !hidden(stat)
+                !is_replaced(stat)
             };
             layer::write_tree_to(root, &Filter::default(), &mut tar, &prefix, &mut edit)
                 .map_err(failed)?;
         }
         for extra in &tree.extra {
             let name = format!("{prefix}{}", extra.stat.path.display());
-            let mut header = plain(&name, &extra.stat);
+            let mut header = plain_header(&name, &extra.stat);
             header.size = extra.bytes.len() as u64;
             tar.append(&header).map_err(failed)?;
             tar.write_all(&extra.bytes).map_err(failed)?;
@@ -116,7 +117,8 @@ fn write(trees: &[Tree], out: ChannelWriter) -> Result<(), ExportError> {
     out.flush().map_err(failed)
 }
 
-fn plain(name: &str, stat: &fstree::Stat) -> layer::tar::Header {
+/// The header of a file, or of a folder when the caller says so.
+fn plain_header(name: &str, stat: &fstree::Stat) -> layer::tar::Header {
     layer::tar::Header {
         name: name.as_bytes().to_vec(),
         kind: layer::tar::EntryKind::File,
@@ -126,19 +128,22 @@ fn plain(name: &str, stat: &fstree::Stat) -> layer::tar::Header {
     }
 }
 
-/// Hands what is written to an asynchronous reader, in chunks.
+/// Sends what is written to an asynchronous reader, in chunks.
 struct ChannelWriter {
     to: mpsc::Sender<Bytes>,
     buffer: Vec<u8>,
 }
 
-const CHUNK: usize = 128 << 10;
+/// Size of a chunk.
+const CHUNK_BYTES: usize = 128 << 10;
+/// Chunks between the thread that writes the tar and the client.
+const MAX_CHUNKS_AHEAD: usize = 8;
 
 impl ChannelWriter {
     fn new(to: mpsc::Sender<Bytes>) -> Self {
         Self {
             to,
-            buffer: Vec::with_capacity(CHUNK),
+            buffer: Vec::with_capacity(CHUNK_BYTES),
         }
     }
 }
@@ -146,7 +151,7 @@ impl ChannelWriter {
 impl Write for ChannelWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.buffer.extend_from_slice(bytes);
-        if self.buffer.len() >= CHUNK {
+        if self.buffer.len() >= CHUNK_BYTES {
             self.flush()?;
         }
         Ok(bytes.len())
@@ -156,7 +161,7 @@ impl Write for ChannelWriter {
         if self.buffer.is_empty() {
             return Ok(());
         }
-        let chunk = std::mem::replace(&mut self.buffer, Vec::with_capacity(CHUNK));
+        let chunk = std::mem::replace(&mut self.buffer, Vec::with_capacity(CHUNK_BYTES));
         // The error of a closed channel is the chunk itself.
         self.to
             .blocking_send(Bytes::from(chunk))

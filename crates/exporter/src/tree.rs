@@ -16,7 +16,7 @@ use session::diffcopy::order::compare_paths;
 use session::diffcopy::{SendError, TreeSource};
 use store::{CompressionSpec, ImmutableRef};
 
-use crate::error::ExportError;
+use crate::error::{ExportAttributeError, ExportError, ExportResultError};
 use crate::manager::{About, ExportContext, ExportSource, Exported, ExporterInstance};
 use crate::options::{Epoch, parse_bool};
 use crate::platforms::folder_name;
@@ -29,9 +29,9 @@ pub(crate) struct TreeOptions {
     pub(crate) platform_split: Option<bool>,
     /// The folder of the result to export; empty is all of it.
     pub(crate) source: String,
-    /// Whether what the client has and the result has not is deleted.
+    /// Whether files of the client's folder that are not in the result are deleted.
     pub(crate) delete: bool,
-    /// Begins the names of files with statements.
+    /// Before the name of every file with a statement.
     pub(crate) attestation_prefix: String,
 }
 
@@ -42,30 +42,26 @@ impl TreeOptions {
             match key.as_str() {
                 "source-date-epoch" => out.epoch = Epoch::from_attr(value)?,
                 "platform-split" => {
-                    // BuildKit's sentence has the value and not Go's words for it.
-                    let bad = |_| {
-                        ExportError::attribute(format!(
-                            "non-bool value for platform-split: {value}"
-                        ))
-                    };
-                    out.platform_split = Some(parse_bool(key, value).map_err(bad)?);
+                    let split = parse_bool(key, value).map_err(|_| {
+                        let value = value.clone();
+                        ExportAttributeError::PlatformSplit { value }
+                    })?;
+                    out.platform_split = Some(split);
                 }
                 "mode" => {
                     out.delete = match value.as_str() {
                         "" | "copy" => false,
                         "delete" => true,
-                        other => {
-                            return Err(ExportError::attribute(format!(
-                                "invalid local exporter mode {other:?}"
-                            )));
+                        _ => {
+                            let mode = value.clone();
+                            return Err(ExportAttributeError::LocalMode { mode }.into());
                         }
                     }
                 }
                 "attestation-prefix" => out.attestation_prefix = value.clone(),
                 "src" => {
                     if value.is_empty() {
-                        let reason = "empty value for src; omit it to export the entire filesystem";
-                        return Err(ExportError::attribute(reason));
+                        return Err(ExportAttributeError::EmptySource.into());
                     }
                     out.source = value.clone();
                 }
@@ -95,7 +91,7 @@ pub(crate) trait TreeOutput: std::fmt::Debug + Send + Sync + 'static {
 
 /// One use of an exporter of trees.
 #[derive(Debug)]
-struct Instance<O> {
+struct TreeExport<O> {
     id: usize,
     attrs: BTreeMap<String, String>,
     options: TreeOptions,
@@ -107,7 +103,7 @@ pub(crate) fn resolve<O: TreeOutput>(
     id: usize,
     attrs: &BTreeMap<String, String>,
 ) -> Result<Arc<dyn ExporterInstance>, ExportError> {
-    Ok(Arc::new(Instance::<O> {
+    Ok(Arc::new(TreeExport::<O> {
         id,
         attrs: attrs.clone(),
         options: TreeOptions::load(attrs)?,
@@ -116,7 +112,7 @@ pub(crate) fn resolve<O: TreeOutput>(
 }
 
 #[async_trait]
-impl<O: TreeOutput> ExporterInstance for Instance<O> {
+impl<O: TreeOutput> ExporterInstance for TreeExport<O> {
     fn id(&self) -> usize {
         self.id
     }
@@ -149,7 +145,7 @@ impl<O: TreeOutput> ExporterInstance for Instance<O> {
 
 /// One tree to send.
 #[derive(Debug)]
-pub(crate) struct Tree {
+pub(crate) struct ExportTree {
     /// The platform id.
     pub(crate) id: String,
     /// The files; `None` is an empty tree.
@@ -158,15 +154,15 @@ pub(crate) struct Tree {
     pub(crate) folder: Option<String>,
     /// The time that all files get.
     pub(crate) epoch: Option<Timestamp>,
-    /// Files that are no part of the result, sorted.
-    pub(crate) extra: Vec<Extra>,
-    /// Keeps the files.
+    /// Files beside those of the result, sorted by path.
+    pub(crate) extra: Vec<ExtraFile>,
+    /// Protects the files from collection until they are sent.
     pub(crate) _held: Option<ImmutableRef>,
 }
 
 /// A file beside the result, such as a statement.
 #[derive(Debug)]
-pub(crate) struct Extra {
+pub(crate) struct ExtraFile {
     pub(crate) stat: Stat,
     pub(crate) bytes: Vec<u8>,
 }
@@ -175,17 +171,13 @@ pub(crate) struct Extra {
 pub(crate) async fn open(
     source: &ExportSource,
     options: &TreeOptions,
-) -> Result<Vec<Tree>, ExportError> {
+) -> Result<Vec<ExportTree>, ExportError> {
     if source.is_map() && !source.metadata.contains_key("refs.platforms") {
-        return Err(ExportError::result(
-            "unable to export multiple refs, missing platforms mapping",
-        ));
+        return Err(ExportResultError::NoPlatformMap.into());
     }
     let platforms = source.platforms()?;
     if !source.is_map() && platforms.len() > 1 {
-        return Err(ExportError::result(
-            "unable to export multiple platforms without map",
-        ));
+        return Err(ExportResultError::PlatformsWithoutResults.into());
     }
     let split = options.platform_split.unwrap_or(source.is_map());
     let mut out = Vec::with_capacity(platforms.len());
@@ -203,15 +195,13 @@ pub(crate) async fn open(
             }
             None if options.source.is_empty() => None,
             None => {
-                return Err(ExportError::result(format!(
-                    "src={}: no such file or directory",
-                    options.source
-                )));
+                let path = options.source.clone();
+                return Err(ExportResultError::NoSource { path }.into());
             }
         };
         let folder = split.then(|| folder_name(&platform.id));
         let epoch = options.epoch.of(source, Some(&platform.id))?;
-        let mut tree = Tree {
+        let mut tree = ExportTree {
             id: platform.id,
             root,
             folder,
@@ -251,18 +241,18 @@ fn digests(root: &Root) -> Result<Vec<(String, Digest)>, ExportError> {
         let mut buffer = vec![0; 128 << 10];
         loop {
             let n = file.read(&mut buffer).map_err(failed)?;
-            let Some(read) = buffer.get(..n).filter(|b| !b.is_empty()) else {
+            let Some(chunk) = buffer.get(..n).filter(|b| !b.is_empty()) else {
                 break;
             };
-            digester.update(read);
+            digester.update(chunk);
         }
         out.push((stat.path.to_string_lossy().into_owned(), digester.finish()));
     }
     Ok(out)
 }
 
-impl Tree {
-    /// Adds the files with statements; `named` after the platform where there are several.
+impl ExportTree {
+    /// Adds the files with statements; `names_platform` says whether the platform is in their names.
     async fn attest(
         &mut self,
         source: &ExportSource,
@@ -298,14 +288,10 @@ impl Tree {
                 .components()
                 .all(|c| matches!(c, std::path::Component::Normal(_)));
             if !is_name {
-                return Err(ExportError::attribute(format!(
-                    "invalid attestation path name {name}"
-                )));
+                return Err(ExportResultError::StatementPath { name }.into());
             }
             if self.extra.iter().any(|e| e.stat.path == path) {
-                return Err(ExportError::attestation(format!(
-                    "duplicate attestation path name {name}"
-                )));
+                return Err(ExportResultError::DuplicateStatement { name }.into());
             }
             let now = Timestamp::from(task::clock::wall()).seconds();
             let stat = Stat {
@@ -317,7 +303,7 @@ impl Tree {
                     .unwrap_or_else(|| now.saturating_mul(1_000_000_000)),
                 ..Stat::default()
             };
-            self.extra.push(Extra {
+            self.extra.push(ExtraFile {
                 stat,
                 bytes: statement.bytes,
             });
@@ -339,10 +325,10 @@ impl Tree {
         let time = self.nanos();
         let files = Walk::new(root, &Filter::default())?.map(move |stat| {
             let mut stat = stat?;
-            stat.path = self.inside(stat.path);
-            // Links of a later name of a file are paths in the tree; others say what they say.
+            stat.path = self.in_folder(stat.path);
+            // A hard link names the file's first path in the tree; a symbolic link's text stays.
             if !stat.is_symlink() {
-                stat.linkname = self.inside(stat.linkname);
+                stat.linkname = self.in_folder(stat.linkname);
             }
             stat.mod_time = time.unwrap_or(stat.mod_time);
             Ok(stat)
@@ -350,7 +336,7 @@ impl Tree {
         Ok(Box::new(files))
     }
 
-    fn inside(&self, path: PathBuf) -> PathBuf {
+    fn in_folder(&self, path: PathBuf) -> PathBuf {
         match &self.folder {
             Some(folder) if !path.as_os_str().is_empty() => Path::new(folder).join(path),
             _ => path,
@@ -360,7 +346,7 @@ impl Tree {
     fn extra_stats(&self) -> Stats<'_> {
         Box::new(self.extra.iter().map(|extra| {
             let mut stat = extra.stat.clone();
-            stat.path = self.inside(stat.path);
+            stat.path = self.in_folder(stat.path);
             Ok(stat)
         }))
     }
@@ -378,53 +364,53 @@ impl Tree {
     }
 }
 
-/// Several trees as one, in the order of the protocol. Of equal paths the first tree's counts.
+/// Several trees as one, in the order of the protocol. A path that several trees have is that of the first.
 #[derive(Debug)]
-pub(crate) struct Trees(pub(crate) Vec<Tree>);
+pub(crate) struct MergedTrees(pub(crate) Vec<ExportTree>);
 
-struct Merge<'a> {
+struct MergedStats<'a> {
     parts: Vec<Peekable<Stats<'a>>>,
 }
 
-impl Iterator for Merge<'_> {
+impl Iterator for MergedStats<'_> {
     type Item = Result<Stat, SendError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let mut best: Option<PathBuf> = None;
+        let mut least: Option<PathBuf> = None;
         for part in &mut self.parts {
             match part.peek() {
                 Some(Err(_)) => return part.next(),
                 Some(Ok(stat))
-                    if best
+                    if least
                         .as_ref()
                         .is_none_or(|b| compare_paths(&stat.path, b).is_lt()) =>
                 {
-                    best = Some(stat.path.clone());
+                    least = Some(stat.path.clone());
                 }
                 Some(Ok(_)) | None => {}
             }
         }
-        let best = best?;
+        let least = least?;
         let mut first = None;
         for part in &mut self.parts {
-            if let Some(next) = part.next_if(|stat| stat.as_ref().is_ok_and(|s| s.path == best)) {
-                first.get_or_insert(next);
+            if let Some(stat) = part.next_if(|stat| stat.as_ref().is_ok_and(|s| s.path == least)) {
+                first.get_or_insert(stat);
             }
         }
         first
     }
 }
 
-impl TreeSource for Trees {
+impl TreeSource for MergedTrees {
     fn walk(&self) -> Result<Stats<'_>, SendError> {
         let mut parts = Vec::with_capacity(self.0.len());
         for tree in &self.0 {
             parts.push(tree.extra_stats().peekable());
-            let own = tree.folder_stat().map(Ok).into_iter();
-            let stats: Stats<'_> = Box::new(own.chain(tree.stats()?));
+            let folder = tree.folder_stat().map(Ok).into_iter();
+            let stats: Stats<'_> = Box::new(folder.chain(tree.stats()?));
             parts.push(stats.peekable());
         }
-        Ok(Box::new(Merge { parts }))
+        Ok(Box::new(MergedStats { parts }))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn Read + Send>> {
@@ -438,7 +424,7 @@ impl TreeSource for Trees {
                 return Ok(Box::new(io::Cursor::new(extra.bytes.clone())));
             }
             let Some(root) = &tree.root else { continue };
-            // The name that was listed, not what a link in it leads to.
+            // The file of that name itself: a symbolic link is not followed.
             let Ok(Some((dir, name))) = root.parent(inside) else {
                 continue;
             };

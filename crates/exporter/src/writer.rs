@@ -8,18 +8,19 @@ use gostd::Timestamp;
 use oci::{Descriptor, Digest, Platform, media_type};
 use store::{ImmutableRef, LayerBlob, Lease, Store};
 
-use crate::config::{LayerFacts, Patch, default_config, patch};
+use crate::config::{ConfigRootFs, LayerFacts, Patch, default_config, patch};
 use crate::documents::{
-    IN_TOTO_TYPE, Index, Manifest, config_type, manifest_type, pretty, public_annotations,
+    IN_TOTO_TYPE, IndexDocument, ManifestDocument, config_type, manifest_type, pretty,
+    public_annotations,
 };
-use crate::error::ExportError;
+use crate::error::{ExportError, ExportResultError};
 use crate::manager::{About, ExportContext, ExportSource};
 use crate::options::ImageOptions;
 use crate::platforms::PlatformEntry;
 
 /// An image whose documents are in the store.
 #[derive(Debug)]
-pub(crate) struct Image {
+pub(crate) struct WrittenImage {
     /// The index, or the manifest of the only platform.
     pub(crate) root: Descriptor,
     /// The config of the only platform.
@@ -28,19 +29,20 @@ pub(crate) struct Image {
     pub(crate) documents: Vec<(Descriptor, Bytes)>,
     /// Every layer by digest, as the manifests name them.
     pub(crate) layers: HashMap<Digest, LayerBlob>,
-    /// Holds the documents.
+    /// Protects the documents from collection until the build record does.
     pub(crate) lease: Lease,
 }
 
-struct Writer<'a> {
+/// Writes the documents of one image; see [`commit`].
+struct ImageWriter<'a> {
     store: &'a Arc<Store>,
     ctx: &'a ExportContext,
     source: &'a ExportSource,
     options: &'a ImageOptions,
-    image: Image,
+    image: WrittenImage,
 }
 
-/// The media type and annotations under which the attestation manifest of a platform hangs in the index.
+/// The platform that an attestation manifest has in the index: clients that look for theirs skip it.
 fn unknown_platform() -> Platform {
     Platform {
         architecture: "unknown".into(),
@@ -52,24 +54,24 @@ fn unknown_platform() -> Platform {
 /// The annotation of a layer with the time that its files were held down to.
 const REWRITTEN: &str = "buildkit/rewritten-timestamp";
 
-/// The layers of a base image, which stay as they are.
+/// The diff ids of the base image, by its config: its layers are not rewritten.
 fn base_layers(config: Option<&[u8]>) -> Result<Vec<Digest>, ExportError> {
     #[derive(serde::Deserialize)]
-    struct Config {
+    struct BaseConfig {
         #[serde(default)]
-        rootfs: Option<RootFs>,
+        rootfs: Option<BaseRootFs>,
     }
     #[derive(serde::Deserialize)]
-    struct RootFs {
+    struct BaseRootFs {
         #[serde(default)]
         diff_ids: Vec<Digest>,
     }
     let Some(config) = config.filter(|c| !c.is_empty()) else {
         return Ok(Vec::new());
     };
-    let read: Config = gostd::json::from_slice(config)
+    let config: BaseConfig = gostd::json::from_slice(config)
         .map_err(|e| ExportError::malformed("failed to unmarshal base image config", e))?;
-    Ok(read.rootfs.map(|r| r.diff_ids).unwrap_or_default())
+    Ok(config.rootfs.map(|r| r.diff_ids).unwrap_or_default())
 }
 
 /// Writes the image; nothing is sent anywhere.
@@ -78,11 +80,9 @@ pub(crate) async fn commit(
     ctx: &ExportContext,
     source: &ExportSource,
     options: &ImageOptions,
-) -> Result<Image, ExportError> {
+) -> Result<WrittenImage, ExportError> {
     if source.is_map() && !source.metadata.contains_key("refs.platforms") {
-        return Err(ExportError::result(
-            "unable to export multiple refs, missing platforms mapping",
-        ));
+        return Err(ExportResultError::NoPlatformMap.into());
     }
     let platforms = source.platforms()?;
     let on_demand = options.inline_attestations;
@@ -96,14 +96,14 @@ pub(crate) async fn commit(
     check_annotations(source, options)?;
     let empty = Descriptor::new("", Digest::sha256(b""), 0);
     let lease = store.lease();
-    let image = Image {
+    let image = WrittenImage {
         root: empty,
         config: None,
         documents: Vec::new(),
         layers: HashMap::new(),
         lease,
     };
-    let writer = Writer {
+    let writer = ImageWriter {
         store,
         ctx,
         source,
@@ -120,35 +120,30 @@ pub(crate) async fn commit(
 fn check_annotations(source: &ExportSource, options: &ImageOptions) -> Result<(), ExportError> {
     for (platform, annotations) in options.annotations.iter() {
         if !platform.is_empty() && source.find(platform).is_err() {
-            return Err(ExportError::result(format!(
-                "invalid annotation: no platform {platform} found in source"
-            )));
+            return Err(ExportResultError::AnnotationPlatform {
+                platform: platform.to_owned(),
+            }
+            .into());
         }
         let needs_oci = annotations.index.len()
             + annotations.index_descriptor.len()
             + annotations.manifest_descriptor.len()
             > 0;
         if needs_oci && !options.is_oci() {
-            return Err(ExportError::result(
-                "cannot export annotations with \"oci-mediatypes=false\"",
-            ));
+            return Err(ExportResultError::AnnotationsNeedOciTypes.into());
         }
     }
     Ok(())
 }
 
-impl Writer<'_> {
-    async fn single(mut self, platforms: &[PlatformEntry]) -> Result<Image, ExportError> {
+impl ImageWriter<'_> {
+    async fn single(mut self, platforms: &[PlatformEntry]) -> Result<WrittenImage, ExportError> {
         let [platform] = platforms else {
-            return Err(ExportError::result(
-                "cannot export multiple platforms without multi-platform enabled",
-            ));
+            return Err(ExportResultError::NotMultiPlatform.into());
         };
         let annotations = self.options.annotations.of(None);
         if !annotations.index.is_empty() || !annotations.index_descriptor.is_empty() {
-            return Err(ExportError::result(
-                "index annotations not supported for single platform export",
-            ));
+            return Err(ExportResultError::IndexAnnotations.into());
         }
         let reference = self.source.find(&platform.id)?;
         let layers = self.layers(&[(platform, reference)]).await?;
@@ -160,11 +155,9 @@ impl Writer<'_> {
         Ok(self.image)
     }
 
-    async fn index(mut self, platforms: &[PlatformEntry]) -> Result<Image, ExportError> {
+    async fn index(mut self, platforms: &[PlatformEntry]) -> Result<WrittenImage, ExportError> {
         if !self.options.is_oci() && self.source.attester.is_some() {
-            return Err(ExportError::result(
-                "cannot export attestations with \"oci-mediatypes=false\"",
-            ));
+            return Err(ExportResultError::AttestationsNeedOciTypes.into());
         }
         let mut refs = Vec::with_capacity(platforms.len());
         for platform in platforms {
@@ -184,7 +177,7 @@ impl Writer<'_> {
         }
         entries.extend(attestations);
         let annotations = self.options.annotations.of(None);
-        let index = Index::new(self.options.is_oci(), &entries, annotations.index);
+        let index = IndexDocument::new(self.options.is_oci(), &entries, annotations.index);
         let bytes = pretty(&index);
         let mut desc = Descriptor::of_bytes(index.media_type(), &bytes);
         desc.annotations = annotations.index_descriptor;
@@ -192,7 +185,7 @@ impl Writer<'_> {
             .ctx
             .progress
             .status(format!("exporting manifest list {}", desc.digest), "");
-        self.put(desc.clone(), bytes)?;
+        self.add_document(desc.clone(), bytes)?;
         self.image.root = desc;
         Ok(self.image)
     }
@@ -203,10 +196,10 @@ impl Writer<'_> {
         refs: &[(&PlatformEntry, Option<&ImmutableRef>)],
     ) -> Result<Vec<Vec<LayerBlob>>, ExportError> {
         let _status = self.ctx.progress.status("exporting layers", "");
-        let making = refs
+        let of_platforms = refs
             .iter()
             .map(|(platform, reference)| self.layers_of(platform, *reference));
-        futures::future::try_join_all(making).await
+        futures::future::try_join_all(of_platforms).await
     }
 
     async fn layers_of(
@@ -268,7 +261,7 @@ impl Writer<'_> {
             .iter()
             .map(|l| LayerFacts {
                 diff_id: l.diff_id.clone(),
-                // Must not be shown, but is no reason to fail either.
+                // Every layer of this daemon has a description; one that lacks it is no reason to fail.
                 description: if l.description.is_empty() {
                     "created by buildkit".into()
                 } else {
@@ -310,7 +303,7 @@ impl Writer<'_> {
                 .layers
                 .insert(layer.descriptor.digest.clone(), layer);
         }
-        let manifest = pretty(&Manifest::image(
+        let manifest = pretty(&ManifestDocument::image(
             oci,
             config_desc.clone(),
             descriptors,
@@ -327,8 +320,8 @@ impl Writer<'_> {
                 .ctx
                 .progress
                 .status(format!("exporting config {}", config_desc.digest), "");
-            self.put(config_desc.clone(), config)?;
-            self.put(desc.clone(), manifest)?;
+            self.add_document(config_desc.clone(), config)?;
+            self.add_document(desc.clone(), manifest)?;
         }
         Ok((desc, config_desc.digest))
     }
@@ -389,7 +382,7 @@ impl Writer<'_> {
         for statement in statements {
             let mut desc = Descriptor::of_bytes(IN_TOTO_TYPE, &statement.bytes);
             diff_ids.push(desc.digest.clone());
-            self.put(desc.clone(), statement.bytes)?;
+            self.add_document(desc.clone(), statement.bytes)?;
             desc.annotations
                 .insert("in-toto.io/predicate-type".into(), statement.predicate_type);
             layers.push(desc);
@@ -408,11 +401,11 @@ impl Writer<'_> {
             },
             &config,
         );
-        self.put(config_desc.clone(), config)?;
+        self.add_document(config_desc.clone(), config)?;
         if artifact {
             config_desc.data = Some("e30=".into());
         }
-        let bytes = pretty(&Manifest::attestation(
+        let bytes = pretty(&ManifestDocument::attestation(
             artifact,
             config_desc,
             layers,
@@ -423,7 +416,7 @@ impl Writer<'_> {
             format!("exporting attestation manifest {}", desc.digest),
             "",
         );
-        self.put(desc.clone(), bytes)?;
+        self.add_document(desc.clone(), bytes)?;
         desc.platform = Some(unknown_platform());
         desc.annotations = BTreeMap::from([
             (
@@ -438,35 +431,26 @@ impl Writer<'_> {
         Ok(Some(desc))
     }
 
-    fn put(&mut self, desc: Descriptor, bytes: Vec<u8>) -> Result<(), ExportError> {
+    fn add_document(&mut self, desc: Descriptor, bytes: Vec<u8>) -> Result<(), ExportError> {
         self.store.put_blob(&self.image.lease, &bytes)?;
         self.image.documents.push((desc, Bytes::from(bytes)));
         Ok(())
     }
 }
 
+/// The config of an attestation manifest that is not an OCI artifact: its layers are the statements.
 fn attestation_config(diff_ids: &[Digest]) -> Vec<u8> {
     #[derive(serde::Serialize)]
-    struct Config<'a> {
+    struct AttestationConfig<'a> {
         #[serde(flatten)]
         platform: Platform,
         config: BTreeMap<String, String>,
-        rootfs: RootFs<'a>,
+        rootfs: ConfigRootFs<'a>,
     }
-    #[derive(serde::Serialize)]
-    struct RootFs<'a> {
-        #[serde(rename = "type")]
-        kind: &'static str,
-        diff_ids: Option<&'a [Digest]>,
-    }
-    let diff_ids = (!diff_ids.is_empty()).then_some(diff_ids);
-    let config = Config {
+    let config = AttestationConfig {
         platform: unknown_platform(),
         config: BTreeMap::new(),
-        rootfs: RootFs {
-            kind: "layers",
-            diff_ids,
-        },
+        rootfs: ConfigRootFs::new(diff_ids.iter().collect()),
     };
     gostd::json::to_vec(&config)
 }

@@ -50,9 +50,9 @@ impl Exporter for Scripted {
         attrs: &BTreeMap<String, String>,
     ) -> Result<Arc<dyn ExporterInstance>, ExportError> {
         if attrs.contains_key("refused") {
-            return Err(ExportError::Attribute {
-                reason: format!("refused {id}"),
-            });
+            return Err(ExportError::supplied(std::io::Error::other(format!(
+                "refused {id}"
+            ))));
         }
         self.log.lock().push(format!("resolve {id}"));
         Ok(Arc::new(Instance {
@@ -94,9 +94,10 @@ impl ExporterInstance for Instance {
         let fails = self.attrs.get("fails").map(String::as_str);
         self.all_here.wait().await;
         if fails == Some("export") {
-            return Err(ExportError::Result {
-                reason: format!("export {} failed", self.id),
-            });
+            return Err(ExportError::supplied(std::io::Error::other(format!(
+                "export {} failed",
+                self.id
+            ))));
         }
         self.log.lock().push(format!("export {}", self.id));
         let last = Last {
@@ -126,9 +127,10 @@ impl Finalize for Last {
     async fn run(self: Box<Self>, _ctx: &ExportContext) -> Result<(), ExportError> {
         self.log.lock().push(format!("finalize {}", self.id));
         if self.fails {
-            return Err(ExportError::Result {
-                reason: format!("finalize {} failed", self.id),
-            });
+            return Err(ExportError::supplied(std::io::Error::other(format!(
+                "finalize {} failed",
+                self.id
+            ))));
         }
         Ok(())
     }

@@ -148,7 +148,9 @@ impl Attester for Statements {
         };
         let statement = |(file, text): &(&'static str, &'static str)| {
             if *text == "fails" {
-                return Err(ExportError::attestation("no statement can be made"));
+                return Err(ExportError::supplied(std::io::Error::other(
+                    "no statement can be made",
+                )));
             }
             Ok(Statement {
                 predicate_type: format!("https://example.com/{text}"),
