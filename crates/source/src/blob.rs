@@ -34,7 +34,7 @@ use crate::image::spec::Spec;
 use crate::manager::{CacheKey, Source, SourceInstance};
 use crate::oci_layout::{LayoutStore, provider as layout_provider};
 
-/// Single blobs.
+/// The source of single blobs.
 #[derive(Debug, Clone)]
 pub struct BlobSource {
     store: Arc<Store>,
@@ -42,7 +42,7 @@ pub struct BlobSource {
 }
 
 impl BlobSource {
-    /// Makes the source; blobs of registries are fetched the way that `images` knows.
+    /// Makes the source; `images` fetches the blobs of registries.
     #[must_use]
     pub fn new(store: Arc<Store>, images: ImageSource) -> Self {
         Self { store, images }
@@ -66,17 +66,17 @@ impl Source for BlobSource {
             identifier: identifier.clone(),
             attrs: attrs.clone(),
         };
-        let wrong = |source| SourceError::Reference {
+        let malformed = |source| SourceError::Reference {
             reference: identifier.clone(),
             source,
         };
         let id = match SourceId::parse(&op, None) {
             Ok(SourceId::Blob(id)) => id,
             Ok(_) => return Err(SourceError::Identifier { identifier }),
-            Err(error) => return Err(wrong(cause(error))),
+            Err(error) => return Err(malformed(cause(error))),
         };
         if id.oci_layout && id.store_id.is_empty() {
-            return Err(wrong(cause("oci-layout blob source requires store id")));
+            return Err(malformed(cause("oci-layout blob source requires store id")));
         }
         Ok(Arc::new(BlobInstance {
             source: self.clone(),
@@ -117,9 +117,9 @@ impl BlobSource {
             source,
         };
         let mut desc = Descriptor::new("", expected.clone(), 0);
-        // Nobody has said how large it is.
+        // The identifier does not say how large the blob is.
         desc.size = -1;
-        let mut sink = Sink {
+        let mut sink = DigestingFile {
             file: Some(file),
             digester: Digester::new(),
             written: 0,
@@ -214,15 +214,16 @@ impl SourceInstance for BlobInstance {
     }
 }
 
-struct Sink {
-    /// Not here while a chunk is written.
+/// Writes chunks to a file and hashes them.
+struct DigestingFile {
+    /// `None` while a chunk is being written.
     file: Option<File>,
     digester: Digester,
     written: u64,
 }
 
 #[async_trait]
-impl BlobSink for Sink {
+impl BlobSink for DigestingFile {
     async fn write(&mut self, chunk: Bytes) -> io::Result<()> {
         use std::io::Write as _;
         let mut file = self.file.take().ok_or(io::ErrorKind::BrokenPipe)?;

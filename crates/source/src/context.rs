@@ -1,4 +1,4 @@
-//! What a source may use while it works for a build.
+//! The context in which a source works: sessions, progress, and what the build has resolved so far.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -9,34 +9,34 @@ use parking_lot::Mutex;
 use progress::Writer;
 use session::Group;
 
-/// The builds that want the source, and where to tell them how it goes.
+/// The builds that use the source, and the vertex that shows its progress.
 #[derive(Debug, Clone)]
 pub struct Context {
     /// The clients that may answer, in order of preference.
     pub sessions: Group,
     /// Progress of the vertex.
     pub progress: Writer,
-    /// What the builds have resolved already.
+    /// What each of the builds has resolved so far.
     pub resolved_sources: Vec<Arc<ResolvedSources>>,
 }
 
-/// What the sources of one build resolved to. What an address gave once, it gives for the rest of the build.
+/// What the sources of one build resolved to: within a build an address always resolves to the same.
 #[derive(Default)]
 pub struct ResolvedSources {
-    /// What was resolved, by the resolving source's own key.
+    /// Values of any type, by a key that the source chooses.
     results: Mutex<HashMap<String, Arc<dyn Any + Send + Sync>>>,
-    /// The session of the build, and what its main context is; empty when nobody said.
+    /// The session of the build, and its main context; both empty when they are not known.
     build: (String, String),
 }
 
 impl ResolvedSources {
-    /// Remembers nothing yet.
+    /// Makes an empty memory for a build whose context is not known.
     #[must_use]
     pub fn new() -> Arc<Self> {
         Arc::default()
     }
 
-    /// Remembers nothing yet, for the build of `session` whose main context is `context`: an address, or a name.
+    /// Makes an empty memory for the build of `session` whose main context is `context`: an address, or a name.
     #[must_use]
     pub fn of(session: &str, context: &str) -> Arc<Self> {
         Arc::new(Self {
@@ -47,8 +47,8 @@ impl ResolvedSources {
 
     /// The main context of the build, if it is that of `session`.
     pub(crate) fn context_of(&self, session: &str) -> Option<&str> {
-        let (own_session, context) = &self.build;
-        (own_session == session && !context.is_empty()).then_some(context)
+        let (build_session, context) = &self.build;
+        (build_session == session && !context.is_empty()).then_some(context)
     }
 }
 
@@ -61,7 +61,7 @@ impl fmt::Debug for ResolvedSources {
 }
 
 impl Context {
-    /// A context of no build in particular.
+    /// A context without a build: nothing is remembered.
     #[must_use]
     pub fn new(sessions: Group, progress: Writer) -> Self {
         Self {
@@ -71,7 +71,7 @@ impl Context {
         }
     }
 
-    /// Shows on the vertex that a host has kept us waiting, for as long as it does.
+    /// Shows on the vertex that a host keeps the daemon waiting, for as long as it does.
     pub(crate) fn wait_observer(&self) -> registry::WaitObserver {
         let progress = self.progress.clone();
         registry::WaitObserver::new(move |host| {

@@ -22,152 +22,152 @@ pub enum SourceError {
     /// The identifier has no scheme.
     #[error("failed to parse {identifier}: invalid")]
     Identifier {
-        /// What was given.
+        /// The whole identifier.
         identifier: String,
     },
-    /// Nobody reads the scheme.
+    /// No source reads the scheme.
     #[error("unknown scheme {scheme}: not found")]
     Scheme {
-        /// What was given.
+        /// The part before `://`.
         scheme: String,
     },
     /// The identifier's reference is malformed.
     #[error("{reference}: {}", oci::error::chain(source.as_ref()))]
     Reference {
-        /// What was given, without credentials.
+        /// The reference, without credentials.
         reference: String,
-        /// What is wrong with it.
+        /// The error of the parser, or a sentence.
         source: Cause,
     },
     /// An attribute has a value that it cannot have.
     #[error("{}", oci::error::chain(source.as_ref()))]
     Attribute {
-        /// The attribute.
+        /// The attribute's key.
         name: &'static str,
-        /// What is wrong with it.
+        /// The error of the parser, or a sentence.
         source: Cause,
     },
     /// A digest is malformed.
     #[error("invalid {what} {text}: {source}")]
     Digest {
-        /// What it is the digest of.
+        /// The field that it stands in, as `http checksum`.
         what: &'static str,
-        /// What was given.
+        /// The text that is not a digest.
         text: String,
-        /// What is wrong with it.
+        /// The error of the parser.
         source: DigestError,
     },
-    /// The registry did not give it.
+    /// The registry failed, or refused the request.
     #[error(transparent)]
     Registry(#[from] Arc<registry::Error>),
     /// The image is not for the platform.
     #[error("no match for platform in manifest{}: not found", digest.as_ref().map(|d| format!(" {d}")).unwrap_or_default())]
     Platform {
-        /// The index, where known.
+        /// The root document, if it names its platforms.
         digest: Option<Digest>,
     },
-    /// The digest found is not the one demanded.
+    /// The reference names another digest than the attribute `image.checksum`.
     #[error("image digest {actual} for {reference} does not match expected checksum {expected}")]
     ImageChecksum {
-        /// The image.
+        /// The reference of the image.
         reference: String,
-        /// The digest demanded.
+        /// The digest in the attribute.
         expected: Digest,
-        /// The digest found.
+        /// The digest of the content.
         actual: Digest,
     },
-    /// More layers are asked for than there are.
+    /// The layer limit is greater than the number of layers.
     #[error("layer limit {limit} is greater than the number of layers in the image {layers}")]
     LayerLimit {
-        /// What was asked for.
+        /// The attribute's value.
         limit: usize,
-        /// What there is.
+        /// How many layers the image has.
         layers: usize,
     },
     /// A document of an image cannot be read.
     #[error("{what} {digest}: {}", oci::error::chain(source.as_ref()))]
     Document {
-        /// Which sort of document.
+        /// `index`, `manifest`, `config` and the like.
         what: &'static str,
-        /// Its digest.
+        /// The digest by which the document was fetched.
         digest: Digest,
-        /// What is wrong with it.
+        /// The error of the parser, or a sentence.
         source: Cause,
     },
-    /// A downloaded file is not the one demanded.
+    /// A downloaded file has another digest than the attribute `http.checksum`.
     #[error("digest mismatch for {url}: {actual} (expected: {expected})")]
     HttpDigest {
         /// The address, without credentials.
         url: String,
-        /// The digest demanded.
+        /// The digest in the attribute.
         expected: Digest,
-        /// The digest found.
+        /// The digest of the content.
         actual: Digest,
     },
-    /// A server answered with a status that does not fit.
+    /// A server answered with a status that is no success.
     #[error("invalid response status {status}")]
     HttpStatus {
-        /// The status.
+        /// The HTTP status code.
         status: u16,
     },
-    /// A server could not be asked.
+    /// A request to a server got no response.
     #[error("{method} \"{url}\": {}", oci::error::chain(source.as_ref()))]
     Http {
         /// The method, as Go writes it.
         method: &'static str,
         /// The address, without credentials.
         url: String,
-        /// Why.
+        /// The error of the connection, or a sentence.
         source: Cause,
     },
-    /// git failed.
+    /// git ended with an error.
     #[error("{context}: git stderr:\n{stderr}: exit status {status}")]
     Git {
-        /// What was being done.
+        /// The operation that git was called for.
         context: String,
-        /// What it wrote.
+        /// Its standard error, without progress.
         stderr: String,
-        /// How it ended.
+        /// Its exit code.
         status: String,
     },
-    /// git's answer does not fit.
+    /// The attributes of a git source contradict each other, or git's output cannot be used.
     #[error("{}", oci::error::chain(source.as_ref()))]
     GitAnswer {
-        /// Why.
+        /// The error of the git source.
         source: Cause,
     },
-    /// An object of git is none, or is another one.
+    /// A git object is malformed, or its content is not that of its name.
     #[error("{doing}: {source}")]
     GitObject {
-        /// What was being done.
+        /// The operation on the object.
         doing: String,
-        /// What is wrong with it.
+        /// The error of the parser.
         source: signature::git::ObjectError,
     },
-    /// None of the keys signed the object of git.
+    /// The git object has no signature by one of the keys.
     #[error(transparent)]
     Signature(Arc<signature::SignatureError>),
-    /// A signed tag is demanded, and there is no tag.
+    /// The attributes demand a signed tag, and the reference names none.
     #[error("signed tag required but no signed tag found")]
     NoSignedTag,
-    /// None of the keys signed the downloaded file.
+    /// The downloaded file has no signature by one of the keys.
     #[error("failed to verify pgp signature: {source}")]
     HttpSignature {
-        /// Why.
+        /// The error of the verification.
         source: Arc<signature::openpgp::OpenPgpError>,
     },
-    /// The client has to answer and cannot.
+    /// The client does not answer, or is gone.
     #[error("{}", oci::error::chain(source.as_ref()))]
     Session {
-        /// Why.
+        /// The error of the call, or of the group of sessions.
         source: Cause,
     },
-    /// A secret that an address needs cannot be had.
+    /// The client could not be asked for the secret of an address.
     #[error("failed to retrieve HTTP auth secret {name}: {source}")]
     Secret {
         /// The secret's id.
         name: String,
-        /// Why.
+        /// The error of the session.
         source: Box<Self>,
     },
     /// No session has the secret.
@@ -182,15 +182,15 @@ pub enum SourceError {
     /// A file operation failed.
     #[error("failed to {what}: {source}")]
     Io {
-        /// What was tried.
+        /// The operation and its object, as in `create README`.
         what: String,
-        /// Why.
+        /// The system's error.
         source: Arc<io::Error>,
     },
     /// Not built.
     #[error("{feature} is not supported")]
     NotBuilt {
-        /// What was asked for.
+        /// The feature in the user's words.
         feature: &'static str,
     },
 }

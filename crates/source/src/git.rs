@@ -17,6 +17,7 @@ mod auth;
 mod bundle;
 mod checkout;
 mod cli;
+mod error;
 mod fetch;
 mod objects;
 mod redirect;
@@ -37,8 +38,9 @@ use store::{ImmutableRef, Store};
 use crate::blob::BlobSource;
 use crate::context::Context;
 use crate::error::{SourceError, cause};
-use crate::git::objects::{Objects, RequiredGitSignature};
-use crate::git::resolve::Resolved;
+use crate::git::error::GitRefusal;
+use crate::git::objects::{RefObjects, RequiredGitSignature};
+use crate::git::resolve::ResolvedRef;
 use crate::git::url::{is_commit, is_ref_name};
 use crate::manager::{CacheKey, Facts, Source, SourceInstance};
 
@@ -50,26 +52,26 @@ const META_REMOTE: &str = "git.remote";
 /// Metadata key of a checkout: its cache key and folder.
 const META_SNAPSHOT: &str = "git.snapshot";
 
-/// Git repositories.
+/// The source of `git://`.
 #[derive(Debug, Clone)]
 pub struct GitSource {
-    inner: Arc<Inner>,
+    inner: Arc<GitSourceInner>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct GitSourceInner {
     store: Arc<Store>,
     config: Arc<GitConfig>,
-    locks: Locks,
-    /// Who has bundles.
+    locks: NameLocks,
+    /// Fetches bundles.
     blobs: Option<BlobSource>,
 }
 
-/// One user at a time for each name.
+/// Locks by name, of remotes and of checkouts.
 #[derive(Debug, Default)]
-struct Locks(Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>);
+struct NameLocks(Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>);
 
-impl Locks {
+impl NameLocks {
     /// Waits for the name. The lock is held across awaits on purpose: git processes must not meet in one repository.
     async fn lock(&self, name: &str) -> tokio::sync::OwnedMutexGuard<()> {
         let lock = {
@@ -82,26 +84,26 @@ impl Locks {
 }
 
 impl GitSource {
-    /// Makes the source; without bundles if there is no source of blobs.
+    /// Makes the source; without `blobs` it refuses bundles.
     #[must_use]
     pub fn new(store: Arc<Store>, config: GitConfig, blobs: Option<BlobSource>) -> Self {
         Self {
-            inner: Arc::new(Inner {
+            inner: Arc::new(GitSourceInner {
                 store,
                 config: Arc::new(config),
-                locks: Locks::default(),
+                locks: NameLocks::default(),
                 blobs,
             }),
         }
     }
 }
 
-/// What an identifier and its attributes say.
+/// An identifier and its attributes, parsed. Each flag is the attribute of its name.
 #[derive(Clone, Default)]
 struct GitIdentifier {
-    /// The remote with what the address has of credentials; names what is kept for it.
+    /// The remote with the credentials of its address: bare repositories are kept by its digest.
     remote: String,
-    /// The remote as git gets it.
+    /// The remote without credentials, as git gets it.
     address: String,
     /// `user:password` of the address.
     user: Option<Vec<u8>>,
@@ -126,7 +128,7 @@ struct GitIdentifier {
 impl std::fmt::Debug for GitIdentifier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("GitIdentifier")
-            .field("remote", &self.shown())
+            .field("remote", &self.display_remote())
             .field("reference", &self.reference)
             .finish_non_exhaustive()
     }
@@ -146,9 +148,9 @@ impl GitIdentifier {
         };
         let (mut bundle, mut bundle_session, mut bundle_store) = ("", "", "");
         for (name, value) in attrs {
-            let yes = value == "true";
+            let flag = value == "true";
             match name.as_str() {
-                "git.keepgitdir" => out.keep_git_dir = yes,
+                "git.keepgitdir" => out.keep_git_dir = flag,
                 "git.fullurl" => {
                     let attribute = |reason: &str| SourceError::Attribute {
                         name: "git.fullurl",
@@ -160,9 +162,9 @@ impl GitIdentifier {
                     if !full.same_repository(&url) {
                         return Err(attribute("git.fullurl does not match source identifier"));
                     }
-                    let moved = url::parse(&full.with_path_of(&url))?;
-                    (out.address, out.user) = (moved.address(), moved.login());
-                    out.remote = moved.remote;
+                    let full_url = url::parse(&full.with_path_of(&url))?;
+                    (out.address, out.user) = (full_url.address(), full_url.login());
+                    out.remote = full_url.remote;
                     out.host = full.host;
                 }
                 "git.authheadersecret" => out.auth_header_secret = value.clone(),
@@ -170,12 +172,12 @@ impl GitIdentifier {
                 "git.knownsshhosts" => out.known_hosts = value.clone(),
                 "git.mountsshsock" => out.ssh_socket = value.clone(),
                 "git.checksum" => out.checksum = value.clone(),
-                "git.skipsubmodules" => out.skip_submodules = yes,
+                "git.skipsubmodules" => out.skip_submodules = flag,
                 "git.mtime" => out.mtime = value.clone(),
-                "git.advice" => out.advice = yes,
-                "git.fetchbycommit" => out.fetch_by_commit = yes,
+                "git.advice" => out.advice = flag,
+                "git.fetchbycommit" => out.fetch_by_commit = flag,
                 "git.bundle" => bundle = value,
-                "git.checkoutbundle" => out.checkout_bundle = yes,
+                "git.checkoutbundle" => out.checkout_bundle = flag,
                 "oci.session" => bundle_session = value,
                 "oci.store" => bundle_store = value,
                 _ => {
@@ -190,8 +192,8 @@ impl GitIdentifier {
         }
         out.check_bundles()?;
         if !out.reference.is_empty() && !is_ref_name(&out.reference) {
-            let source = cause(format!("invalid git ref {:?}", out.reference));
-            return Err(SourceError::GitAnswer { source });
+            let reference = out.reference;
+            return Err(GitRefusal::MalformedReference { reference }.into());
         }
         Ok(out)
     }
@@ -221,8 +223,8 @@ impl GitIdentifier {
         key
     }
 
-    /// The remote as it may be shown.
-    fn shown(&self) -> String {
+    /// The remote without credentials, for messages.
+    fn display_remote(&self) -> String {
         oci::address::redact(&self.remote)
     }
 }
@@ -254,35 +256,35 @@ impl Source for GitSource {
 struct GitInstance {
     source: GitSource,
     id: GitIdentifier,
-    /// What the key was made of; the checkout must be of the same.
-    resolved: tokio::sync::OnceCell<Resolved>,
-    /// The bundle, unpacked.
-    staged: tokio::sync::OnceCell<bundle::Staged>,
-    /// What the reference names, for those who look at it or want it signed.
-    objects: tokio::sync::OnceCell<Arc<Objects>>,
+    /// The commit that the key names; the checkout must be of the same.
+    resolved: tokio::sync::OnceCell<ResolvedRef>,
+    /// The bundle's commits, where the source has one.
+    staged: tokio::sync::OnceCell<bundle::UnpackedBundle>,
+    /// The commit and the tag, read when a caller or a signature needs them.
+    objects: tokio::sync::OnceCell<Arc<RefObjects>>,
 }
 
 impl GitInstance {
-    async fn resolved(&self, ctx: &Context) -> Result<&Resolved, SourceError> {
+    async fn resolved(&self, ctx: &Context) -> Result<&ResolvedRef, SourceError> {
         self.resolved
             .get_or_try_init(|| self.resolve_now(ctx))
             .await
     }
 
     /// The key and the object to check out.
-    fn key_of(&self, resolved: &Resolved) -> (String, String) {
+    fn key_of(&self, resolved: &ResolvedRef) -> (String, String) {
         if is_commit(&resolved.reference) {
             return (
                 self.id.key(&resolved.reference, &resolved.reference),
                 resolved.reference.clone(),
             );
         }
-        let for_key = match &resolved.commit {
+        let key_object = match &resolved.commit {
             Some(commit) if !self.id.keep_git_dir => commit,
             _ => &resolved.object,
         };
         (
-            self.id.key(for_key, &resolved.reference),
+            self.id.key(key_object, &resolved.reference),
             resolved.object.clone(),
         )
     }
@@ -324,7 +326,7 @@ impl SourceInstance for GitInstance {
         let (key, object) = self.key_of(resolved);
         let name = format!("{key}:{}", self.id.subdir);
         let inner = &self.source.inner;
-        let _alone = inner.locks.lock(&name).await;
+        let _lock = inner.locks.lock(&name).await;
         for id in inner.store.find_meta(META_SNAPSHOT, name.as_bytes())? {
             if let Ok(checkout) = inner.store.get(&id) {
                 return Ok(Some(checkout));
@@ -458,7 +460,7 @@ mod tests {
         assert_eq!(id.address, "https://h.example/a.git");
         assert_eq!(id.user.as_deref(), Some(&b"me:hunter2"[..]));
         for text in [
-            id.shown(),
+            id.display_remote(),
             format!("{id:?}"),
             id.key("abc", "refs/heads/main"),
         ] {

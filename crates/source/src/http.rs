@@ -1,7 +1,7 @@
 //! `http://` and `https://`: one file by URL.
 //!
-//! Without a checksum the file must be asked for to know its key: it is downloaded once, kept with its ETag, and later
-//! only asked whether it changed. With a checksum the key is known at once and the file is downloaded when it is needed.
+//! Without a checksum the key is known only after a download: the file is kept with its ETag, and later the server is
+//! asked whether it changed. With a checksum the key is known at once and the file is downloaded when it is needed.
 
 mod body;
 mod date;
@@ -29,7 +29,7 @@ use store::{ImmutableRef, RefId, Store};
 
 use crate::context::Context;
 use crate::error::{SourceError, cause};
-use crate::http::body::Body;
+use crate::http::body::DownloadBody;
 use crate::http::key::{HeaderField, http_key};
 use crate::http::name::file_name;
 use crate::http::signature::RequiredFileSignature;
@@ -49,17 +49,17 @@ const MAX_REDIRECTS: usize = 10;
 /// The host that stands for the client's own uploads (a tarball on its standard input).
 const UPLOAD_HOST: &str = "buildkit-session";
 
-/// Files by URL.
+/// The source of `http://` and `https://`.
 #[derive(Debug, Clone)]
 pub struct HttpSource {
-    inner: Arc<Inner>,
+    inner: Arc<HttpSourceInner>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct HttpSourceInner {
     store: Arc<Store>,
     client: reqwest::Client,
-    /// For this machine itself, which no proxy can reach for us.
+    /// For servers on this machine, which a proxy cannot reach.
     local_client: reqwest::Client,
 }
 
@@ -67,19 +67,23 @@ impl HttpSource {
     /// Makes the source.
     pub fn new(store: Arc<Store>, user_agent: impl Into<String>) -> Result<Self, SourceError> {
         let user_agent = user_agent.into();
-        let build = |local: bool| {
+        let build = |is_local: bool| {
             let builder = reqwest::Client::builder()
                 .user_agent(user_agent.clone())
                 .connect_timeout(Duration::from_secs(20))
                 .redirect(reqwest::redirect::Policy::custom(follow));
-            let builder = if local { builder.no_proxy() } else { builder };
+            let builder = if is_local {
+                builder.no_proxy()
+            } else {
+                builder
+            };
             builder
                 .build()
                 .map_err(|e| SourceError::io("set up the http client", std::io::Error::other(e)))
         };
         let (client, local_client) = (build(false)?, build(true)?);
         Ok(Self {
-            inner: Arc::new(Inner {
+            inner: Arc::new(HttpSourceInner {
                 store,
                 client,
                 local_client,
@@ -105,7 +109,7 @@ fn follow(attempt: reqwest::redirect::Attempt<'_>) -> reqwest::redirect::Action 
     attempt.follow()
 }
 
-/// What an identifier and its attributes say.
+/// An identifier and its attributes, parsed.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct HttpIdentifier {
     url: String,
@@ -126,7 +130,7 @@ struct Download {
     filename: String,
     modified: Option<i64>,
     id: RefId,
-    /// Keeps the record until the build has it.
+    /// Protects the record until the build holds it.
     _held: ImmutableRef,
 }
 
@@ -225,17 +229,17 @@ fn go_int(name: &'static str, text: &str) -> Result<i64, SourceError> {
 struct HttpInstance {
     source: HttpSource,
     id: HttpIdentifier,
-    /// The file, once it was found.
+    /// The file, once it was downloaded or found in the store.
     downloaded: Mutex<Option<Download>>,
 }
 
 impl HttpInstance {
-    /// The address as it may be shown.
-    fn shown(&self) -> String {
+    /// The address without credentials, for messages.
+    fn display_url(&self) -> String {
         oci::address::redact(&self.id.url)
     }
 
-    /// What downloads are kept under; it never leaves the store.
+    /// The key by which downloads of this address are kept. It stays in the store.
     fn url_key(&self) -> Digest {
         let HttpIdentifier {
             url,
@@ -271,34 +275,34 @@ impl HttpInstance {
             .ok()
             .and_then(|u| u.host_str().map(str::to_owned))
             .unwrap_or_default();
-        let named = &self.id.auth_header_secret;
-        let secrets = if named.is_empty() {
+        let secret_name = &self.id.auth_header_secret;
+        let secrets = if secret_name.is_empty() {
             vec![
                 (format!("HTTP_AUTH_HEADER_{host}"), false),
                 (format!("HTTP_AUTH_TOKEN_{host}"), true),
             ]
         } else {
-            vec![(named.clone(), false)]
+            vec![(secret_name.clone(), false)]
         };
         for (name, is_token) in secrets {
             let secret = match crate::session_credentials::secret(&ctx.sessions, &name).await {
                 Ok(secret) => secret,
-                Err(error) if !named.is_empty() => {
+                Err(error) if !secret_name.is_empty() => {
                     return Err(SourceError::Secret {
-                        name: named.clone(),
+                        name: secret_name.clone(),
                         source: Box::new(error),
                     });
                 }
                 Err(_) => None,
             };
             let Some(secret) = secret else {
-                if named.is_empty() {
+                if secret_name.is_empty() {
                     continue;
                 }
                 return Err(SourceError::Secret {
-                    name: named.clone(),
+                    name: secret_name.clone(),
                     source: Box::new(SourceError::NoSecret {
-                        name: named.clone(),
+                        name: secret_name.clone(),
                     }),
                 });
             };
@@ -318,15 +322,15 @@ impl HttpInstance {
         ctx: &Context,
     ) -> Result<reqwest::Response, SourceError> {
         let url = reqwest::Url::parse(&self.id.url).map_err(|e| SourceError::Reference {
-            reference: self.shown(),
+            reference: self.display_url(),
             source: cause(e),
         })?;
         let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-        let local = host == "localhost"
+        let is_local = host == "localhost"
             || host
                 .parse::<std::net::IpAddr>()
                 .is_ok_and(|ip| ip.is_loopback());
-        let client = if local {
+        let client = if is_local {
             &self.source.inner.local_client
         } else {
             &self.source.inner.client
@@ -344,7 +348,7 @@ impl HttpInstance {
             // The dropped error says only that the time is over.
             .map_err(|_| SourceError::Http {
                 method: method_name,
-                url: self.shown(),
+                url: self.display_url(),
                 source: cause(format!(
                     "{host} did not answer within {}s",
                     ANSWER_TIMEOUT.as_secs()
@@ -356,12 +360,12 @@ impl HttpInstance {
     fn failed(&self, method: &'static str, error: reqwest::Error) -> SourceError {
         SourceError::Http {
             method,
-            url: self.shown(),
+            url: self.display_url(),
             source: cause(registry::ConnectionError::from(error)),
         }
     }
 
-    /// Finds the file: as it was kept if the server says it is the same, else by downloading it.
+    /// Gets the file: the kept one if the server says that it did not change, else by a download.
     async fn find(&self, ctx: &Context) -> Result<Download, SourceError> {
         if let Some(download) = self.downloaded.lock().clone() {
             return Ok(download);
@@ -370,20 +374,20 @@ impl HttpInstance {
             let session = ctx.sessions.first().await.map_err(SourceError::session)?;
             let share = ctx.sessions.share(session.id());
             let opened = share.open("Pull", session.upload(target)).await;
-            let body = Body::Upload(opened.map_err(SourceError::session)?);
+            let body = DownloadBody::Upload(opened.map_err(SourceError::session)?);
             let download = self.save(body, &HeaderMap::new(), ctx).await?;
             return self.checked(download);
         }
-        let memory = format!("http:{}", self.url_key());
-        if let Some(download) = ctx.recall::<Download>(&memory) {
+        let memory_key = format!("http:{}", self.url_key());
+        if let Some(download) = ctx.recall::<Download>(&memory_key) {
             return self.checked((*download).clone());
         }
         let download = self.checked(self.ask_server(ctx).await?)?;
-        ctx.remember(&memory, &Arc::new(download.clone()));
+        ctx.remember(&memory_key, &Arc::new(download.clone()));
         Ok(download)
     }
 
-    /// Asks the server whether a kept file is still the one; downloads it where none is.
+    /// Asks the server whether a kept file is still current; downloads it if none is.
     async fn ask_server(&self, ctx: &Context) -> Result<Download, SourceError> {
         let headers = self.headers(ctx).await?;
         let store = &self.source.inner.store;
@@ -431,18 +435,18 @@ impl HttpInstance {
                 return Ok(self.renamed(download, response.headers()));
             }
         }
-        // Of something that is not here: whoever says that is asked for the content.
+        // It names an ETag that is not kept: the content is downloaded.
         self.download(headers, ctx).await
     }
 
-    /// The kept file that an answer says is still the one.
+    /// The kept file that a response calls current.
     fn unchanged(
         &self,
         response: &reqwest::Response,
         records: &[(String, Download)],
     ) -> Option<Download> {
-        let named = etag_of(response.headers());
-        let is_it: &dyn Fn(&str) -> bool = match (response.status(), &named) {
+        let etag_named = etag_of(response.headers());
+        let is_current: &dyn Fn(&str) -> bool = match (response.status(), &etag_named) {
             (StatusCode::OK, Some(named)) => &move |etag| etag == named,
             // A server that compared speaks of what it was asked about, whatever a proxy made of the name.
             (StatusCode::NOT_MODIFIED, Some(named)) => &move |etag| etag::is_same(etag, named),
@@ -450,15 +454,14 @@ impl HttpInstance {
             _ => return None,
         };
         let exact = |named: &String| records.iter().find(|(etag, _)| etag == named);
-        let (_, download) = named
+        let (_, download) = etag_named
             .as_ref()
             .and_then(exact)
-            .or_else(|| records.iter().find(|(etag, _)| is_it(etag)))?;
+            .or_else(|| records.iter().find(|(etag, _)| is_current(etag)))?;
         Some(self.renamed(download, response.headers()))
     }
 
-    /// A kept file under the name that an answer gives it. "Not modified" need not repeat the name; the file has the one it
-    /// was kept under.
+    /// A kept file under the name in a response. "Not modified" need not repeat the name: then the file keeps its own.
     fn renamed(&self, download: &Download, headers: &HeaderMap) -> Download {
         let filename = match disposition(headers) {
             None if self.id.filename.is_empty() => download.filename.clone(),
@@ -470,13 +473,13 @@ impl HttpInstance {
         }
     }
 
-    /// Asks for the content, whatever is kept.
+    /// Downloads the content without a condition.
     async fn download(&self, headers: HeaderMap, ctx: &Context) -> Result<Download, SourceError> {
         let response = self.send(Method::GET, headers, ctx).await?;
         if response.status() == StatusCode::NOT_MODIFIED {
             return Err(SourceError::Http {
                 method: "Get",
-                url: self.shown(),
+                url: self.display_url(),
                 source: cause(
                     "the server answers \"304 Not Modified\" to a request without condition",
                 ),
@@ -495,10 +498,11 @@ impl HttpInstance {
             return Err(SourceError::HttpStatus { status });
         }
         let headers = response.headers().clone();
-        self.save(Body::Answer(response), &headers, ctx).await
+        self.save(DownloadBody::Answer(response), &headers, ctx)
+            .await
     }
 
-    /// What of the client's own uploads the address names, if it names one.
+    /// The upload of the client that the address names, if it names one.
     fn upload_target(&self) -> Option<session::UploadTarget> {
         let url = reqwest::Url::parse(&self.id.url).ok()?;
         let host = url.host_str().filter(|h| *h == UPLOAD_HOST)?;
@@ -508,7 +512,7 @@ impl HttpInstance {
         })
     }
 
-    /// A record of the store as a download and its ETag; none where the record lacks something.
+    /// A record of the store as a download with its ETag; `None` if the record lacks metadata.
     fn kept_download(&self, id: &RefId) -> Result<Option<(String, Download)>, SourceError> {
         let store = &self.source.inner.store;
         let text = |key: &str| -> Result<Option<String>, SourceError> {
@@ -519,7 +523,7 @@ impl HttpInstance {
         let (Some(etag), Some(digest)) = (text(META_ETAG)?, text(META_CHECKSUM)?) else {
             return Ok(None);
         };
-        let (Ok(digest), Ok(held)) = (Digest::parse(&digest), store.get(id)) else {
+        let (Ok(digest), Ok(reference)) = (Digest::parse(&digest), store.get(id)) else {
             return Ok(None);
         };
         let modified = text(META_MODIFIED)?.and_then(|t| date::parse(&t));
@@ -532,12 +536,12 @@ impl HttpInstance {
                 filename,
                 modified,
                 id: id.clone(),
-                _held: held,
+                _held: reference,
             },
         )))
     }
 
-    /// Checks the signature that is demanded, for which the file has to be here. It is no part of the key.
+    /// Checks the demanded signature, for which the file is downloaded. It is not in the key.
     async fn check_signature(&self, ctx: &Context) -> Result<(), SourceError> {
         let Some(verify) = self.id.verify.clone() else {
             return Ok(());
@@ -551,7 +555,7 @@ impl HttpInstance {
     fn checked(&self, download: Download) -> Result<Download, SourceError> {
         match &self.id.checksum {
             Some(expected) if *expected != download.digest => Err(SourceError::HttpDigest {
-                url: self.shown(),
+                url: self.display_url(),
                 expected: expected.clone(),
                 actual: download.digest,
             }),

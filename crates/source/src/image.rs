@@ -22,17 +22,17 @@ use store::{ImmutableRef, LayerDesc, RecordType, Store};
 
 use crate::context::Context;
 use crate::error::{SourceError, cause};
-use crate::image::documents::Documents;
+use crate::image::documents::DocumentCache;
 use crate::image::provider::RegistryLayers;
 use crate::image::spec::Spec;
 use crate::image::walk::{Fetch, ImageDocuments, ImageLayer, select};
 use crate::manager::{CacheKey, Source, SourceInstance};
 use crate::session_credentials::SessionCredentials;
 
-/// How a reference is resolved. All answer from the registry here: there is no other image store to prefer.
+/// How a reference is resolved. All modes ask the registry: the daemon has no image store that could be preferred.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ResolveMode {
-    /// As the daemon is used to.
+    /// The daemon's default, which is the registry.
     #[default]
     Default,
     /// From the registry.
@@ -56,28 +56,28 @@ impl ResolveMode {
     }
 }
 
-/// What resolving an image's config gave.
+/// A resolved image and its config.
 #[derive(Debug, Clone)]
 pub struct ResolvedConfig {
     /// The reference that was resolved.
     pub reference: String,
     /// The digest of the root document.
     pub digest: Digest,
-    /// The config as it came.
+    /// The config, byte for byte.
     pub config: Bytes,
 }
 
-/// Images of registries.
+/// The source of `docker-image://`.
 #[derive(Debug, Clone)]
 pub struct ImageSource {
-    inner: Arc<Inner>,
+    inner: Arc<ImageSourceInner>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct ImageSourceInner {
     store: Arc<Store>,
     client: Client,
-    documents: Documents,
+    documents: DocumentCache,
     flights: task::Flight<String, Result<Arc<ImageDocuments>, SourceError>>,
 }
 
@@ -86,10 +86,10 @@ impl ImageSource {
     #[must_use]
     pub fn new(store: Arc<Store>, client: Client) -> Self {
         Self {
-            inner: Arc::new(Inner {
+            inner: Arc::new(ImageSourceInner {
                 store,
                 client,
-                documents: Documents::default(),
+                documents: DocumentCache::default(),
                 flights: task::Flight::new(),
             }),
         }
@@ -123,7 +123,7 @@ impl ImageSource {
             .with_observer(ctx.wait_observer()))
     }
 
-    /// Who brings blobs of a reference's repository.
+    /// The provider of blobs from a reference's repository.
     pub(crate) fn blobs_of(
         &self,
         spec: &Spec,
@@ -136,7 +136,7 @@ impl ImageSource {
         )))
     }
 
-    /// The documents of an image; identical questions of one moment are one question.
+    /// The documents of an image. Concurrent calls for the same image share one fetch.
     async fn pull(
         &self,
         spec: &Spec,
@@ -169,10 +169,10 @@ impl ImageSource {
         platform: &Platform,
     ) -> Result<ImageDocuments, SourceError> {
         let root = self.root(repository, spec).await?;
-        select(&self.remembering(repository), root, platform).await
+        select(&self.caching_fetch(repository), root, platform).await
     }
 
-    /// What a reference names.
+    /// The descriptor of the document that a reference names.
     async fn root(&self, repository: &Repository, spec: &Spec) -> Result<Descriptor, SourceError> {
         let authority = repository.name().to_string();
         match spec
@@ -187,9 +187,9 @@ impl ImageSource {
         }
     }
 
-    /// Reads documents of a repository, and remembers them.
-    fn remembering<'a>(&'a self, repository: &'a Repository) -> Remembering<'a> {
-        Remembering {
+    /// A fetcher of a repository's documents that keeps them in the cache.
+    fn caching_fetch<'a>(&'a self, repository: &'a Repository) -> CachingFetch<'a> {
+        CachingFetch {
             documents: &self.inner.documents,
             repository,
             authority: repository.name().to_string(),
@@ -203,7 +203,7 @@ const META_IMAGE: &str = "image.source";
 const META_DOCUMENTS: &str = "image.documents";
 
 impl ImageSource {
-    /// The root that this repository has shown under a digest, in this process or in one before it.
+    /// The root document of a digest that this repository has served before, to this process or an earlier one.
     fn remembered_root(&self, authority: &str, digest: &Digest) -> Option<Descriptor> {
         if let Some((desc, _)) = self.inner.documents.get(authority, digest) {
             return Some(desc);
@@ -222,7 +222,7 @@ impl ImageSource {
                 continue;
             };
             for (desc, text) in documents {
-                // What lies on disk is checked like what comes from elsewhere.
+                // Documents from disk are checked like those from a registry.
                 if Digest::sha256(&text) == desc.digest {
                     self.inner
                         .documents
@@ -236,7 +236,7 @@ impl ImageSource {
             .map(|(desc, _)| desc)
     }
 
-    /// Keeps the documents of an image with its layers, so that they live as long.
+    /// Stores the documents of an image beside its topmost layer, so that they are deleted with it.
     fn remember(
         &self,
         spec: &Spec,
@@ -261,14 +261,14 @@ impl ImageSource {
     }
 }
 
-struct Remembering<'a> {
-    documents: &'a Documents,
+struct CachingFetch<'a> {
+    documents: &'a DocumentCache,
     repository: &'a Repository,
     authority: String,
 }
 
 #[async_trait]
-impl Fetch for Remembering<'_> {
+impl Fetch for CachingFetch<'_> {
     async fn document(&self, desc: &Descriptor) -> Result<Bytes, SourceError> {
         if let Some((_, body)) = self.documents.get(&self.authority, &desc.digest) {
             return Ok(body);
@@ -353,7 +353,7 @@ struct ImageInstance {
     record_type: RecordType,
     limit: Option<usize>,
     checksum: Option<Digest>,
-    /// What the key was made of; the snapshot must be of the same.
+    /// The image that the key names; the snapshot must be of the same.
     pulled: tokio::sync::OnceCell<Arc<ImageDocuments>>,
 }
 

@@ -1,7 +1,7 @@
-//! The roots of the graph: images, client folders, OCI layouts, files by URL, git repositories.
+//! Sources, the ops without inputs: images, client folders, OCI layouts, files by URL, git repositories.
 //!
-//! A [`Source`] reads identifiers of its schemes into [`SourceInstance`]s; an instance tells its cache key (BuildKit's
-//! formula, see each module's table) and makes its snapshot. [`Sources`] finds the source of a scheme.
+//! A [`Source`] reads identifiers of its schemes into [`SourceInstance`]s; an instance has a cache key (BuildKit's formula, see
+//! each module's table) and makes a snapshot. [`Sources`] finds the source of a scheme.
 //!
 //! Invariants:
 //! - A cache key is computed without downloading content wherever the reference can do so.

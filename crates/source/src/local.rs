@@ -1,20 +1,20 @@
 //! `local://`: a folder of the client.
 //!
-//! The key is a promise, not a name of content: SHA-256 of this JSON object, under `session:<name>:`. Content is compared by
-//! the digests of what arrived.
+//! The key names the request, not the content: it is SHA-256 of this JSON object, under `session:<name>:`. Content is
+//! compared by the digests of the received files.
 //!
 //! | field                                           | in     | why                                        |
 //! |-------------------------------------------------|--------|--------------------------------------------|
 //! | `SessionID`                                     | always | another client's folder is another folder  |
 //! | `IncludePatterns`, `ExcludePatterns`, `FollowPaths` | always, `null` if not given | they choose the files |
 //! | `MetadataTransfer`, `MetadataExceptions`        | if set | files without their contents are others    |
-//! | shared key hint                                 | no     | it only finds what was received before     |
+//! | shared key hint                                 | no     | it only finds an earlier copy of the folder |
 //!
-//! What was received is kept, by folder and client, and the next time only what differs travels. Two builds that want the
-//! same folder at the same time get a copy each.
+//! A received folder is kept, by name and client, and the next time only the differences are sent. Two builds that receive
+//! the same folder at the same time get a copy each.
 //!
-//! What differs is seen by metadata, as in the reference, and two files can look alike that are not. Our client is asked for
-//! marks that no change leaves as they were; of others the daemon may be told to ask for all contents
+//! Differences are found by metadata, as in the reference, which misses a change that keeps size and time. rbuild's client
+//! is asked for marks that every change alters; for other clients the daemon can be set to ask for all contents
 //! ([`LocalSource::comparing`]).
 
 use std::collections::BTreeMap;
@@ -37,26 +37,26 @@ use crate::context::Context;
 use crate::error::{SourceError, cause};
 use crate::manager::{CacheKey, Source, SourceInstance};
 
-/// Metadata key of a received folder: whose it is.
+/// Metadata key of a received folder: its name and client.
 const META_SHARED_KEY: &str = "local.sharedKey";
-/// Metadata key of a received folder: the digests of what is in it.
+/// Metadata key of a received folder: the digests of its files.
 const META_HASHES: &str = "local.hashes";
 /// Metadata key of a received folder: the client's marks of its files.
 const META_MARKS: &str = "local.marks";
-/// Metadata key of a received folder, there while it is being written: files and digests may differ.
+/// Metadata key that a received folder has while it is written: its digests may not be those of its files.
 const META_DIRTY: &str = "local.dirty";
 
-/// Of how many folders the digests and marks are at hand without reading them from the index.
-const MAX_STATES_AT_HAND: usize = 16;
+/// Folders whose digests and marks are kept in memory.
+const MAX_STATES_IN_MEMORY: usize = 16;
 
-/// Folders of clients.
+/// The source of `local://`.
 #[derive(Debug, Clone)]
 pub struct LocalSource {
-    inner: Arc<Inner>,
+    inner: Arc<LocalSourceInner>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct LocalSourceInner {
     store: Arc<Store>,
     /// How files are compared unless the definition says otherwise.
     compare: Compare,
@@ -64,7 +64,7 @@ struct Inner {
     states: Mutex<Vec<(RefId, FolderState)>>,
 }
 
-/// What a received folder holds, as it was when it was received.
+/// The digests and marks of a received folder.
 #[derive(Debug, Clone, Default)]
 struct FolderState {
     hashes: Arc<TreeHashes>,
@@ -78,11 +78,11 @@ impl LocalSource {
         Self::comparing(store, Compare::Metadata)
     }
 
-    /// Makes the source; files are compared in this way unless the definition says otherwise.
+    /// Makes the source with a default for how files are compared.
     #[must_use]
     pub fn comparing(store: Arc<Store>, compare: Compare) -> Self {
         Self {
-            inner: Arc::new(Inner {
+            inner: Arc::new(LocalSourceInner {
                 store,
                 compare,
                 states: Mutex::default(),
@@ -91,19 +91,19 @@ impl LocalSource {
     }
 }
 
-impl Inner {
-    /// The state of a folder with the digests of all that is in it; `None` where files and digests may differ.
+impl LocalSourceInner {
+    /// The state of a folder; `None` if its digests may not be those of its files.
     fn take_state(&self, mutable: &MutableRef) -> Result<Option<FolderState>, SourceError> {
         if mutable.meta(META_DIRTY)?.is_some() {
             return Ok(None);
         }
-        let at_hand = {
+        let in_memory = {
             let mut states = self.states.lock();
             let index = states.iter().position(|(id, _)| id == mutable.id());
             index.map(|index| states.remove(index).1)
         };
-        if at_hand.is_some() {
-            return Ok(at_hand);
+        if in_memory.is_some() {
+            return Ok(in_memory);
         }
         let Some(hashes) = mutable
             .meta(META_HASHES)?
@@ -121,7 +121,7 @@ impl Inner {
     fn keep_state(&self, id: &RefId, folder: &FolderState) {
         let mut states = self.states.lock();
         states.retain(|(other, _)| other != id);
-        if states.len() >= MAX_STATES_AT_HAND {
+        if states.len() >= MAX_STATES_IN_MEMORY {
             states.remove(0);
         }
         let folder = FolderState {
@@ -132,7 +132,7 @@ impl Inner {
     }
 }
 
-/// What an identifier and its attributes say.
+/// An identifier and its attributes, parsed.
 #[derive(Debug, Clone, Default)]
 struct LocalIdentifier {
     name: String,
@@ -206,8 +206,8 @@ impl LocalIdentifier {
         Ok(out)
     }
 
-    /// Of a folder of which files are listed only: whose contents are wanted all the same.
-    fn contents_wanted(&self) -> Result<Option<WantsContents>, SourceError> {
+    /// For a folder whose files are only listed: which files are sent with contents all the same.
+    fn with_contents(&self) -> Result<Option<WantsContents>, SourceError> {
         if !self.metadata_only {
             return Ok(None);
         }
@@ -235,7 +235,7 @@ impl LocalIdentifier {
     }
 }
 
-/// An attribute that should be a JSON list.
+/// An attribute is not a JSON list.
 #[derive(Debug, thiserror::Error)]
 #[error("{name}: {source}")]
 struct AttributeJson {
@@ -243,7 +243,7 @@ struct AttributeJson {
     source: serde_json::Error,
 }
 
-/// Reads a JSON list; `null` is none.
+/// Parses a JSON list; `null` is `None`.
 fn list(name: &'static str, value: &str) -> Result<Option<Vec<String>>, SourceError> {
     serde_json::from_str(value).map_err(|e| SourceError::Attribute {
         name,
@@ -272,12 +272,12 @@ impl Source for LocalSource {
 
 #[derive(Debug)]
 struct LocalInstance {
-    inner: Arc<Inner>,
+    inner: Arc<LocalSourceInner>,
     id: LocalIdentifier,
 }
 
 impl LocalInstance {
-    /// The session that is named, else whichever of the build's is there.
+    /// The session that the identifier names, else the first of the build's that answers.
     async fn session(&self, ctx: &Context) -> Result<Arc<dyn FileSync>, SourceError> {
         if !self.id.session.is_empty()
             && let Ok(session) = ctx.sessions.named(&self.id.session).await
@@ -287,7 +287,7 @@ impl LocalInstance {
         Ok(ctx.sessions.first().await.map_err(SourceError::session)?)
     }
 
-    /// The folder as it was received before, if nobody is using it; else a new one.
+    /// The folder as it was received before, unless another build uses it; else a new one.
     fn open(&self, shared_key: &str) -> Result<(MutableRef, FolderState), SourceError> {
         for id in self
             .inner
@@ -296,7 +296,7 @@ impl LocalInstance {
         {
             let mutable = match self.inner.store.get_mutable(&id) {
                 Ok(mutable) => mutable,
-                // In use by another build, or gone since.
+                // Another build uses it, or it was deleted.
                 Err(
                     StoreError::Locked { .. }
                     | StoreError::NotFound { .. }
@@ -304,7 +304,7 @@ impl LocalInstance {
                 ) => continue,
                 Err(error) => return Err(error.into()),
             };
-            // Without digests of all of it the tree is of no use, and is received anew.
+            // Without all digests the folder cannot be compared, and is received anew.
             match self.inner.take_state(&mutable)? {
                 Some(state) => return Ok((mutable, state)),
                 None => mutable.set_retain(false)?,
@@ -337,11 +337,11 @@ impl LocalInstance {
             shared_key.push_str(":metadata");
         }
         let (mutable, state) = self.open(&shared_key)?;
-        // The mark is in the index before a file changes: a process that dies now leaves a folder that is not trusted.
+        // Set before a file changes: a process that dies now leaves a folder that is not trusted.
         mutable.set_meta(META_DIRTY, b"1")?;
         mutable.set_retain(true)?;
-        let filled = self.fill(ctx, session, &mutable, &state).await;
-        let stored = filled.and_then(|changed| {
+        let fill_result = self.fill(ctx, session, &mutable, &state).await;
+        let store_result = fill_result.and_then(|changed| {
             if changed {
                 mutable.set_meta(META_HASHES, &state.hashes.encode())?;
                 mutable.set_meta(META_SHARED_KEY, shared_key.as_bytes())?;
@@ -351,17 +351,17 @@ impl LocalInstance {
             }
             Ok(self.inner.store.clear_meta(mutable.id(), META_DIRTY)?)
         });
-        if let Err(error) = stored {
+        if let Err(error) = store_result {
             mutable.set_retain(false)?;
             return Err(error);
         }
         self.inner.keep_state(mutable.id(), &state);
-        let twin = mutable.commit_shared()?;
-        twin.set_hashes(state.hashes)?;
-        Ok(twin)
+        let shared = mutable.commit_shared()?;
+        shared.set_hashes(state.hashes)?;
+        Ok(shared)
     }
 
-    /// Receives the folder; says whether anything is different now.
+    /// Receives the folder, and returns whether anything changed.
     async fn fill(
         &self,
         ctx: &Context,
@@ -386,8 +386,8 @@ impl LocalInstance {
             ctx.progress
                 .status(format!("transferring {}:", id.name), "transferring"),
         );
-        let shown = status.clone();
-        let counted = metrics::TRANSFERRED.follow(metrics::Transfer::FromClient);
+        let bytes_status = status.clone();
+        let bytes_received = metrics::TRANSFERRED.follow(metrics::Transfer::FromClient);
         let options = ReceiveOptions {
             name: format!("cannot receive `{}`", id.name),
             side: Side::Caller,
@@ -396,10 +396,10 @@ impl LocalInstance {
             hashes: Some(state.hashes.clone()),
             marks: Some(state.marks.clone()),
             progress: Some(Arc::new(move |bytes| {
-                counted.reach(bytes);
-                shown.set(i64::try_from(bytes).unwrap_or(i64::MAX), 0)
+                bytes_received.reach(bytes);
+                bytes_status.set(i64::try_from(bytes).unwrap_or(i64::MAX), 0)
             })),
-            metadata_only: self.id.contents_wanted()?,
+            metadata_only: self.id.with_contents()?,
             ..ReceiveOptions::default()
         };
         let stream = session

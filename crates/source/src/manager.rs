@@ -11,16 +11,16 @@ use store::{BlobProvider, ImmutableRef};
 use crate::context::Context;
 use crate::error::SourceError;
 
-/// What names an instance's content.
+/// A cache key of a source, and what goes with it.
 #[derive(Debug, Clone)]
 pub struct CacheKey {
     /// The key, in BuildKit's form: a digest, a commit with suffixes, or `session:<name>:<digest>`.
     pub key: String,
     /// What the source was pinned to, for provenance: a digest or commit.
     pub pin: String,
-    /// Whether this is the last key there is.
+    /// Whether the source has no further keys.
     pub is_last: bool,
-    /// Who can fetch the lazy layers of the snapshot; to be attached when a cached result is loaded.
+    /// Providers of the snapshot's lazy layers, by blob: a result that is loaded from the cache needs them.
     pub layers: Vec<(Digest, Arc<dyn BlobProvider>)>,
 }
 
@@ -36,12 +36,12 @@ impl CacheKey {
     }
 }
 
-/// One kind of root.
+/// One kind of source; it reads the identifiers of its schemes.
 pub trait Source: fmt::Debug + Send + Sync {
-    /// The schemes it reads, without `://`.
+    /// The schemes that it reads, without `://`.
     fn schemes(&self) -> &'static [&'static str];
 
-    /// Reads an identifier (what stands behind `://`) and its attributes. Nothing is contacted.
+    /// Parses the part of an identifier after `://` and its attributes. No host is contacted.
     fn resolve(
         &self,
         scheme: &str,
@@ -51,22 +51,22 @@ pub trait Source: fmt::Debug + Send + Sync {
     ) -> Result<Arc<dyn SourceInstance>, SourceError>;
 }
 
-/// What is fixed about a source, for those who want to know without having its files.
+/// What a source resolves to, known without its files: for source policies and metadata requests.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Facts {
-    /// Nothing before it is read.
+    /// Nothing is known before the source is read.
     #[default]
     None,
-    /// Of a download.
+    /// A download.
     Http {
-        /// The content.
+        /// The digest of the content.
         digest: Digest,
         /// The name the file gets.
         filename: String,
-        /// When it was changed, in seconds since 1970, if the server says.
+        /// `Last-Modified` in seconds since 1970, if the server sends it.
         modified: Option<i64>,
     },
-    /// Of a repository.
+    /// A git repository.
     Git {
         /// The object that the reference names.
         object: String,
@@ -74,20 +74,20 @@ pub enum Facts {
         reference: String,
         /// The commit, if the object is a tag.
         commit: String,
-        /// The commit object's bytes, if they were asked for.
+        /// The commit object's bytes; empty unless requested.
         commit_object: Vec<u8>,
-        /// The tag object's bytes, if they were asked for and there is one.
+        /// The tag object's bytes; empty unless requested, or without a tag.
         tag_object: Vec<u8>,
     },
 }
 
-/// One root of one graph.
+/// One source of one definition.
 #[async_trait]
 pub trait SourceInstance: fmt::Debug + Send + Sync {
     /// Returns key number `index`; index 0 exists always.
     async fn cache_key(&self, ctx: &Context, index: usize) -> Result<CacheKey, SourceError>;
 
-    /// Returns what is fixed about it; objects of repositories if they are asked for.
+    /// Returns what the source resolves to; with `objects`, the objects of a repository as well.
     async fn facts(&self, _ctx: &Context, _objects: bool) -> Result<Facts, SourceError> {
         Ok(Facts::None)
     }
@@ -103,7 +103,7 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// No sources.
+    /// A table without sources.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -116,7 +116,7 @@ impl Sources {
         }
     }
 
-    /// Reads `scheme://reference`.
+    /// Parses `scheme://reference` with the source of the scheme.
     pub fn resolve(
         &self,
         identifier: &str,

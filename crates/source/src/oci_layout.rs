@@ -1,7 +1,7 @@
 //! `oci-layout://`: images in a content store that the client keeps.
 //!
-//! The same walk as for a registry, over the client's content service. References must carry a digest: the client resolved
-//! the tag in its own layout. Layers are lazy; whoever mounts them needs a session that has the store.
+//! The same walk as for a registry, over the client's content service. References must carry a digest: the client resolves
+//! tags in its own layout. Layers are lazy; to mount them a session is needed that has the store.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,20 +24,21 @@ use crate::image::walk::{
 use crate::image::{ResolvedConfig, import, layer_limit, limited};
 use crate::manager::{CacheKey, Source, SourceInstance};
 
+/// The largest manifest or config that is read.
 const MAX_DOCUMENT_BYTES: u64 = 4 << 20;
 
-/// Images in stores of the client.
+/// The source of `oci-layout://`.
 #[derive(Debug, Clone)]
 pub struct OciLayoutSource {
     store: Arc<Store>,
 }
 
-/// Which store of which client.
+/// A content store of a client.
 #[derive(Debug, Clone, Default)]
 pub struct LayoutStore {
-    /// The session; any of the build's if empty.
+    /// The session; if empty, any of the build's.
     pub session: String,
-    /// The store; the reference's name if empty.
+    /// The name of the store; if empty, that of the reference.
     pub store: String,
 }
 
@@ -58,7 +59,7 @@ impl OciLayoutSource {
     ) -> Result<ResolvedConfig, SourceError> {
         let spec = Spec::parse(reference)?;
         let platform = platform.cloned().unwrap_or_else(Platform::host);
-        let image = Layout::new(&spec, layout, &ctx.sessions)
+        let image = ClientLayout::new(&spec, layout, &ctx.sessions)
             .pull(&spec, &platform)
             .await?;
         Ok(ResolvedConfig {
@@ -104,13 +105,13 @@ impl Source for OciLayoutSource {
 
 /// A store of a client, open for reading.
 #[derive(Debug, Clone)]
-struct Layout {
+struct ClientLayout {
     sessions: Group,
     session: String,
     store: String,
 }
 
-impl Layout {
+impl ClientLayout {
     fn new(spec: &Spec, layout: &LayoutStore, sessions: &Group) -> Self {
         let name = if layout.store.is_empty() {
             format!("{}/{}", spec.host, spec.path)
@@ -170,11 +171,11 @@ impl Layout {
                 source,
             });
         };
-        // The client's store keeps no media types: the document says what it is.
+        // The client's store keeps no media types: the content tells.
         let body = self.read(&Descriptor::new("", digest.clone(), 0)).await?;
         let kind = manifest_type(&body).map_err(|e| SourceError::Reference {
             reference: spec.to_string(),
-            source: cause(NoDocument {
+            source: cause(UnknownRoot {
                 reference: spec.to_string(),
                 source: e,
             }),
@@ -184,16 +185,16 @@ impl Layout {
     }
 }
 
-/// A document of the client's store that is of no known kind.
+/// A document of the client's store is neither an index nor a manifest.
 #[derive(Debug, thiserror::Error)]
 #[error("reference {reference:?} contains neither an index nor a manifest: {source}")]
-struct NoDocument {
+struct UnknownRoot {
     reference: String,
     source: UnknownDocument,
 }
 
 #[async_trait]
-impl Fetch for Layout {
+impl Fetch for ClientLayout {
     async fn document(&self, desc: &Descriptor) -> Result<Bytes, SourceError> {
         self.read(desc).await
     }
@@ -202,7 +203,7 @@ impl Fetch for Layout {
 /// Fetches layers from the client.
 #[derive(Debug)]
 struct LayoutLayers {
-    layout: Layout,
+    layout: ClientLayout,
     progress: Writer,
 }
 
@@ -249,7 +250,7 @@ struct OciLayoutInstance {
     layout: LayoutStore,
     platform: Platform,
     limit: Option<usize>,
-    /// What the key was made of; the snapshot must be of the same.
+    /// The image that the key names; the snapshot must be of the same.
     pulled: tokio::sync::OnceCell<ImageDocuments>,
 }
 
@@ -259,7 +260,7 @@ impl OciLayoutInstance {
             .pulled
             .get_or_try_init(|| async {
                 let _status = ctx.progress.status(format!("resolve {}", self.spec), "");
-                Layout::new(&self.spec, &self.layout, &ctx.sessions)
+                ClientLayout::new(&self.spec, &self.layout, &ctx.sessions)
                     .pull(&self.spec, &self.platform)
                     .await
             })
@@ -275,10 +276,10 @@ impl OciLayoutInstance {
     }
 }
 
-/// Who brings blobs of a client's store.
+/// The provider of blobs from a client's store.
 pub(crate) fn provider(spec: &Spec, layout: &LayoutStore, ctx: &Context) -> Arc<dyn BlobProvider> {
     Arc::new(LayoutLayers {
-        layout: Layout::new(spec, layout, &ctx.sessions),
+        layout: ClientLayout::new(spec, layout, &ctx.sessions),
         progress: ctx.progress.clone(),
     })
 }

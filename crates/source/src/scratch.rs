@@ -1,4 +1,4 @@
-//! Names of files and folders that live as long as one call.
+//! Unique names of temporary files and folders.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

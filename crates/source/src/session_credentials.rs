@@ -1,4 +1,4 @@
-//! What the clients of a build are asked for: logins, tokens, secrets, ssh agents.
+//! Asks the clients of a build for logins, tokens, secrets and ssh agents.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tokio::net::{UnixListener, UnixStream};
 
 use crate::error::SourceError;
 
-/// How long a client may take to answer for a login.
+/// How long a client may take to secret for a login.
 const AUTH_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Logins and tokens from the sessions of a build.
@@ -25,7 +25,8 @@ pub struct SessionCredentials {
 }
 
 impl SessionCredentials {
-    /// Asks these sessions. The salt is the process's, so that no client makes keys that outlive it.
+    /// Makes credentials of these sessions. The salt for token authorities is new in every process: the keys that clients
+    /// derive from it end with the process.
     #[must_use]
     pub fn new(sessions: Group) -> Self {
         Self {
@@ -49,7 +50,7 @@ fn salt() -> Arc<[u8]> {
     SALT.clone()
 }
 
-/// A client did not answer for logins or tokens.
+/// A client did not secret for logins or tokens.
 #[derive(Debug, thiserror::Error)]
 #[error("{doing}: {source}")]
 struct CredentialCallError {
@@ -57,13 +58,13 @@ struct CredentialCallError {
     source: SessionError,
 }
 
-/// Asks within [`AUTH_TIMEOUT`]; none where there is no session to ask.
+/// Waits for `ask` up to [`AUTH_TIMEOUT`]; `None` if there is no session to ask.
 async fn ask_in_time<T>(
     doing: &'static str,
     ask: impl Future<Output = Result<T, SessionError>>,
 ) -> Result<Option<T>, CredentialError> {
     match tokio::time::timeout(AUTH_TIMEOUT, ask).await {
-        Ok(Ok(answer)) => Ok(Some(answer)),
+        Ok(Ok(secret)) => Ok(Some(secret)),
         // Without sessions the request goes on without a login.
         Ok(Err(SessionError::NoSessions)) => Ok(None),
         Ok(Err(source)) => Err(CredentialError::new(CredentialCallError { doing, source })),
@@ -85,7 +86,7 @@ impl Credentials for SessionCredentials {
             let host = host.to_owned();
             async move {
                 match session.credentials(&host).await {
-                    // A client that serves no logins is one that has none.
+                    // A client that does not serve logins counts as one without any.
                     Err(e) if e.is_absent() => Ok(None),
                     result => result,
                 }
@@ -104,7 +105,7 @@ impl Credentials for SessionCredentials {
             let (host, salt) = (host.to_owned(), self.salt.clone());
             async move {
                 match session.token_authority(&host, &salt).await {
-                    // Old clients do not know the question, others have nothing for this host.
+                    // Old clients do not serve this call, others have no authority for this host.
                     Err(e) if e.is_absent() || e.code() == session::error::code::UNAVAILABLE => {
                         Ok(None)
                     }
@@ -177,25 +178,25 @@ pub(crate) async fn secret_of(
     id: &str,
     name: &str,
 ) -> Result<Option<Bytes>, SourceError> {
-    let answer = match sessions.named(id).await {
+    let secret = match sessions.named(id).await {
         Ok(session) => session.secret(name).await.map_err(SessionError::from),
         Err(error) => Err(error),
     };
-    match answer {
+    match secret {
         Ok(secret) => Ok(secret.map(|secret| secret.expose().clone())),
         Err(SessionError::Call(error)) if error.is_absent() => Ok(None),
         Err(error) => Err(SourceError::session(error)),
     }
 }
 
-/// An ssh agent of a client as a socket here, for as long as it is held.
+/// A socket on this machine that forwards to an ssh agent of a client. It is deleted on drop.
 #[derive(Debug)]
-pub(crate) struct SshSocket {
+pub(crate) struct AgentSocket {
     path: PathBuf,
     _server: task::Task<()>,
 }
 
-impl SshSocket {
+impl AgentSocket {
     /// Opens the agent `id` of the first session that has it.
     pub(crate) async fn open(
         sessions: &Group,
@@ -234,7 +235,7 @@ impl SshSocket {
             loop {
                 tokio::select! {
                     accepted = listener.accept() => {
-                        // One git makes one connection at a time: an honest one needs few.
+                        // git makes one connection at a time: more than a few are not from git.
                         if let Ok((stream, _)) = accepted && connections.len() < 16 {
                             connections.push(forward(stream, session.clone(), id.clone()));
                         }
@@ -254,7 +255,7 @@ impl SshSocket {
     }
 }
 
-impl Drop for SshSocket {
+impl Drop for AgentSocket {
     fn drop(&mut self) {
         let _gone = std::fs::remove_file(&self.path);
     }
@@ -264,7 +265,7 @@ async fn forward(stream: UnixStream, session: Arc<dyn Ssh>, id: String) {
     let mut agent = match session.forward_ssh(&id).await {
         Ok(agent) => agent,
         Err(error) => {
-            tracing::debug!(%error, "ssh agent of the client does not answer");
+            tracing::debug!(%error, "ssh agent of the client does not secret");
             return;
         }
     };

@@ -19,38 +19,38 @@ use crate::git::GitIdentifier;
 use crate::git::url;
 use crate::session_credentials::{secret, secret_of};
 
-/// Names of secrets that every git source has, whoever wrote it.
+/// Secrets that git sources ask for without naming them.
 const COMMON_SECRETS: [&str; 2] = ["GIT_AUTH_TOKEN", "GIT_AUTH_HEADER"];
-/// The host that a common secret is for when nothing says another.
+/// The host that a common secret is for when the build's context is not a repository.
 const COMMON_HOST: &str = "github.com";
 
 /// Credentials for one remote.
 #[derive(Default)]
-pub(crate) struct Auth {
+pub(crate) struct GitAuth {
     /// The remote, without credentials.
     remote: String,
     host: String,
     /// The value of the `Authorization` header.
     header: Option<String>,
-    /// Where the header is good.
+    /// The prefix of the addresses that get the header.
     scope: String,
-    /// Where the remote has moved on its own host.
+    /// The remote's new address on the same host, after a redirect.
     moved: Mutex<Option<String>>,
-    /// The secret that is for another host.
+    /// The name of a common secret that is for another host.
     withheld: Option<String>,
 }
 
-impl std::fmt::Debug for Auth {
+impl std::fmt::Debug for GitAuth {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Auth")
+        f.debug_struct("GitAuth")
             .field("host", &self.host)
-            .field("given", &self.header.is_some())
+            .field("has_header", &self.header.is_some())
             .finish_non_exhaustive()
     }
 }
 
-impl Auth {
-    /// Asks the sessions of a build; none if they have nothing for the remote, or are not there to ask.
+impl GitAuth {
+    /// Asks the sessions of a build. Without a session, or a secret for the remote, there is no header.
     pub(super) async fn ask(id: &GitIdentifier, ctx: &Context) -> Self {
         let mut out = Self {
             remote: id.address.clone(),
@@ -105,12 +105,12 @@ impl Auth {
         out
     }
 
-    /// No credentials, and nothing to reach.
+    /// No credentials and no remote, for calls that stay on this machine.
     pub(crate) fn none() -> Self {
         Self::default()
     }
 
-    pub(crate) fn is_given(&self) -> bool {
+    pub(crate) fn has_header(&self) -> bool {
         self.header.is_some()
     }
 
@@ -131,18 +131,18 @@ impl Auth {
         self.header.as_deref()
     }
 
-    /// Where the remote is now.
+    /// The remote's address, after redirects on its host.
     pub(super) fn current(&self) -> String {
         let moved = self.moved.lock().clone();
         moved.unwrap_or_else(|| self.remote.clone())
     }
 
-    /// Learns that the remote is somewhere else on its host.
+    /// Records that the remote has another address on its host.
     pub(super) fn move_to(&self, address: String) {
         *self.moved.lock() = Some(address);
     }
 
-    /// Settings for git that are not for its arguments.
+    /// Settings of git that hold secrets: they go into the environment, not among the arguments.
     pub(crate) fn settings(&self) -> Vec<(String, String)> {
         let Some(header) = &self.header else {
             return Vec::new();
@@ -164,8 +164,8 @@ impl Auth {
         out
     }
 
-    /// What git wrote, with what it cannot know.
-    pub(crate) fn explained(&self, mut stderr: String) -> String {
+    /// Adds a hint to git's error output if a secret was withheld from the host.
+    pub(crate) fn with_hint(&self, mut stderr: String) -> String {
         let Some(name) = self.withheld.as_ref().filter(|_| self.header.is_none()) else {
             return stderr;
         };
@@ -187,7 +187,7 @@ fn basic(pair: &[u8]) -> String {
     )
 }
 
-/// Where a token is good: the remote, and for one well-known host its submodules' remotes as well.
+/// The addresses that get a token: the remote, and for GitHub all of its host, where the submodules are.
 fn scope_of(remote: &str) -> String {
     ["https://github.com/", "https://www.github.com/"]
         .into_iter()
@@ -202,7 +202,7 @@ fn origin_of(address: &str) -> Option<String> {
     is_http.then(|| format!("{}/", url.origin().ascii_serialization()))
 }
 
-/// Where the common secrets of a build are good: at the host of its context, if that is a repository.
+/// The origin that the common secrets of a build are for: that of its context, if that is a repository.
 fn origin_of_context(context: &str) -> Option<String> {
     let context = GitRef::parse(context).ok()??;
     let url = url::parse(&context.remote).ok()?;
@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_common_secret_is_for_the_host_of_the_builds_own_repository() {
-        for (context, want) in [
+        for (context, origin) in [
             (
                 "https://h.example/a/b.git#main:dir",
                 Some("https://h.example/"),
@@ -248,7 +248,7 @@ mod tests {
             ("", None),
             (".", None),
         ] {
-            assert_eq!(origin_of_context(context).as_deref(), want, "{context}");
+            assert_eq!(origin_of_context(context).as_deref(), origin, "{context}");
         }
     }
 }

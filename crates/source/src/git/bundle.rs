@@ -1,4 +1,4 @@
-//! Bundles: a repository's commits in one file, in the place of the remote, or as what is made.
+//! Bundles: a repository's commits in one file, in place of the remote, or as the tree of the source.
 //!
 //! ```text
 //!  git.bundle:         blob ─► file ─► a bare repository of its own ─► what would be fetched from the remote is fetched from there
@@ -14,26 +14,27 @@ use llb::source_id::{BlobSource as BlobId, SourceId};
 use store::{ImmutableRef, RefOptions};
 
 use crate::context::Context;
-use crate::error::{SourceError, cause};
-use crate::git::auth::Auth;
-use crate::git::cli::Git;
-use crate::git::resolve::Resolved;
+use crate::error::SourceError;
+use crate::git::auth::GitAuth;
+use crate::git::cli::GitCli;
+use crate::git::error::GitRefusal;
+use crate::git::resolve::ResolvedRef;
 use crate::git::url::is_commit;
 use crate::git::{GitIdentifier, GitInstance};
 use crate::scratch::unique;
 
-/// The file that holds a bundle that was asked for.
+/// The one file in the tree of `git.checkoutbundle`.
 const BUNDLE_FILE: &str = "bundle";
-/// The file that git makes a bundle in.
+/// The file that git writes a bundle to, in a scratch folder.
 const GIT_OUTPUT_FILE: &str = "out.bundle";
-/// The name of the tip where the user gave none.
+/// The reference in a bundle when the user named none.
 const DEFAULT_TIP: &str = "refs/heads/main";
 
-/// A folder of ours, gone on drop.
+/// A folder below the scratch folder, deleted on drop.
 #[derive(Debug)]
-pub(super) struct Scratch(PathBuf);
+pub(super) struct ScratchFolder(PathBuf);
 
-impl Scratch {
+impl ScratchFolder {
     pub(super) fn new(below: &Path) -> Result<Self, SourceError> {
         let path = below.join(unique("bundle"));
         std::fs::create_dir_all(&path)
@@ -46,46 +47,38 @@ impl Scratch {
     }
 }
 
-impl Drop for Scratch {
+impl Drop for ScratchFolder {
     fn drop(&mut self) {
-        // What git made of a stranger's bundle may be nested as deep as that one wants.
+        // Not `std`'s: whoever made the bundle decides how deep the folders are.
         let _gone = fstree::remove::remove_dir_all(&self.0);
     }
 }
 
 /// A bundle's commits in a bare repository, as long as this lives.
 #[derive(Debug)]
-pub(crate) struct Staged {
+pub(crate) struct UnpackedBundle {
     /// Where git fetches from.
     pub(crate) url: String,
-    scratch: Scratch,
+    scratch: ScratchFolder,
 }
 
-impl Staged {
-    /// The folder that git must see for it.
+impl UnpackedBundle {
+    /// The folder that a call of git needs to fetch from it.
     pub(super) fn folder(&self) -> &Path {
         self.scratch.path()
     }
 }
 
-fn wrong(reason: impl Into<String>) -> SourceError {
-    SourceError::GitAnswer {
-        source: cause(reason.into()),
-    }
-}
-
-/// Reads `scheme://reference@digest`.
-pub(super) fn locator(text: &str, session: &str, store: &str) -> Result<BlobId, SourceError> {
+/// Parses `scheme://reference@digest`, the value of `git.bundle`.
+pub(super) fn locator(text: &str, session: &str, store: &str) -> Result<BlobId, GitRefusal> {
+    let locator = text.to_owned();
     let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);
     if scheme.is_empty() {
-        return Err(wrong(format!(
-            "failed to parse git.bundle locator {text:?}: missing scheme"
-        )));
+        return Err(GitRefusal::BundleWithoutScheme { locator });
     }
     if !["docker-image+blob", "oci-layout+blob"].contains(&scheme) {
-        return Err(wrong(format!(
-            "git.bundle locator scheme {scheme:?} is not supported; expected \"docker-image+blob\" or \"oci-layout+blob\""
-        )));
+        let scheme = scheme.to_owned();
+        return Err(GitRefusal::BundleScheme { scheme });
     }
     let op = pb::SourceOp {
         identifier: text.to_owned(),
@@ -101,53 +94,47 @@ pub(super) fn locator(text: &str, session: &str, store: &str) -> Result<BlobId, 
             };
             Ok(id)
         }
-        Ok(_) => Err(wrong(format!(
-            "git.bundle locator {text:?}: digest algorithm not supported, expected \"sha256\""
-        ))),
-        Err(error) => Err(wrong(format!(
-            "failed to parse git.bundle locator {text:?}: {error}"
-        ))),
+        Ok(_) => Err(GitRefusal::BundleAlgorithm { locator }),
+        Err(source) => Err(GitRefusal::BundleLocator { locator, source }),
     }
 }
 
 impl GitIdentifier {
-    /// Refuses attributes that make no sense together.
-    pub(super) fn check_bundles(&self) -> Result<(), SourceError> {
+    /// Refuses attributes about bundles that contradict others.
+    pub(super) fn check_bundles(&self) -> Result<(), GitRefusal> {
         if self.bundle.is_some() {
             if self.checksum.is_empty() {
-                return Err(wrong("git.bundle requires git.checksum to be set"));
+                return Err(GitRefusal::BundleWithoutChecksum);
             }
             if is_commit(&self.reference) && !self.reference.starts_with(&self.checksum) {
-                return Err(wrong(format!(
-                    "expected checksum to match {}, got {}",
-                    self.checksum, self.reference
-                )));
+                return Err(GitRefusal::Checksum {
+                    expected: self.checksum.clone(),
+                    actual: self.reference.clone(),
+                });
             }
             if !self.names_branch() && !is_commit(&self.checksum) {
-                return Err(wrong(format!(
-                    "git.bundle without a branch or tag requires a full commit SHA checksum, got {:?}",
-                    self.checksum
-                )));
+                let checksum = self.checksum.clone();
+                return Err(GitRefusal::BundleOfShortCommit { checksum });
             }
         }
         if self.checkout_bundle && self.keep_git_dir {
-            return Err(wrong(
-                "git.checkoutbundle is incompatible with git.keepgitdir",
-            ));
+            let attribute = "git.keepgitdir";
+            return Err(GitRefusal::CheckoutBundleWith { attribute });
         }
         if self.checkout_bundle && !self.subdir.is_empty() {
-            return Err(wrong("git.checkoutbundle is incompatible with git.subdir"));
+            let attribute = "git.subdir";
+            return Err(GitRefusal::CheckoutBundleWith { attribute });
         }
         Ok(())
     }
 
-    /// Whether the reference is a name, which may have moved, and no commit.
+    /// Whether the reference is a name, which can move to another commit.
     pub(super) fn names_branch(&self) -> bool {
         !self.reference.is_empty() && !is_commit(&self.reference)
     }
 }
 
-/// The name under which a bundle carries the commit: the user's, as a branch unless it says that it is a tag.
+/// The reference of the commit in a bundle: the user's, as a branch unless it begins with `refs/tags/`.
 fn tip(reference: &str) -> String {
     if reference.is_empty() || is_commit(reference) {
         return DEFAULT_TIP.to_owned();
@@ -159,7 +146,7 @@ fn tip(reference: &str) -> String {
     format!("refs/heads/{}", name.strip_prefix("heads/").unwrap_or(name))
 }
 
-/// Opens the bundle that git made in a folder: a regular file in there, and nothing that a link leads to.
+/// Opens the bundle that git wrote in a folder. A link in its place is not followed.
 fn open_git_output(below: &Path) -> std::io::Result<std::fs::File> {
     let folder = fstree::Root::open(below).map_err(std::io::Error::other)?;
     folder
@@ -168,7 +155,7 @@ fn open_git_output(below: &Path) -> std::io::Result<std::fs::File> {
 }
 
 /// Makes a bare repository.
-async fn init(git: &Git, is_sha256: bool) -> Result<(), SourceError> {
+async fn init(git: &GitCli, is_sha256: bool) -> Result<(), SourceError> {
     let mut args = vec!["init", "--bare"];
     if is_sha256 {
         args.push("--object-format=sha256");
@@ -178,8 +165,11 @@ async fn init(git: &Git, is_sha256: bool) -> Result<(), SourceError> {
 }
 
 impl GitInstance {
-    /// Where to fetch from: the bundle if there is one, unpacked once.
-    pub(super) async fn staged(&self, ctx: &Context) -> Result<Option<&Staged>, SourceError> {
+    /// The commits of the bundle, if the source has one. It is unpacked once.
+    pub(super) async fn staged(
+        &self,
+        ctx: &Context,
+    ) -> Result<Option<&UnpackedBundle>, SourceError> {
         let Some(bundle) = &self.id.bundle else {
             return Ok(None);
         };
@@ -189,53 +179,54 @@ impl GitInstance {
             .map(Some)
     }
 
-    async fn stage(&self, bundle: &BlobId, ctx: &Context) -> Result<Staged, SourceError> {
+    async fn stage(&self, bundle: &BlobId, ctx: &Context) -> Result<UnpackedBundle, SourceError> {
         let inner = &self.source.inner;
         let blobs = inner.blobs.as_ref().ok_or(SourceError::NotBuilt {
             feature: "git bundles without a source of blobs",
         })?;
-        let scratch = Scratch::new(&inner.config.scratch)?;
+        let scratch = ScratchFolder::new(&inner.config.scratch)?;
         let path = scratch.0.join("bundle.pack");
         let file = std::fs::File::create_new(&path)
             .map_err(|e| SourceError::io("create a git bundle", e))?;
         drop(blobs.download(bundle, file, ctx).await?);
 
-        let shown = format!("{}@{}", bundle.locator, bundle.digest);
+        let bundle_name = format!("{}@{}", bundle.locator, bundle.digest);
         let repository = scratch.0.join("repo.git");
         std::fs::create_dir(&repository)
             .map_err(|e| SourceError::io("make a folder for a git bundle", e))?;
-        // No credentials: nothing is asked of a remote.
-        let git = Git::new(
+        // No credentials: these calls contact no remote.
+        let git = GitCli::new(
             inner.config.clone(),
             ctx.progress.clone(),
-            Auth::none(),
+            GitAuth::none(),
             self.id.advice,
         )
         .beside(&scratch.0);
         let file = path.to_string_lossy().into_owned();
-        let doing = format!("failed to inspect git bundle {shown}");
-        let listed = git.run(&doing, &["ls-remote", "--", &file]).await?;
-        let first = listed.split('\t').next().unwrap_or_default();
-        if !is_commit(first) {
-            return Err(wrong(format!("{doing}: no refs found")));
+        let doing = format!("failed to inspect git bundle {bundle_name}");
+        let listing = git.run(&doing, &["ls-remote", "--", &file]).await?;
+        let first_object = listing.split('\t').next().unwrap_or_default();
+        if !is_commit(first_object) {
+            return Err(GitRefusal::EmptyBundle { doing }.into());
         }
         let git = git.git_dir(&repository);
-        init(&git, first.len() == 64).await?;
-        let doing = format!("failed to import git bundle {shown} into temp");
+        init(&git, first_object.len() == 64).await?;
+        let doing = format!("failed to import git bundle {bundle_name} into temp");
         git.run(&doing, &["fetch", "--", &file, "+refs/*:refs/*"])
             .await?;
-        let want = format!("{}^{{commit}}", self.id.checksum);
+        let commit_expression = format!("{}^{{commit}}", self.id.checksum);
         if git
-            .run("cat-file", &["cat-file", "-e", &want])
+            .run("cat-file", &["cat-file", "-e", &commit_expression])
             .await
             .is_err()
         {
-            return Err(wrong(format!(
-                "commit {} not found in bundle {shown}",
-                self.id.checksum
-            )));
+            return Err(GitRefusal::CommitNotInBundle {
+                commit: self.id.checksum.clone(),
+                bundle: bundle_name,
+            }
+            .into());
         }
-        Ok(Staged {
+        Ok(UnpackedBundle {
             url: format!("file://{}", repository.display()),
             scratch,
         })
@@ -245,7 +236,7 @@ impl GitInstance {
     pub(super) async fn check_out_bundle(
         &self,
         ctx: &Context,
-        resolved: &Resolved,
+        resolved: &ResolvedRef,
         object: &str,
     ) -> Result<ImmutableRef, SourceError> {
         let repository = self.fetch(ctx, resolved, object).await?;
@@ -255,7 +246,7 @@ impl GitInstance {
         } else {
             object
         };
-        let scratch = Scratch::new(&inner.config.scratch)?;
+        let scratch = ScratchFolder::new(&inner.config.scratch)?;
         let dir = scratch.0.join("repo.git");
         std::fs::create_dir(&dir)
             .map_err(|e| SourceError::io("make a folder for a git bundle", e))?;
@@ -272,9 +263,9 @@ impl GitInstance {
         let doing = format!("failed to create git bundle for {commit}");
         git.run(&doing, &["bundle", "create", &path, &tip]).await?;
 
-        let shown = self.id.shown();
+        let remote = self.id.display_remote();
         let options = RefOptions {
-            description: format!("git bundle checkout for {shown}#{}", repository.reference),
+            description: format!("git bundle checkout for {remote}#{}", repository.reference),
             ..RefOptions::default()
         };
         let record = inner.store.new_mutable(None, options)?;
@@ -325,16 +316,16 @@ mod tests {
             ("not/real", "s")
         );
         assert_eq!(locator(&good, "", "mine").unwrap().store_id, "mine");
-        for bad in [
+        for text in [
             "x",
             "https://a/b",
             "docker-image+blob://a/b:tag",
             "docker-image+blob://a",
         ] {
-            assert!(locator(bad, "", "").is_err(), "{bad}");
+            assert!(locator(text, "", "").is_err(), "{text}");
         }
         let commit = "0123456789012345678901234567890123456789";
-        for (reference, want) in [
+        for (reference, expected_tip) in [
             ("", "refs/heads/main"),
             (commit, "refs/heads/main"),
             ("master", "refs/heads/master"),
@@ -342,7 +333,7 @@ mod tests {
             ("refs/tags/v1", "refs/tags/v1"),
             ("v1", "refs/heads/v1"),
         ] {
-            assert_eq!(tip(reference), want, "{reference}");
+            assert_eq!(tip(reference), expected_tip, "{reference}");
         }
     }
 }

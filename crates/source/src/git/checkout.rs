@@ -1,4 +1,4 @@
-//! Checks a commit out into a record of its own.
+//! Checks a commit out into a new record of the store.
 
 use std::path::{Path, PathBuf};
 
@@ -7,35 +7,36 @@ use fstree::{Descent, Dir, Root};
 use store::{ImmutableRef, RecordType, RefOptions};
 
 use crate::context::Context;
-use crate::error::{SourceError, cause};
+use crate::error::SourceError;
 use crate::git::GitInstance;
-use crate::git::fetch::Repository;
-use crate::git::resolve::Resolved;
+use crate::git::error::GitRefusal;
+use crate::git::fetch::BareRepository;
+use crate::git::resolve::ResolvedRef;
 use crate::git::url::is_commit;
-use crate::git::workdir::Attached;
+use crate::git::workdir::AttachedMount;
 use crate::scratch::unique;
 
 impl GitInstance {
     pub(crate) async fn fetch_and_check_out(
         &self,
         ctx: &Context,
-        resolved: &Resolved,
+        resolved: &ResolvedRef,
         object: &str,
     ) -> Result<ImmutableRef, SourceError> {
         let repository = self.fetch(ctx, resolved, object).await?;
         let inner = &self.source.inner;
-        let shown = self.id.shown();
-        let description = format!("git snapshot for {shown}#{}", repository.reference);
+        let remote = self.id.display_remote();
+        let description = format!("git snapshot for {remote}#{}", repository.reference);
         let options = RefOptions {
             description,
             record_type: RecordType::GitCheckout,
             ..RefOptions::default()
         };
         let record = inner.store.new_mutable(None, options)?;
-        let attached = Attached::new(record.mount()?, &inner.config.scratch)?;
+        let attached = AttachedMount::new(record.mount()?, &inner.config.scratch)?;
         let top = attached.path().to_owned();
-        let doing = format!("failed to checkout remote {shown}");
-        // What the key was made of, by its own name: no reference can stand for anything else meanwhile.
+        let doing = format!("failed to checkout remote {remote}");
+        // The object of the key by its own name: a reference may have moved since.
         let name = object;
 
         let mut tree = top.clone();
@@ -55,7 +56,7 @@ impl GitInstance {
         }
         if !self.id.skip_submodules {
             let git = repository.git.git_dir(&git_dir).work_tree(&tree);
-            let doing = format!("failed to update submodules for {shown}");
+            let doing = format!("failed to update submodules for {remote}");
             git.run(
                 &doing,
                 &["submodule", "update", "--init", "--recursive", "--depth=1"],
@@ -64,7 +65,7 @@ impl GitInstance {
         }
         let mut time = None;
         if self.id.mtime == "commit" {
-            let doing = format!("failed to get commit time for {shown}");
+            let doing = format!("failed to get commit time for {remote}");
             let text = repository
                 .git
                 .run(
@@ -75,8 +76,8 @@ impl GitInstance {
             let seconds: i64 = text
                 .trim()
                 .parse() // "Not a number" is all that the dropped error says.
-                .map_err(|_| SourceError::GitAnswer {
-                    source: cause(format!("failed to parse commit timestamp {text:?}")),
+                .map_err(|_| GitRefusal::CommitTime {
+                    text: text.to_owned(),
                 })?;
             time = Some(seconds);
         }
@@ -91,32 +92,32 @@ impl GitInstance {
         Ok(task::blocking("commit a git checkout", move || record.commit()).await?)
     }
 
-    /// Makes a repository of its own, with one commit and no memory of ours.
+    /// Makes a repository with one commit, which names nothing of this machine.
     async fn clone_into(
         &self,
-        from: &Repository,
+        from: &BareRepository,
         top: &Path,
         git_dir: &Path,
         name: &str,
     ) -> Result<(), SourceError> {
-        let shown = self.id.shown();
-        let doing = format!("failed to checkout remote {shown}");
+        let remote = self.id.display_remote();
+        let doing = format!("failed to checkout remote {remote}");
         let git = from.git.work_tree(top).git_dir(git_dir);
         let mut init = vec!["init"];
         if name.len() == 64 {
             init.push("--object-format=sha256");
         }
         git.run(&doing, &init).await?;
-        // As a remote by protocol: local clones take short cuts that have leaked files of the host.
+        // By protocol: clones of local paths take short cuts that have leaked files of the host.
         let origin = format!("file://{}", from.dir.display());
         git.run(
-            &format!("failed to set remote origin to {shown}"),
-            &["remote", "add", "--", "origin", &shown],
+            &format!("failed to set remote origin to {remote}"),
+            &["remote", "add", "--", "origin", &remote],
         )
         .await?;
         let full_name = &from.full_name;
         let mut args = vec!["fetch", "-u", "--depth=1"];
-        let pull = if is_commit(full_name) {
+        let refspec = if is_commit(full_name) {
             let temporary = format!("refs/buildkit/{}", unique("commit"));
             from.git
                 .run(&doing, &["update-ref", "--", &temporary, full_name])
@@ -131,15 +132,15 @@ impl GitInstance {
             // A tag of the branch's name would come along with the commit.
             args.push("--no-tags");
         }
-        args.extend(["--", &origin, &pull]);
+        args.extend(["--", &origin, &refspec]);
         git.run(&doing, &args).await?;
         git.run(&doing, &["checkout", "FETCH_HEAD"]).await?;
         git.run(
-            &format!("failed to expire reflog for remote {shown}"),
+            &format!("failed to expire reflog for remote {remote}"),
             &["reflog", "expire", "--all", "--expire=now"],
         )
         .await?;
-        // Inside the tree, whatever git has made of it.
+        // Through the tree's own root: git may have put a link in the place of `.git`.
         let tree = Root::open(top).map_err(|e| SourceError::path("open the checkout", e))?;
         tree.remove_all(".git/FETCH_HEAD")
             .map_err(|e| SourceError::path("remove FETCH_HEAD", e))
@@ -166,10 +167,11 @@ fn finish(
                 .lstat(&folder)
                 .map_err(path(&format!("lstat {part:?}")))?;
             if !meta.is_dir() {
-                let source = cause(format!(
-                    "invalid subdir {subdir}: git subpath {subdir:?} contains non-directory {part:?}"
-                ));
-                return Err(SourceError::GitAnswer { source });
+                let refusal = GitRefusal::SubdirNotDirectory {
+                    subdir: subdir.to_owned(),
+                    part: part.to_owned(),
+                };
+                return Err(refusal.into());
             }
         }
         let from = root.dir(&folder).map_err(path("open subdir"))?;
@@ -192,20 +194,20 @@ fn finish(
     Ok(())
 }
 
-/// Sets the time of everything, folders after what is in them.
+/// Sets the times of all entries, of folders after their entries.
 fn set_times(top: Dir, times: Times) -> std::io::Result<()> {
-    let mut left = vec![top.entries()?.into_iter()];
+    let mut levels = vec![top.entries()?.into_iter()];
     let mut descent = Descent::new(top);
-    while let Some(entries) = left.last_mut() {
+    while let Some(entries) = levels.last_mut() {
         let Some(entry) = entries.next() else {
-            left.pop();
+            levels.pop();
             descent.dir().set_own_times(times)?;
             descent.up()?;
             continue;
         };
         if descent.dir().stat(&entry.name)?.is_dir() {
             descent.down(&entry.name)?;
-            left.push(descent.dir().entries()?.into_iter());
+            levels.push(descent.dir().entries()?.into_iter());
         } else {
             descent.dir().set_times(&entry.name, times)?;
         }

@@ -10,38 +10,39 @@ use parking_lot::Mutex;
 use progress::Writer;
 use tokio::sync::watch;
 
-use crate::error::{SourceError, cause};
-use crate::git::auth::Auth;
+use crate::error::SourceError;
+use crate::git::auth::GitAuth;
+use crate::git::error::GitRefusal;
 use crate::git::redirect;
 use crate::git::runner::{GitCall, GitOutput, GitRunner};
 use crate::git::url::is_commit;
 
-/// What git may know of the host; read by the daemon.
+/// What git sees of the host; the daemon reads it from its settings.
 #[derive(Debug, Clone)]
 pub struct GitConfig {
-    /// Runs it.
+    /// Runs the calls of git.
     pub runner: Arc<dyn GitRunner>,
-    /// Where programs are found.
+    /// `PATH` of the calls.
     pub path: OsString,
-    /// The proxy settings to pass on.
+    /// Variables such as `HTTPS_PROXY`, set for calls that reach a remote.
     pub proxy_env: Vec<(String, OsString)>,
-    /// A folder of ours in which repositories are mounted while git works in them.
+    /// A folder in which repositories are mounted while git works in them.
     pub scratch: PathBuf,
 }
 
-/// How much of each output stream of a call is kept.
+/// Bytes that are kept of each output stream of a call.
 const MAX_OUTPUT_BYTES: usize = 16 << 20;
 
 /// How long a remote may take to list its references.
 const LIST_TIMEOUT: Duration = Duration::from_secs(120);
-/// How long a transfer may say nothing at all.
+/// How long a transfer may go without output.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(180);
 /// How long a transfer may take that is not over http, where git watches the pace itself.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// Settings of every call. Without configuration of system and user, git has its own defaults beside them.
 const SETTINGS: [&str; 14] = [
-    // Clones of our own repositories name theirs by file://, and nobody else may.
+    // Only URLs on the command line may be file://: those of the kept repositories.
     "protocol.allow=never",
     "protocol.file.allow=user",
     "protocol.git.allow=always",
@@ -51,25 +52,25 @@ const SETTINGS: [&str; 14] = [
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
     "init.defaultBranch=master",
-    // What goes on behind a call's back would end with it.
+    // Work in the background would be killed when the call ends.
     "gc.autoDetach=false",
     "maintenance.autoDetach=false",
     "http.followRedirects=initial",
-    // Bytes in a second, on average over so many seconds; what a server says of its progress is more.
+    // Bytes per second, on average over so many seconds. A server's progress messages alone are more.
     "http.lowSpeedLimit=16",
     "http.lowSpeedTime=120",
 ];
 
-/// One way of calling git.
+/// The settings of a call of git.
 #[derive(Debug, Clone)]
-pub(crate) struct Git {
+pub(crate) struct GitCli {
     config: Arc<GitConfig>,
     progress: Writer,
     git_dir: Option<PathBuf>,
     work_tree: Option<PathBuf>,
-    /// Folders that it works in.
+    /// Folders that the calls may read and write.
     folders: Vec<PathBuf>,
-    auth: Arc<Auth>,
+    auth: Arc<GitAuth>,
     advice: bool,
     ssh_socket: Option<PathBuf>,
     known_hosts: Option<PathBuf>,
@@ -77,15 +78,20 @@ pub(crate) struct Git {
     packets: Option<PathBuf>,
 }
 
-/// How a call ended.
-struct Ended {
+/// How a call of git ended.
+struct GitExit {
     code: i32,
     stdout: Vec<u8>,
     stderr: String,
 }
 
-impl Git {
-    pub(crate) fn new(config: Arc<GitConfig>, progress: Writer, auth: Auth, advice: bool) -> Self {
+impl GitCli {
+    pub(crate) fn new(
+        config: Arc<GitConfig>,
+        progress: Writer,
+        auth: GitAuth,
+        advice: bool,
+    ) -> Self {
         Self {
             config,
             progress,
@@ -116,7 +122,7 @@ impl Git {
         }
     }
 
-    /// With one more folder to work in.
+    /// Adds a folder that the calls may read and write.
     pub(crate) fn beside(&self, dir: impl Into<PathBuf>) -> Self {
         let mut out = self.clone();
         let dir = dir.into();
@@ -127,7 +133,7 @@ impl Git {
         out
     }
 
-    /// With a file, in a folder that it works in, for the packets of git's own protocol (`GIT_TRACE_PACKET`, git(1)).
+    /// Writes to `file`, which is in one of the folders, the packets of git's own protocol (`GIT_TRACE_PACKET`, git(1)).
     pub(crate) fn packets(&self, file: impl Into<PathBuf>) -> Self {
         Self {
             packets: Some(file.into()),
@@ -143,12 +149,13 @@ impl Git {
         }
     }
 
-    /// Runs a command and returns what it wrote; `doing` names it in the error.
+    /// Runs a command and returns its standard output; `doing` begins the error.
     pub(crate) async fn run(&self, doing: &str, args: &[&str]) -> Result<String, SourceError> {
         let output = self.read(doing, args).await?;
-        // The bytes are in the error of the library, and nobody wants to read them.
-        String::from_utf8(output).map_err(|_| SourceError::GitAnswer {
-            source: cause(format!("{doing}: output is not text")),
+        // The dropped error holds the output, which may be large.
+        String::from_utf8(output).map_err(|_| {
+            let doing = doing.to_owned();
+            GitRefusal::OutputNotText { doing }.into()
         })
     }
 
@@ -157,7 +164,7 @@ impl Git {
         let mut args: Vec<String> = args.iter().map(|a| (*a).to_owned()).collect();
         let mut redirects = 0;
         loop {
-            let Ended {
+            let GitExit {
                 code,
                 stdout,
                 stderr,
@@ -165,7 +172,7 @@ impl Git {
             if code == 0 {
                 return Ok(stdout);
             }
-            // Servers that know no shallow clones, or hand out no commits by name, get the long way.
+            // Some servers have no shallow clones, or give out no commits by name: then everything is fetched.
             if (stderr.contains("--depth") || stderr.contains("shallow"))
                 && args.iter().any(|a| a == "--depth=1")
             {
@@ -181,15 +188,15 @@ impl Git {
                 args.pop();
                 continue;
             }
-            if self.auth.is_given()
-                && redirect::is_told_by(&stderr)
+            if self.auth.has_header()
+                && redirect::is_refused_in(&stderr)
                 && redirects < redirect::MAX_REDIRECTS
             {
                 redirects += 1;
                 redirect::follow(&self.auth, doing).await?;
                 continue;
             }
-            let stderr = self.auth.explained(stderr);
+            let stderr = self.auth.with_hint(stderr);
             return Err(SourceError::Git {
                 context: doing.to_owned(),
                 stderr,
@@ -199,19 +206,19 @@ impl Git {
     }
 
     fn call(&self, args: &[String]) -> GitCall {
-        let mut all: Vec<OsString> = Vec::new();
-        let mut set = |setting: &str| all.extend(["-c".into(), setting.into()]);
+        let mut all_args: Vec<OsString> = Vec::new();
+        let mut set = |setting: &str| all_args.extend(["-c".into(), setting.into()]);
         SETTINGS.into_iter().for_each(&mut set);
         if !self.advice {
             set("advice.detachedHead=false");
         }
         if let Some(dir) = &self.work_tree {
-            all.extend(["--work-tree".into(), dir.into()]);
+            all_args.extend(["--work-tree".into(), dir.into()]);
         }
         if let Some(dir) = &self.git_dir {
-            all.extend(["--git-dir".into(), dir.into()]);
+            all_args.extend(["--git-dir".into(), dir.into()]);
         }
-        all.extend(args.iter().map(OsString::from));
+        all_args.extend(args.iter().map(OsString::from));
         let network = is_remote(args);
         let mut env: Vec<(OsString, OsString)> = vec![
             ("PATH".into(), self.config.path.clone()),
@@ -238,7 +245,7 @@ impl Git {
                 files.push(socket.clone());
             }
             files.extend(self.known_hosts.clone());
-            // Arguments can be read by every user of the host, the environment by nobody else.
+            // Every user of the host can read the arguments of a process, only its own user the environment.
             let settings = self.auth.settings();
             env.push(("GIT_CONFIG_COUNT".into(), settings.len().to_string().into()));
             for (at, (key, value)) in settings.into_iter().enumerate() {
@@ -248,7 +255,7 @@ impl Git {
         }
         let dir = self.work_tree.as_deref().or(self.git_dir.as_deref());
         GitCall {
-            args: all,
+            args: all_args,
             env,
             dir: dir.unwrap_or(Path::new("/")).to_owned(),
             folders: self.folders.clone(),
@@ -257,22 +264,22 @@ impl Git {
         }
     }
 
-    async fn once(&self, doing: &str, args: &[String]) -> Result<Ended, SourceError> {
+    async fn once(&self, doing: &str, args: &[String]) -> Result<GitExit, SourceError> {
         let call = self.call(args);
         let network = call.network;
-        let (output_seen, mut activity) = watch::channel(());
-        let output_seen = Arc::new(output_seen);
+        let (activity_sender, mut activity) = watch::channel(());
+        let activity_sender = Arc::new(activity_sender);
         let collect = |stream: i64| {
             let bytes = Arc::<Mutex<Vec<u8>>>::default();
             let (captured, progress) = (Arc::clone(&bytes), self.progress.clone());
-            let output_seen = Arc::clone(&output_seen);
-            let mut lines = Lines::default();
+            let activity_sender = Arc::clone(&activity_sender);
+            let mut lines = ProgressFilter::default();
             let output: GitOutput = Box::new(move |chunk: Bytes| {
                 let mut captured = captured.lock();
                 let room = MAX_OUTPUT_BYTES.saturating_sub(captured.len());
                 captured.extend(chunk.iter().take(room));
-                progress.log(stream, lines.shown(&chunk));
-                output_seen.send_replace(());
+                progress.log(stream, lines.complete_lines(&chunk));
+                activity_sender.send_replace(());
             });
             (bytes, output)
         };
@@ -304,16 +311,24 @@ impl Git {
         let ended = async {
             tokio::select! {
                 biased;
-                ended = running => Ok(ended.map_err(|e| SourceError::io("run git", e))?),
-                waited = silence => Err(too_slow(doing, host, "said nothing for", waited)),
-                waited = total => Err(too_slow(doing, host, "was not done within", waited)),
+                ended = running => ended.map_err(|e| SourceError::io("run git", e)),
+                waited = silence => Err(GitRefusal::Silent {
+                    doing: doing.to_owned(),
+                    host: host.to_owned(),
+                    waited,
+                }.into()),
+                waited = total => Err(GitRefusal::TooLong {
+                    doing: doing.to_owned(),
+                    host: host.to_owned(),
+                    waited,
+                }.into()),
             }
         };
         let code = registry::waiting(Some(&observer).filter(|_| network), host, ended).await?;
-        let mut lines = Lines::default();
-        let mut shown = lines.shown(&stderr.lock());
-        shown.append(&mut lines.unfinished);
-        let stderr = String::from_utf8_lossy(&shown).into_owned();
+        let mut lines = ProgressFilter::default();
+        let mut complete = lines.complete_lines(&stderr.lock());
+        complete.append(&mut lines.unfinished);
+        let stderr = String::from_utf8_lossy(&complete).into_owned();
         if code == 127 {
             return Err(SourceError::io(
                 "find git binary",
@@ -321,7 +336,7 @@ impl Git {
             ));
         }
         let stdout = std::mem::take(&mut *stdout.lock());
-        Ok(Ended {
+        Ok(GitExit {
             code,
             stdout,
             stderr,
@@ -343,19 +358,19 @@ impl Git {
     }
 }
 
-/// Output without the counts that take each other's place in one line of a terminal.
+/// Drops from an output the lines that a terminal would overwrite: counts that end with a carriage return.
 #[derive(Default)]
-struct Lines {
-    /// A line whose end has not come.
+struct ProgressFilter {
+    /// The beginning of a line whose end has not come.
     unfinished: Vec<u8>,
 }
 
-/// A line that goes on for longer is shown in parts.
+/// A longer line is passed on in parts.
 const MAX_LINE_BYTES: usize = 8 << 10;
 
-impl Lines {
-    /// What can be shown after some more bytes.
-    fn shown(&mut self, chunk: &[u8]) -> Vec<u8> {
+impl ProgressFilter {
+    /// Takes more output, and returns the lines that are complete.
+    fn complete_lines(&mut self, chunk: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
         for byte in chunk {
             if self.unfinished.last() == Some(&b'\r') && *byte != b'\n' {
@@ -370,31 +385,25 @@ impl Lines {
     }
 }
 
-fn too_slow(doing: &str, host: &str, what: &str, waited: Duration) -> SourceError {
-    SourceError::GitAnswer {
-        source: cause(format!("{doing}: {host} {what} {}s", waited.as_secs())),
-    }
-}
-
-/// Whether a command may have to reach a remote: what names a place of ours by its path does not.
+/// Whether a command has to reach a remote: one that names a local path does not.
 fn is_remote(args: &[String]) -> bool {
     let command = args.first().map(String::as_str);
-    let local = |a: &String| a.starts_with('/') || a.starts_with("file://");
+    let is_local = |a: &String| a.starts_with('/') || a.starts_with("file://");
     match command {
-        Some("ls-remote" | "fetch") => !args.iter().any(local),
+        Some("ls-remote" | "fetch") => !args.iter().any(is_local),
         Some("submodule") => true,
         _ => false,
     }
 }
 
-/// How long a command may say nothing, and how long it may take.
+/// How long a command may go without output, and how long it may take.
 fn limits(args: &[String], is_http: bool) -> Option<(Duration, Duration)> {
     match args.first().map(String::as_str) {
         Some("ls-remote") => Some((LIST_TIMEOUT, LIST_TIMEOUT)),
-        // git itself gives up what drips over http, see `SETTINGS`.
+        // git itself gives up slow transfers over http, see `SETTINGS`.
         Some("fetch" | "submodule") if is_http => None,
         Some("fetch") => Some((SILENCE_TIMEOUT, TRANSFER_TIMEOUT)),
-        // Submodules are cloned without a word.
+        // Submodules are cloned without output.
         Some("submodule") => Some((TRANSFER_TIMEOUT, TRANSFER_TIMEOUT)),
         _ => None,
     }
@@ -408,17 +417,17 @@ mod tests {
     fn counts_are_not_shown_one_by_one() {
         let text = b"remote: Counting: 1%\rremote: Counting: 99%\rremote: done.\nplain\r\n\nrest";
         for size in [1, 2, 7, 100] {
-            let mut lines = Lines::default();
+            let mut lines = ProgressFilter::default();
             let mut out = Vec::new();
             for chunk in text.chunks(size) {
-                out.extend(lines.shown(chunk));
+                out.extend(lines.complete_lines(chunk));
             }
             assert_eq!(out, b"remote: done.\nplain\r\n\n", "{size}");
             assert_eq!(lines.unfinished, b"rest");
         }
-        let mut lines = Lines::default();
+        let mut lines = ProgressFilter::default();
         assert_eq!(
-            lines.shown(&[b'x'; MAX_LINE_BYTES + 1]).len(),
+            lines.complete_lines(&[b'x'; MAX_LINE_BYTES + 1]).len(),
             MAX_LINE_BYTES
         );
     }
@@ -442,7 +451,7 @@ mod tests {
         ] {
             assert_eq!(is_remote(&args(words)), remote, "{words:?}");
         }
-        for (command, is_http, wanted) in [
+        for (command, is_http, expected) in [
             ("ls-remote", true, Some((120, 120))),
             ("ls-remote", false, Some((120, 120))),
             ("fetch", true, None),
@@ -452,8 +461,8 @@ mod tests {
             ("checkout", false, None),
         ] {
             let limits = limits(&args(&[command]), is_http);
-            let seconds = limits.map(|(silence, whole)| (silence.as_secs(), whole.as_secs()));
-            assert_eq!(seconds, wanted, "{command} {is_http}");
+            let seconds = limits.map(|(silence, total)| (silence.as_secs(), total.as_secs()));
+            assert_eq!(seconds, expected, "{command} {is_http}");
         }
     }
 
@@ -468,14 +477,14 @@ mod tests {
         }
     }
 
-    fn git() -> Git {
+    fn git() -> GitCli {
         let config = GitConfig {
             runner: Arc::new(NoGit),
             path: "/bin".into(),
             proxy_env: vec![("HTTPS_PROXY".into(), "http://proxy".into())],
             scratch: "/scratch".into(),
         };
-        Git::new(Arc::new(config), Writer::null(), Auth::none(), false)
+        GitCli::new(Arc::new(config), Writer::null(), GitAuth::none(), false)
     }
 
     #[test]

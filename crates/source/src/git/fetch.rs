@@ -7,36 +7,37 @@ use oci::Digest;
 use store::{MutableRef, RefOptions, StoreError};
 
 use crate::context::Context;
-use crate::error::{SourceError, cause};
-use crate::git::auth::Auth;
-use crate::git::cli::Git;
-use crate::git::resolve::Resolved;
+use crate::error::SourceError;
+use crate::git::auth::GitAuth;
+use crate::git::cli::GitCli;
+use crate::git::error::GitRefusal;
+use crate::git::resolve::ResolvedRef;
 use crate::git::url::is_commit;
-use crate::git::workdir::Attached;
+use crate::git::workdir::AttachedMount;
 use crate::git::{GitInstance, META_REMOTE};
 use crate::scratch::unique;
-use crate::session_credentials::SshSocket;
+use crate::session_credentials::AgentSocket;
 
 /// The bare repository of a remote, ready to work in.
 #[derive(Debug)]
-pub(crate) struct Repository {
-    pub(crate) git: Git,
+pub(crate) struct BareRepository {
+    pub(crate) git: GitCli,
     pub(crate) dir: PathBuf,
     /// The user's reference, or the default branch.
     pub(crate) reference: String,
     /// The reference by its full name, or a commit.
     pub(crate) full_name: String,
-    _attached: Attached,
+    _attached: AttachedMount,
     _record: MutableRef,
     _helpers: Helpers,
-    _alone: tokio::sync::OwnedMutexGuard<()>,
+    _lock: tokio::sync::OwnedMutexGuard<()>,
 }
 
 /// Files and sockets that git needs while it runs.
 #[derive(Debug, Default)]
 pub(crate) struct Helpers {
     known_hosts: Option<TemporaryFile>,
-    _socket: Option<SshSocket>,
+    _socket: Option<AgentSocket>,
 }
 
 #[derive(Debug)]
@@ -48,57 +49,57 @@ impl Drop for TemporaryFile {
     }
 }
 
-/// What became of an attempt to fetch.
-enum Attempt {
-    Done(Box<Repository>),
-    /// The kept repository cannot take the change; a new one can.
+/// The outcome of an attempt to fetch.
+enum FetchAttempt {
+    Done(Box<BareRepository>),
+    /// The references of the kept repository stand in the way; a new repository has none.
     Conflict(SourceError),
 }
 
 impl GitInstance {
     /// git with the credentials of this source.
-    pub(crate) async fn git(&self, ctx: &Context) -> Result<(Git, Helpers), SourceError> {
+    pub(crate) async fn git(&self, ctx: &Context) -> Result<(GitCli, Helpers), SourceError> {
         let config = self.source.inner.config.clone();
         let mut helpers = Helpers::default();
         if !self.id.known_hosts.is_empty() {
             std::fs::create_dir_all(&config.scratch)
                 .map_err(|e| SourceError::io("make the git scratch folder", e))?;
             let path = config.scratch.join(unique("known_hosts"));
-            let written = std::fs::File::create_new(&path)
+            let write_result = std::fs::File::create_new(&path)
                 .and_then(|mut f| f.write_all(self.id.known_hosts.as_bytes()));
             helpers.known_hosts = Some(TemporaryFile(path));
-            written.map_err(|e| SourceError::io("write known hosts", e))?;
+            write_result.map_err(|e| SourceError::io("write known hosts", e))?;
         }
         let mut socket = None;
         if !self.id.ssh_socket.is_empty() {
             let forwarded =
-                SshSocket::open(&ctx.sessions, &self.id.ssh_socket, &config.scratch).await?;
+                AgentSocket::open(&ctx.sessions, &self.id.ssh_socket, &config.scratch).await?;
             socket = Some(forwarded.path().to_owned());
             helpers._socket = Some(forwarded);
         }
         let known_hosts = helpers.known_hosts.as_ref().map(|f| f.0.clone());
-        let git = Git::new(
+        let git = GitCli::new(
             config,
             ctx.progress.clone(),
-            Auth::ask(&self.id, ctx).await,
+            GitAuth::ask(&self.id, ctx).await,
             self.id.advice,
         )
         .ssh(socket, known_hosts);
         Ok((git, helpers))
     }
 
-    /// Fetches what the key promises, and checks that it is that.
+    /// Fetches the object of the key, and checks it against the checksum.
     pub(crate) async fn fetch(
         &self,
         ctx: &Context,
-        resolved: &Resolved,
+        resolved: &ResolvedRef,
         object: &str,
-    ) -> Result<Repository, SourceError> {
+    ) -> Result<BareRepository, SourceError> {
         let repository = match self.try_fetch(ctx, resolved, object, false).await? {
-            Attempt::Done(repository) => repository,
-            Attempt::Conflict(_) => match self.try_fetch(ctx, resolved, object, true).await? {
-                Attempt::Done(repository) => repository,
-                Attempt::Conflict(error) => return Err(error),
+            FetchAttempt::Done(repository) => repository,
+            FetchAttempt::Conflict(_) => match self.try_fetch(ctx, resolved, object, true).await? {
+                FetchAttempt::Done(repository) => repository,
+                FetchAttempt::Conflict(error) => return Err(error),
             },
         };
         let expected = &self.id.checksum;
@@ -108,7 +109,10 @@ impl GitInstance {
             } else {
                 &repository.full_name
             };
-            let doing = format!("failed to rev-parse {name} for {}", self.id.shown());
+            let doing = format!(
+                "failed to rev-parse {name} for {}",
+                self.id.display_remote()
+            );
             let object = repository.git.run(&doing, &["rev-parse", name]).await?;
             let object = object.trim();
             if !object.starts_with(expected) {
@@ -124,11 +128,11 @@ impl GitInstance {
                     } else {
                         format!("{object} or {peeled}")
                     };
-                    return Err(SourceError::GitAnswer {
-                        source: cause(format!(
-                            "expected checksum to match {expected}, got {actual}"
-                        )),
-                    });
+                    return Err(GitRefusal::Checksum {
+                        expected: expected.clone(),
+                        actual,
+                    }
+                    .into());
                 }
             }
         }
@@ -138,13 +142,13 @@ impl GitInstance {
     /// Opens the kept repository of the remote, or makes one.
     async fn open_bare(
         &self,
-        git: &Git,
+        git: &GitCli,
         is_sha256: bool,
         reset: bool,
-    ) -> Result<(MutableRef, Attached), SourceError> {
+    ) -> Result<(MutableRef, AttachedMount), SourceError> {
         let inner = &self.source.inner;
-        let shown = self.id.shown();
-        // Kept by an older version, whose index and configuration have the address with its password.
+        let remote = self.id.display_remote();
+        // Repositories of an older version hold the address with its password: they are deleted.
         for id in inner
             .store
             .find_meta(META_REMOTE, self.id.remote.as_bytes())?
@@ -163,16 +167,16 @@ impl GitInstance {
             }
             match inner.store.get_mutable(&id) {
                 Ok(record) => {
-                    let attached = Attached::new(record.mount()?, &inner.config.scratch)?;
+                    let attached = AttachedMount::new(record.mount()?, &inner.config.scratch)?;
                     return Ok((record, attached));
                 }
                 Err(StoreError::Locked { .. }) => {
-                    tracing::warn!(remote = %shown, id = %id, "git repository is in use")
+                    tracing::warn!(remote = %remote, id = %id, "git repository is in use")
                 }
                 Err(error) => return Err(error.into()),
             }
         }
-        let description = format!("shared git repo for {shown}");
+        let description = format!("shared git repo for {remote}");
         let record = inner.store.new_mutable(
             None,
             RefOptions {
@@ -181,7 +185,7 @@ impl GitInstance {
                 ..RefOptions::default()
             },
         )?;
-        let attached = Attached::new(record.mount()?, &inner.config.scratch)?;
+        let attached = AttachedMount::new(record.mount()?, &inner.config.scratch)?;
         let bare = git.git_dir(attached.path());
         let mut init = vec!["init", "--bare"];
         if is_sha256 {
@@ -206,11 +210,11 @@ impl GitInstance {
     async fn try_fetch(
         &self,
         ctx: &Context,
-        resolved: &Resolved,
+        resolved: &ResolvedRef,
         object: &str,
         reset: bool,
-    ) -> Result<Attempt, SourceError> {
-        let alone = self.source.inner.locks.lock(&self.id.remote).await;
+    ) -> Result<FetchAttempt, SourceError> {
+        let lock = self.source.inner.locks.lock(&self.id.remote).await;
         let (git, helpers) = self.git(ctx).await?;
         let (record, attached) = self.open_bare(&git, object.len() == 64, reset).await?;
         let dir = attached.path().to_owned();
@@ -239,13 +243,13 @@ impl GitInstance {
         } else {
             full_name.clone()
         };
-        let probe = format!("{target}^{{commit}}");
-        let is_here = is_commit(&target)
+        let commit_expression = format!("{target}^{{commit}}");
+        let has_commit = is_commit(&target)
             && git
-                .run("cat-file", &["cat-file", "-e", "--", &probe])
+                .run("cat-file", &["cat-file", "-e", "--", &commit_expression])
                 .await
                 .is_ok();
-        if !is_here
+        if !has_commit
             && let Err(error) = self
                 .fetch_into(&git, (&origin, &dir), &full_name, &target, object)
                 .await
@@ -261,12 +265,12 @@ impl GitInstance {
                 && (text.contains("(unable to update local ref)")
                     || text.contains("refname conflict"));
             return if clobbers || blocked {
-                Ok(Attempt::Conflict(error))
+                Ok(FetchAttempt::Conflict(error))
             } else {
                 Err(error)
             };
         }
-        let repository = Repository {
+        let repository = BareRepository {
             git,
             dir,
             reference,
@@ -274,24 +278,24 @@ impl GitInstance {
             _attached: attached,
             _record: record,
             _helpers: helpers,
-            _alone: alone,
+            _lock: lock,
         };
-        Ok(Attempt::Done(Box::new(repository)))
+        Ok(FetchAttempt::Done(Box::new(repository)))
     }
 
     async fn fetch_into(
         &self,
-        git: &Git,
+        git: &GitCli,
         (origin, dir): (&str, &std::path::Path),
         full_name: &str,
         target: &str,
         object: &str,
     ) -> Result<(), SourceError> {
-        let doing = format!("failed to fetch remote {}", self.id.shown());
-        // A lock left by a git that was killed.
+        let doing = format!("failed to fetch remote {}", self.id.display_remote());
+        // A git that was killed leaves its lock.
         let _gone = std::fs::remove_file(dir.join("shallow.lock"));
         let is_shallow = || dir.join("shallow").symlink_metadata().is_ok();
-        // Whoever watches over the transfer must hear that it goes on.
+        // The limit on silence sees progress as a sign of life.
         let mut args = vec!["fetch", "--progress"];
         if self.id.fetch_by_commit || !is_commit(target) {
             args.extend(["--depth=1", "--no-tags"]);
@@ -301,7 +305,7 @@ impl GitInstance {
                 args.push("--unshallow");
             }
         }
-        // By its full name on both sides: a branch and a tag of one name do not meet.
+        // The full name on both sides: a branch and a tag may have the same short name.
         let refspec = format!("{target}:{full_name}");
         if is_commit(full_name) {
             args.extend(["--", origin, full_name]);
@@ -309,11 +313,11 @@ impl GitInstance {
             args.extend(["--force", "--", origin, &refspec]);
         }
         git.run(&doing, &args).await?;
-        let fetched = git.run(&doing, &["rev-parse", target]).await?;
-        if fetched.trim() == object {
+        let fetched_object = git.run(&doing, &["rev-parse", target]).await?;
+        if fetched_object.trim() == object {
             return Ok(());
         }
-        // The remote moved on since the key was made. The commit of the key is what counts.
+        // The reference has moved since the key was made. The commit of the key counts.
         if git.run(&doing, &["cat-file", "-e", object]).await.is_err() {
             let mut args = vec!["fetch", "--tags"];
             if is_shallow() {
@@ -324,10 +328,11 @@ impl GitInstance {
             git.run(&doing, &["reflog", "expire", "--all", "--expire=now"])
                 .await?;
             if git.run(&doing, &["cat-file", "-e", object]).await.is_err() {
-                let source = cause(format!(
-                    "fetched ref {full_name} does not match expected commit {object} and commit can not be found in the repository"
-                ));
-                return Err(SourceError::GitAnswer { source });
+                return Err(GitRefusal::CommitGone {
+                    reference: full_name.to_owned(),
+                    commit: object.to_owned(),
+                }
+                .into());
             }
         }
         if !is_commit(full_name) {

@@ -1,4 +1,4 @@
-//! The commit and the tag that a reference names, as git keeps them, and whether somebody signed them.
+//! The commit and the tag that a reference names, as git stores them, and their signatures.
 
 use std::sync::Arc;
 
@@ -6,25 +6,27 @@ use signature::ExpiryJudgedAt;
 use signature::git::{GitObject, ObjectError, ObjectKind};
 
 use crate::context::Context;
-use crate::error::{SourceError, cause};
+use crate::error::SourceError;
 use crate::git::GitInstance;
-use crate::git::resolve::Resolved;
+use crate::git::error::GitRefusal;
+use crate::git::resolve::ResolvedRef;
 use crate::signed::{is_true, policy};
 
-/// What has to be signed, and by whom.
+/// The signature that the attributes `git.sig.*` demand. The two flags about tags are attributes of their own, and both
+/// may be set: then the tag is needed and not looked at.
 #[derive(Debug, Clone)]
 pub(crate) struct RequiredGitSignature {
     /// Armored OpenPGP keys, or a line of `authorized_keys`.
     public_keys: String,
     expiry: ExpiryJudgedAt,
-    /// The commit's signature is not enough.
+    /// `git.sig.requiresignedtag`: the commit's signature is not enough.
     needs_signed_tag: bool,
-    /// The tag's signature does not matter.
+    /// `git.sig.ignoresignedtag`: the tag's signature does not count.
     ignores_tag: bool,
 }
 
 impl RequiredGitSignature {
-    /// Takes an attribute with a name that begins with `git.sig.`. Any of them demands a signature.
+    /// Reads the attribute `git.sig.<name>`. Any such attribute demands a signature.
     pub(crate) fn set(verify: &mut Option<Self>, name: &str, value: &str) {
         let verify = verify.get_or_insert(Self {
             public_keys: String::new(),
@@ -42,8 +44,8 @@ impl RequiredGitSignature {
         }
     }
 
-    /// Checks the signature of the tag, if there is one and it matters; else that of the commit.
-    fn check(&self, objects: &Objects) -> Result<(), SourceError> {
+    /// Checks the signature of the tag, if there is one and it counts; else that of the commit.
+    fn check(&self, objects: &RefObjects) -> Result<(), SourceError> {
         let policy = policy(self.expiry);
         let mut unconfirmed = None;
         if let Some(tag) = objects.tag.as_ref().filter(|_| !self.ignores_tag) {
@@ -62,7 +64,7 @@ impl RequiredGitSignature {
     }
 }
 
-fn parse(kind: ObjectKind, object: &Object) -> Result<GitObject, SourceError> {
+fn parse(kind: ObjectKind, object: &RawObject) -> Result<GitObject, SourceError> {
     GitObject::parse(kind, &object.content, &object.id).map_err(|source| {
         let doing = if matches!(source, ObjectError::Id { .. }) {
             format!("{kind} object checksum verification failed")
@@ -75,17 +77,17 @@ fn parse(kind: ObjectKind, object: &Object) -> Result<GitObject, SourceError> {
 
 /// An object, as `git cat-file` gives it.
 #[derive(Debug, Clone)]
-pub(crate) struct Object {
+pub(crate) struct RawObject {
     pub(crate) id: String,
     pub(crate) content: Vec<u8>,
 }
 
 /// The objects that a reference names.
 #[derive(Debug, Clone)]
-pub(crate) struct Objects {
-    pub(crate) commit: Object,
+pub(crate) struct RefObjects {
+    pub(crate) commit: RawObject,
     /// An annotated tag that points at the commit.
-    pub(crate) tag: Option<Object>,
+    pub(crate) tag: Option<RawObject>,
 }
 
 impl GitInstance {
@@ -93,8 +95,8 @@ impl GitInstance {
     pub(crate) async fn objects(
         &self,
         ctx: &Context,
-        resolved: &Resolved,
-    ) -> Result<&Arc<Objects>, SourceError> {
+        resolved: &ResolvedRef,
+    ) -> Result<&Arc<RefObjects>, SourceError> {
         let objects = self
             .objects
             .get_or_try_init(|| self.read_objects(ctx, resolved));
@@ -104,20 +106,20 @@ impl GitInstance {
     async fn read_objects(
         &self,
         ctx: &Context,
-        resolved: &Resolved,
-    ) -> Result<Arc<Objects>, SourceError> {
+        resolved: &ResolvedRef,
+    ) -> Result<Arc<RefObjects>, SourceError> {
         let repository = self.fetch(ctx, resolved, &resolved.object).await?;
         let git = &repository.git;
-        let doing = format!("failed to read objects of {}", self.id.shown());
+        let doing = format!("failed to read objects of {}", self.id.display_remote());
         let id = resolved.object.clone();
-        // Who gave a commit by its name may have given that of a tag.
+        // The user may have given the name of a tag object in place of a commit.
         let kind = git.run(&doing, &["cat-file", "-t", &id]).await?;
         let read = async |kind: &str, id: String| {
             let content = git.read(&doing, &["cat-file", kind, &id]).await?;
-            Ok::<_, SourceError>(Object { id, content })
+            Ok::<_, SourceError>(RawObject { id, content })
         };
         let objects = match kind.trim() {
-            "commit" => Objects {
+            "commit" => RefObjects {
                 commit: read("commit", id).await?,
                 tag: None,
             },
@@ -132,33 +134,32 @@ impl GitInstance {
                     .as_ref()
                     .filter(|claimed| **claimed != commit)
                 {
-                    let reason = format!(
-                        "the remote says that tag {id} points at {claimed}, and it points at {commit}"
-                    );
-                    return Err(SourceError::GitAnswer {
-                        source: cause(reason),
-                    });
+                    let claimed = claimed.clone();
+                    return Err(GitRefusal::TagElsewhere {
+                        tag: id,
+                        claimed,
+                        commit,
+                    }
+                    .into());
                 }
-                Objects {
+                RefObjects {
                     tag: Some(read("tag", id).await?),
                     commit: read("commit", commit).await?,
                 }
             }
-            other => {
-                let reason = format!("expected commit or tag object, got {other}");
-                return Err(SourceError::GitAnswer {
-                    source: cause(reason),
-                });
+            kind => {
+                let kind = kind.to_owned();
+                return Err(GitRefusal::ObjectKind { kind }.into());
             }
         };
         Ok(Arc::new(objects))
     }
 
-    /// Checks the signatures that are demanded. They are no part of the key: who demands one asks before he has the key.
+    /// Checks the demanded signatures. They are not in the key, so this runs before the key is given out.
     pub(crate) async fn check_signature(
         &self,
         ctx: &Context,
-        resolved: &Resolved,
+        resolved: &ResolvedRef,
     ) -> Result<(), SourceError> {
         let Some(verify) = self.id.verify.clone() else {
             return Ok(());
@@ -170,7 +171,7 @@ impl GitInstance {
 
 #[cfg(test)]
 mod tests {
-    use super::{Object, Objects, RequiredGitSignature};
+    use super::{RawObject, RefObjects, RequiredGitSignature};
 
     fn recorded(name: &str) -> Vec<u8> {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -183,30 +184,30 @@ mod tests {
         String::from_utf8(recorded(name)).unwrap()
     }
 
-    fn object(name: &str) -> Object {
+    fn object(name: &str) -> RawObject {
         let ids = text("git/ids");
         let start = format!("{name} ");
         let line = ids.lines().find(|line| line.starts_with(&start)).unwrap();
-        Object {
+        RawObject {
             id: line.rsplit(' ').next().unwrap().to_owned(),
             content: recorded(&format!("git/{name}")),
         }
     }
 
-    fn objects(commit: &str, tag: Option<&str>) -> Objects {
-        Objects {
+    fn objects(commit: &str, tag: Option<&str>) -> RefObjects {
+        RefObjects {
             commit: object(commit),
             tag: tag.map(object),
         }
     }
 
-    fn said(list: &[(&str, &str)], objects: &Objects) -> String {
+    fn verdict_of(list: &[(&str, &str)], objects: &RefObjects) -> String {
         let mut verify = None;
         for (name, value) in list {
             RequiredGitSignature::set(&mut verify, name, value);
         }
-        let checked = verify.unwrap().check(objects);
-        checked.map_or_else(|error| error.to_string(), |()| String::new())
+        let result = verify.unwrap().check(objects);
+        result.map_or_else(|error| error.to_string(), |()| String::new())
     }
 
     #[test]
@@ -216,21 +217,21 @@ mod tests {
             &text("ssh/ed25519.pub")[..],
         );
         let (other_gpg, other_ssh) = (&text("openpgp/ed25519.pub")[..], &text("ssh/other.pub")[..]);
-        let need = ("requiresignedtag", "true");
+        let require = ("requiresignedtag", "true");
         let ignore = ("ignoresignedtag", "true");
         let no_armor = "failed to read armored public key: no armored data found";
         for format in ["sha1", "sha256"] {
-            let of = |commit: &str, tag: Option<&str>| {
+            let of_format = |commit: &str, tag: Option<&str>| {
                 let tag = tag.map(|tag| format!("{format}-tag-{tag}"));
                 objects(&format!("{format}-{commit}"), tag.as_deref())
             };
-            let (commit, unsigned) = (of("gpg", None), of("unsigned", None));
-            let (by_gpg, by_ssh) = (of("gpg", Some("gpg")), of("gpg", Some("ssh")));
-            let plain = of("gpg", Some("unsigned"));
-            for (objects, key, more, end) in [
+            let (commit, unsigned) = (of_format("gpg", None), of_format("unsigned", None));
+            let (by_gpg, by_ssh) = (of_format("gpg", Some("gpg")), of_format("gpg", Some("ssh")));
+            let plain = of_format("gpg", Some("unsigned"));
+            for (objects, key, attribute, end) in [
                 (&commit, gpg, None, ""),
                 (&commit, gpg, Some(("rejectexpired", "true")), ""),
-                (&of("ssh", None), ssh, None, ""),
+                (&of_format("ssh", None), ssh, None, ""),
                 (
                     &commit,
                     other_gpg,
@@ -240,23 +241,28 @@ mod tests {
                 (&commit, ssh, None, no_armor),
                 (&commit, "", None, no_armor),
                 (&unsigned, gpg, None, "git object is not signed"),
-                (&by_gpg, gpg, Some(need), ""),
-                (&by_ssh, ssh, Some(need), ""),
+                (&by_gpg, gpg, Some(require), ""),
+                (&by_ssh, ssh, Some(require), ""),
                 (&by_ssh, gpg, None, ""),
                 (&by_ssh, gpg, Some(("requiresignedtag", "1")), ""),
                 (&plain, gpg, None, ""),
-                (&plain, gpg, Some(need), "git object is not signed"),
+                (&plain, gpg, Some(require), "git object is not signed"),
                 (
                     &commit,
                     gpg,
-                    Some(need),
+                    Some(require),
                     "signed tag required but no signed tag found",
                 ),
-                (&by_ssh, other_ssh, Some(need), "public key does not match"),
+                (
+                    &by_ssh,
+                    other_ssh,
+                    Some(require),
+                    "public key does not match",
+                ),
                 (
                     &by_ssh,
                     gpg,
-                    Some(need),
+                    Some(require),
                     "ssh: no key found; last parsing error for ignored line: Invalid padding",
                 ),
                 (&by_ssh, ssh, Some(ignore), no_armor),
@@ -264,18 +270,18 @@ mod tests {
                 (&by_gpg, gpg, Some(("unknown", "true")), ""),
             ] {
                 let mut list = vec![("pubkey", key)];
-                list.extend(more);
-                let said = said(&list, objects);
-                assert_eq!(said.is_empty(), end.is_empty(), "{list:?}: {said}");
-                assert!(said.ends_with(end), "{list:?}: {said}");
+                list.extend(attribute);
+                let verdict = verdict_of(&list, objects);
+                assert_eq!(verdict.is_empty(), end.is_empty(), "{list:?}: {verdict}");
+                assert!(verdict.ends_with(end), "{list:?}: {verdict}");
             }
             // Both demands at once: the tag is not looked at, and needed.
-            let both = [("pubkey", ssh), need, ignore];
-            let said_of = said(&both, &by_ssh);
-            assert_eq!(said_of, "signed tag required but no signed tag found");
+            let both = [("pubkey", ssh), require, ignore];
+            let verdict_after = verdict_of(&both, &by_ssh);
+            assert_eq!(verdict_after, "signed tag required but no signed tag found");
             // Any of the attributes demands a signature, whatever its value.
-            let said_of = said(&[("rejectexpired", "false")], &unsigned);
-            assert_eq!(said_of, "git object is not signed");
+            let verdict_after = verdict_of(&[("rejectexpired", "false")], &unsigned);
+            assert_eq!(verdict_after, "git object is not signed");
         }
     }
 
@@ -283,36 +289,36 @@ mod tests {
     fn objects_that_are_others_are_refused_before_their_signatures_matter() {
         let gpg = &text("openpgp/rsa2048.pub")[..];
         let good = objects("sha1-gpg", Some("sha1-tag-gpg"));
-        let said_of = |change: &dyn Fn(&mut Objects), more: (&str, &str)| {
+        let verdict_after = |change: &dyn Fn(&mut RefObjects), attribute: (&str, &str)| {
             let mut objects = good.clone();
             change(&mut objects);
-            said(&[("pubkey", gpg), more], &objects)
+            verdict_of(&[("pubkey", gpg), attribute], &objects)
         };
-        let (all, commit) = (("", ""), ("ignoresignedtag", "true"));
-        assert_eq!(said_of(&|_| {}, all), "");
-        for (answer, start) in [
+        let (none, commit) = (("", ""), ("ignoresignedtag", "true"));
+        assert_eq!(verdict_after(&|_| {}, none), "");
+        for (verdict, start) in [
             (
-                said_of(&|o| o.commit.content.push(b'\n'), commit),
+                verdict_after(&|o| o.commit.content.push(b'\n'), commit),
                 "commit object checksum verification failed: checksum mismatch: expected ",
             ),
             (
-                said_of(&|o| o.tag.as_mut().unwrap().content.push(b'\n'), all),
+                verdict_after(&|o| o.tag.as_mut().unwrap().content.push(b'\n'), none),
                 "tag object checksum verification failed: checksum mismatch: expected ",
             ),
             (
-                said_of(&|o| o.commit.content.clear(), commit),
+                verdict_after(&|o| o.commit.content.clear(), commit),
                 "failed to parse git commit object: invalid commit object: missing tree header",
             ),
             (
-                said_of(&|o| o.tag.as_mut().unwrap().content.clear(), all),
+                verdict_after(&|o| o.tag.as_mut().unwrap().content.clear(), none),
                 "failed to parse git tag object: invalid tag object: missing object header",
             ),
             (
-                said_of(&|o| o.commit.id.clear(), commit),
+                verdict_after(&|o| o.commit.id.clear(), commit),
                 "failed to parse git commit object: unsupported sha length 0",
             ),
         ] {
-            assert!(answer.starts_with(start), "{answer}");
+            assert!(verdict.starts_with(start), "{verdict}");
         }
     }
 }

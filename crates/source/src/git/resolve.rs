@@ -1,55 +1,49 @@
-//! From a reference to a commit, without fetching it.
+//! Resolves a reference to a commit, without fetching it.
 
 use std::sync::Arc;
 
 use crate::context::Context;
-use crate::error::{SourceError, cause};
+use crate::error::SourceError;
 use crate::git::GitInstance;
-use crate::git::bundle::Scratch;
-use crate::git::cli::Git;
+use crate::git::bundle::ScratchFolder;
+use crate::git::cli::GitCli;
+use crate::git::error::GitRefusal;
 use crate::git::url::{is_commit, is_ref_name, is_short_commit};
 
-/// What a reference stands for at a remote.
+/// A reference as the remote has it.
 #[derive(Debug, Clone)]
-pub(crate) struct Resolved {
+pub(crate) struct ResolvedRef {
     /// The full name of the reference, or a commit.
     pub(crate) reference: String,
-    /// What it points at: a commit, or an annotated tag.
+    /// The name of the object that it points at: a commit or an annotated tag.
     pub(crate) object: String,
     /// The commit behind an annotated tag.
     pub(crate) commit: Option<String>,
 }
 
-fn unfit_answer(reason: String) -> SourceError {
-    SourceError::GitAnswer {
-        source: cause(reason),
-    }
-}
-
 impl GitInstance {
-    pub(crate) async fn resolve_now(&self, ctx: &Context) -> Result<Resolved, SourceError> {
+    pub(crate) async fn resolve_now(&self, ctx: &Context) -> Result<ResolvedRef, SourceError> {
         let id = &self.id;
         if !id.checksum.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(unfit_answer(format!(
-                "invalid checksum {} for Git URL, expected hex commit hash",
-                id.checksum
-            )));
+            let checksum = id.checksum.clone();
+            return Err(GitRefusal::MalformedChecksum { checksum }.into());
         }
         if is_commit(&id.reference) {
             if !id.reference.starts_with(&id.checksum) {
-                return Err(unfit_answer(format!(
-                    "expected checksum to match {}, got {}",
-                    id.checksum, id.reference
-                )));
+                return Err(GitRefusal::Checksum {
+                    expected: id.checksum.clone(),
+                    actual: id.reference.clone(),
+                }
+                .into());
             }
-            return Ok(Resolved {
+            return Ok(ResolvedRef {
                 reference: id.reference.clone(),
                 object: id.reference.clone(),
                 commit: None,
             });
         }
         if id.bundle.is_some() && !id.names_branch() {
-            return Ok(Resolved {
+            return Ok(ResolvedRef {
                 reference: id.checksum.clone(),
                 object: id.checksum.clone(),
                 commit: None,
@@ -57,22 +51,18 @@ impl GitInstance {
         }
         if id.fetch_by_commit {
             if id.checksum.is_empty() {
-                return Err(unfit_answer(
-                    "fetch-by-commit requires a checksum or a commit SHA ref".into(),
-                ));
+                return Err(GitRefusal::FetchByCommitOfNothing.into());
             }
             if !is_commit(&id.checksum) {
-                return Err(unfit_answer(format!(
-                    "fetch-by-commit requires a full commit SHA checksum, got {:?}",
-                    id.checksum
-                )));
+                let checksum = id.checksum.clone();
+                return Err(GitRefusal::FetchByShortCommit { checksum }.into());
             }
             let reference = match id.reference.as_str() {
                 "" => id.checksum.clone(),
                 full if full.starts_with("refs/") => full.to_owned(),
                 branch => format!("refs/heads/{branch}"),
             };
-            return Ok(Resolved {
+            return Ok(ResolvedRef {
                 reference,
                 object: id.checksum.clone(),
                 commit: None,
@@ -80,14 +70,14 @@ impl GitInstance {
         }
         let staged = self.staged(ctx).await?;
         let remote = staged.map_or(id.address.as_str(), |staged| staged.url.as_str());
-        // Who has other credentials may be shown something else.
+        // With other credentials in its address, a host may show another repository.
         let authority = staged.map_or(id.remote.as_str(), |staged| staged.url.as_str());
-        let memory = format!("git:{authority}#{}", id.reference);
-        if let Some(resolved) = ctx.recall::<Resolved>(&memory) {
+        let memory_key = format!("git:{authority}#{}", id.reference);
+        if let Some(resolved) = ctx.recall::<ResolvedRef>(&memory_key) {
             return self.checked((*resolved).clone());
         }
-        let _alone = self.source.inner.locks.lock(&id.remote).await;
-        if let Some(resolved) = ctx.recall::<Resolved>(&memory) {
+        let _lock = self.source.inner.locks.lock(&id.remote).await;
+        if let Some(resolved) = ctx.recall::<ResolvedRef>(&memory_key) {
             return self.checked((*resolved).clone());
         }
         let (git, _helpers) = self.git(ctx).await?;
@@ -100,12 +90,12 @@ impl GitInstance {
         } else {
             id.reference.clone()
         };
-        let doing = format!("failed to fetch remote {}", id.shown());
+        let doing = format!("failed to fetch remote {}", id.display_remote());
         let peeled = format!("{reference}^{{}}");
-        let listed = git
+        let listing = git
             .run(&doing, &["ls-remote", "--", remote, &reference, &peeled])
             .await?;
-        let chosen = match self.choose(&reference, &listed) {
+        let chosen = match self.choose(&reference, &listing) {
             Err(error) if is_short_commit(&reference) => {
                 let commit = self.find_commit(&git, remote, &reference).await?;
                 commit.ok_or(error)
@@ -113,43 +103,45 @@ impl GitInstance {
             chosen => chosen,
         };
         let resolved = self.checked(chosen?)?;
-        ctx.remember(&memory, &Arc::new(resolved.clone()));
+        ctx.remember(&memory_key, &Arc::new(resolved.clone()));
         Ok(resolved)
     }
 
-    /// Compares with the checksum that is asked for.
-    fn checked(&self, resolved: Resolved) -> Result<Resolved, SourceError> {
-        let Resolved { object, commit, .. } = &resolved;
+    /// Refuses an object that is not the one of the attribute `git.checksum`.
+    fn checked(&self, resolved: ResolvedRef) -> Result<ResolvedRef, SourceError> {
+        let ResolvedRef { object, commit, .. } = &resolved;
         let expected = &self.id.checksum;
-        let fits = object.starts_with(expected)
+        let is_match = object.starts_with(expected)
             || commit.as_ref().is_some_and(|c| c.starts_with(expected));
-        if expected.is_empty() || fits {
+        if expected.is_empty() || is_match {
             return Ok(resolved);
         }
         let actual = commit
             .as_ref()
             .map_or_else(|| object.clone(), |c| format!("{object} or {c}"));
-        Err(unfit_answer(format!(
-            "expected checksum to match {expected}, got {actual}"
-        )))
+        Err(GitRefusal::Checksum {
+            expected: expected.clone(),
+            actual,
+        }
+        .into())
     }
 
-    /// Finds the commit whose name begins with `short`: nobody but git can tell, with all commits at hand.
+    /// Finds the commit whose name begins with `short`. For that git needs all commits, which it fetches without their trees.
     ///
     /// DIFFERS: the reference takes full names only.
     async fn find_commit(
         &self,
-        git: &Git,
+        git: &GitCli,
         remote: &str,
         short: &str,
-    ) -> Result<Option<Resolved>, SourceError> {
-        let shown = self.id.shown();
-        let scratch = Scratch::new(&self.source.inner.config.scratch)?;
+    ) -> Result<Option<ResolvedRef>, SourceError> {
+        let display_remote = self.id.display_remote();
+        let scratch = ScratchFolder::new(&self.source.inner.config.scratch)?;
         let dir = scratch.path().join("commits.git");
         std::fs::create_dir(&dir)
             .map_err(|e| SourceError::io("make a folder for a git repository", e))?;
         let git = git.git_dir(&dir);
-        let doing = format!("failed to look for commit {short} of {shown}");
+        let doing = format!("failed to look for commit {short} of {display_remote}");
         git.run(&doing, &["init", "--bare"]).await?;
         git.run(&doing, &["remote", "add", "--", "origin", remote])
             .await?;
@@ -187,19 +179,20 @@ impl GitInstance {
         if !is_commit(&commit) || !commit.starts_with(short) {
             return Ok(None);
         }
-        Ok(Some(Resolved {
+        Ok(Some(ResolvedRef {
             reference: commit.clone(),
             object: commit,
             commit: None,
         }))
     }
 
-    /// Chooses as git reads a name: a full name, then a tag, then a branch (gitrevisions(7)).
+    /// Finds a name in the listing of a remote in git's order: full name, tag, branch (gitrevisions(7)).
     ///
     /// DIFFERS: the reference takes the branch when a tag has its name.
-    fn choose(&self, reference: &str, refs: &str) -> Result<Resolved, SourceError> {
+    fn choose(&self, reference: &str, listing: &str) -> Result<ResolvedRef, SourceError> {
         let find = |name: &str| {
-            refs.lines()
+            listing
+                .lines()
                 .filter_map(|l| l.split_once('\t'))
                 .find(|(_, n)| *n == name)
                 .map(|(sha, _)| sha.to_owned())
@@ -224,44 +217,43 @@ impl GitInstance {
         } else if let Some(sha) = find(&head) {
             (sha, head)
         } else {
-            return Err(unfit_answer(format!(
-                "repository does not contain ref {reference}, output: {refs:?}"
-            )));
+            return Err(GitRefusal::NoReference {
+                reference: reference.to_owned(),
+                listing: listing.to_owned(),
+            }
+            .into());
         };
         // A tag named in full is matched by its full name; what it points at counts as well.
         if name.starts_with("refs/tags/") && commit.is_none() {
             commit = find(&format!("{name}^{{}}"));
         }
         if !is_commit(&object) {
-            return Err(unfit_answer(format!("invalid commit sha {object:?}")));
+            return Err(GitRefusal::MalformedCommit { object }.into());
         }
-        Ok(Resolved {
+        Ok(ResolvedRef {
             reference: name,
             object,
             commit,
         })
     }
 
-    pub(crate) async fn default_branch(&self, git: &Git) -> Result<String, SourceError> {
-        let shown = self.id.shown();
-        let doing = format!("error fetching default branch for repository {shown}");
-        let listed = git
+    pub(crate) async fn default_branch(&self, git: &GitCli) -> Result<String, SourceError> {
+        let remote = self.id.display_remote();
+        let doing = format!("error fetching default branch for repository {remote}");
+        let listing = git
             .run(
                 &doing,
                 &["ls-remote", "--symref", "--", &self.id.address, "HEAD"],
             )
             .await?;
-        let branch = listed
+        let branch = listing
             .split_once("refs/heads/")
             .map(|(_, rest)| rest.split(char::is_whitespace).next().unwrap_or_default())
             .filter(|b| !b.is_empty())
-            .ok_or_else(|| {
-                unfit_answer(format!(
-                    "could not find default branch for repository: {shown}"
-                ))
-            })?;
+            .ok_or(GitRefusal::NoDefaultBranch { remote })?;
         if !is_ref_name(branch) {
-            return Err(unfit_answer(format!("invalid git ref {branch:?}")));
+            let reference = branch.to_owned();
+            return Err(GitRefusal::MalformedReference { reference }.into());
         }
         Ok(branch.to_owned())
     }

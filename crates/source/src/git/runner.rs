@@ -1,6 +1,6 @@
-//! Who runs git: the trait, and the one that runs it as a process of the host.
+//! The trait of what runs git, and the implementation that runs it as a process of the host.
 //!
-//! git reads what strangers serve, so it gets no more than a call names: its arguments and environment, the folders it works
+//! git reads what hostile servers send, so it gets no more than a call names: its arguments and environment, the folders it works
 //! in and the files it reads, and the network only where it has to reach a remote. The daemon runs it in a container.
 
 use std::ffi::OsString;
@@ -15,23 +15,23 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 
-/// Takes what git writes, as it comes.
+/// Takes the output of git in chunks, as it comes.
 pub type GitOutput = Box<dyn FnMut(Bytes) + Send>;
 
 /// One call of git. `Debug` shows neither arguments nor environment: they may hold secrets.
 #[derive(Clone, Default)]
 pub struct GitCall {
-    /// Arguments behind the program's name.
+    /// The arguments, without the program's name.
     pub args: Vec<OsString>,
     /// The whole environment.
     pub env: Vec<(OsString, OsString)>,
     /// The working directory, one of `folders` or below one; `/` when there is none.
     pub dir: PathBuf,
-    /// Folders that it reads and writes. They must be at these paths.
+    /// Folders that git reads and writes, at these paths.
     pub folders: Vec<PathBuf>,
-    /// Files and sockets that it uses, at these paths.
+    /// Files and sockets that git uses, at these paths.
     pub files: Vec<PathBuf>,
-    /// Whether it has to reach a remote.
+    /// Whether git has to reach a remote.
     pub network: bool,
 }
 
@@ -55,7 +55,7 @@ pub trait GitRunner: fmt::Debug + Send + Sync {
 /// A shell of one line sets the file mode mask, which a process cannot give its child otherwise.
 pub const SHELL: [&str; 4] = ["/bin/sh", "-c", "umask 0022; exec git \"$@\"", "git"];
 
-/// Runs git as a process of the host that sees all that we see; for tests, and where there are no containers.
+/// Runs git as an ordinary process of the host: for tests, and where there are no containers.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct HostGit;
 
@@ -76,7 +76,7 @@ impl GitRunner for HostGit {
             .process_group(0)
             .kill_on_drop(true);
         let mut child = command.spawn()?;
-        let group = Group(
+        let group = ProcessGroup(
             child
                 .id()
                 .and_then(|id| i32::try_from(id).ok())
@@ -110,16 +110,16 @@ async fn pump(pipe: Option<impl AsyncRead + Unpin>, mut output: GitOutput) -> io
 }
 
 /// Kills git and the helpers it started when the future is dropped.
-struct Group(Option<Pid>);
+struct ProcessGroup(Option<Pid>);
 
-impl Group {
+impl ProcessGroup {
     /// Leaves the group alone: git has ended.
     fn disarm(mut self) {
         self.0 = None;
     }
 }
 
-impl Drop for Group {
+impl Drop for ProcessGroup {
     fn drop(&mut self) {
         if let Some(group) = self.0 {
             let _killed = kill_process_group(group, Signal::KILL);

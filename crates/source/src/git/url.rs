@@ -1,4 +1,4 @@
-//! What git may be given: addresses and names that it does not read as something else.
+//! Addresses and names that are safe as arguments of git: it takes none of them for an option or an expression.
 
 use llb::git_url::GitUrl;
 
@@ -19,7 +19,7 @@ pub(crate) fn parse(text: &str) -> Result<GitUrl, SourceError> {
     Ok(url)
 }
 
-/// Whether a text may name a reference: nothing that git reads as an option, a pattern or an expression.
+/// Whether a text can name a reference: git reads it neither as an option, nor as a pattern or an expression.
 /// git-check-ref-format(1).
 pub(crate) fn is_ref_name(text: &str) -> bool {
     let bad = |c: char| c.is_control() || " ~^:?*[\\".contains(c);
@@ -32,7 +32,7 @@ pub(crate) fn is_ref_name(text: &str) -> bool {
         && text != "@"
 }
 
-/// Whether a text may be the beginning of a commit's name.
+/// Whether a text can be the beginning of a commit's name.
 pub(crate) fn is_short_commit(text: &str) -> bool {
     (4..40).contains(&text.len())
         && text

@@ -1,4 +1,4 @@
-//! A record's tree at a path, for as long as a program that knows only paths works in it.
+//! The tree of a record mounted at a path, because git takes only paths.
 
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -8,13 +8,13 @@ use rustix::mount::{MoveMountFlags, UnmountFlags, move_mount, unmount};
 
 use crate::error::SourceError;
 
-/// A mount at a path of ours; gone on drop.
+/// A mount at a folder below the scratch folder; unmounted on drop.
 #[derive(Debug)]
-pub(crate) struct Attached {
+pub(crate) struct AttachedMount {
     path: PathBuf,
 }
 
-impl Attached {
+impl AttachedMount {
     /// Attaches `mount` to a new folder below `scratch`.
     pub(crate) fn new(mount: impl AsFd, scratch: &Path) -> Result<Self, SourceError> {
         std::fs::create_dir_all(scratch)
@@ -34,7 +34,7 @@ impl Attached {
     }
 }
 
-impl Drop for Attached {
+impl Drop for AttachedMount {
     fn drop(&mut self) {
         let _detached = unmount(&self.path, UnmountFlags::DETACH);
         let _gone = std::fs::remove_dir(&self.path);

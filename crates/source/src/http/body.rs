@@ -1,4 +1,4 @@
-//! The bytes of a download on their way to a file.
+//! Reads the body of a download and writes it to a file.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -7,12 +7,12 @@ use flate2::write::MultiGzDecoder;
 use oci::Digester;
 
 /// Where the bytes come from.
-pub(super) enum Body {
+pub(super) enum DownloadBody {
     Answer(reqwest::Response),
     Upload(session::ByteStream),
 }
 
-impl Body {
+impl DownloadBody {
     pub(super) fn length(&self) -> Option<u64> {
         match self {
             Self::Answer(response) => response.content_length(),
@@ -21,25 +21,25 @@ impl Body {
     }
 }
 
-/// Writes chunks to a file away from the reactor, hashing them, unpacked if the server packed them for the way.
-pub(super) struct FileSink {
+/// Writes chunks to a file on a blocking thread and hashes them. If the server compressed the body, it is decompressed.
+pub(super) struct DownloadFile {
     pub(super) file: Arc<std::fs::File>,
     pub(super) digester: Digester,
-    /// Bytes taken from the server.
+    /// Bytes that came from the server.
     pub(super) received: u64,
-    /// Bytes written.
+    /// Bytes in the file.
     written: u64,
     unpack: Option<MultiGzDecoder<Vec<u8>>>,
 }
 
-impl FileSink {
-    pub(super) fn new(file: std::fs::File, packed: bool) -> Self {
+impl DownloadFile {
+    pub(super) fn new(file: std::fs::File, is_compressed: bool) -> Self {
         Self {
             file: Arc::new(file),
             digester: Digester::new(),
             received: 0,
             written: 0,
-            unpack: packed.then(|| MultiGzDecoder::new(Vec::new())),
+            unpack: is_compressed.then(|| MultiGzDecoder::new(Vec::new())),
         }
     }
 
@@ -50,16 +50,16 @@ impl FileSink {
         let mut digester = std::mem::take(&mut self.digester);
         let mut unpack = self.unpack.take();
         let (digester, unpack, written) = task::blocking("download", move || {
-            let mut put = |bytes: &[u8]| {
+            let mut append = |bytes: &[u8]| {
                 digester.update(bytes);
                 file.write_all_at(bytes, offset)?;
                 Ok(bytes.len() as u64)
             };
             let written = match &mut unpack {
-                None => put(&chunk),
+                None => append(&chunk),
                 Some(decoder) => decoder.write_all(&chunk).and_then(|()| {
                     let plain = std::mem::take(decoder.get_mut());
-                    put(&plain)
+                    append(&plain)
                 }),
             };
             (digester, unpack, written)
@@ -70,7 +70,7 @@ impl FileSink {
         Ok(())
     }
 
-    /// Ends the file; fails where packed bytes end too early.
+    /// Writes what the decompressor holds back; fails if the compressed bytes end too early.
     pub(super) fn finish(&mut self) -> std::io::Result<()> {
         use std::os::unix::fs::FileExt as _;
         let Some(decoder) = self.unpack.take() else {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Reads a date; seconds since 1970. Dates before that are none.
+/// Parses a date into seconds since 1970; `None` for an earlier one.
 pub(crate) fn parse(text: &str) -> Option<i64> {
     let time = httpdate::parse_http_date(text)
         .or_else(|error| match in_gmt(text) {
@@ -10,18 +10,18 @@ pub(crate) fn parse(text: &str) -> Option<i64> {
             None => Err(error),
         })
         .ok()?;
-    let since = time.duration_since(UNIX_EPOCH).ok()?;
-    i64::try_from(since.as_secs()).ok()
+    let since_epoch = time.duration_since(UNIX_EPOCH).ok()?;
+    i64::try_from(since_epoch.as_secs()).ok()
 }
 
-/// Some servers call the zone of `Sunday, 06-Nov-94 08:49:37 UTC` otherwise than `GMT` and mean the same.
+/// Some servers write another zone, as in `Sunday, 06-Nov-94 08:49:37 UTC`, and mean GMT.
 fn in_gmt(text: &str) -> Option<String> {
     let (date, zone) = text.rsplit_once(' ')?;
     let is_zone = (3..=4).contains(&zone.len()) && zone.bytes().all(|b| b.is_ascii_uppercase());
     (is_zone && date.contains("day, ")).then(|| format!("{date} GMT"))
 }
 
-/// Writes a date in the form that servers are to use; `None` for years that it cannot write.
+/// Formats a date as RFC 9110 demands; `None` for a year of more than four digits.
 pub(crate) fn format(seconds: i64) -> Option<String> {
     const END_OF_9999: u64 = 253_402_300_800;
     let seconds = u64::try_from(seconds).ok().filter(|s| *s < END_OF_9999)?;

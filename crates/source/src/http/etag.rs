@@ -1,9 +1,9 @@
-//! ETags that mean the same.
+//! Compares ETags, which proxies change.
 
-/// What proxies put behind an ETag whose content they packed for the way.
+/// Suffixes that proxies add to an ETag when they compress the content.
 const COMPRESSION_SUFFIXES: [&str; 7] = ["-gzip", "--gzip", ";gzip", "-br", ";br", "-zstd", "-df"];
 
-/// Whether two ETags, without the mark of weakness, name one content if a server that knows both says so.
+/// Whether two ETags differ at most in the mark of weakness and in a proxy's suffix.
 pub(super) fn is_same(a: &str, b: &str) -> bool {
     without_marks(a) == without_marks(b)
 }
@@ -12,7 +12,7 @@ fn without_marks(etag: &str) -> &str {
     let text = etag.strip_prefix("W/").unwrap_or(etag);
     let text = text.strip_prefix('"').unwrap_or(text);
     let text = text.strip_suffix('"').unwrap_or(text);
-    // Some put it behind the quotes.
+    // Some proxies add the suffix after the closing quote.
     let text = COMPRESSION_SUFFIXES
         .iter()
         .filter_map(|suffix| text.strip_suffix(suffix))

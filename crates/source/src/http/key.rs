@@ -6,8 +6,8 @@
 //! | `Perm, UID, GID`   | always | the file's metadata                                       |
 //! | `Checksum`         | always | the content                                               |
 //! | `LastModTime`      | if known | the file's time                                         |
-//! | `AuthHeaderSecret` | if set | who asks may see other content                            |
-//! | `Header`           | if set | what is asked for may change the content                  |
+//! | `AuthHeaderSecret` | if set | with a secret, a server may send other content            |
+//! | `Header`           | if set | request headers may change the content                    |
 //! | the address        | no     | equal content is equal wherever it comes from             |
 
 use oci::Digest;
@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use crate::http::HttpIdentifier;
 
-/// A header to send, of those that may be chosen.
+/// A request header that an attribute sets.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(crate) struct HeaderField {
     #[serde(rename = "Name")]
@@ -44,7 +44,7 @@ struct HttpKeyInputs<'a> {
     header: &'a [HeaderField],
 }
 
-/// The key.
+/// The digest of the JSON object of the module's table.
 pub(crate) fn http_key(
     id: &HttpIdentifier,
     filename: &str,

@@ -2,7 +2,7 @@
 
 use gostd::url::unescape_lossy;
 
-/// Chooses the name: the attribute, else the server's word, else the end of the address, else `download`.
+/// Chooses the name: the attribute's, else that of `Content-Disposition`, else the last part of the address, else `download`.
 pub(crate) fn file_name(url: &str, attribute: &str, disposition: Option<&str>) -> String {
     if !attribute.is_empty() {
         return safe(attribute);
@@ -40,13 +40,13 @@ pub(crate) fn safe(text: &str) -> String {
 
 fn disposition_name(header: &str) -> Option<String> {
     let mut plain = None;
-    let mut rest = header.split_once(';')?.1;
-    while let Some((key, tail)) = rest.split_once('=') {
+    let mut params = header.split_once(';')?.1;
+    while let Some((key, tail)) = params.split_once('=') {
         let key = key.trim_matches([' ', '\t', ';']).to_ascii_lowercase();
         let (value, tail) = value(tail.trim_start())?;
         match key.as_str() {
             "filename" => plain = Some(value),
-            // RFC 5987: charset'language'percent-encoded; it is the better one where both are.
+            // RFC 5987: charset'language'percent-encoded; it wins over `filename`.
             "filename*" => {
                 let mut parts = value.splitn(3, '\'');
                 let charset = parts.next()?.to_ascii_lowercase();
@@ -57,7 +57,7 @@ fn disposition_name(header: &str) -> Option<String> {
             }
             _ => {}
         }
-        rest = tail;
+        params = tail;
     }
     plain
 }
@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn names_are_names_and_never_paths() {
         let url = "https://example.com/a/b%20c.tar?x=1";
-        for (attribute, disposition, want) in [
+        for (attribute, disposition, name) in [
             ("", None, "b c.tar"),
             ("given.txt", Some("attachment; filename=\"x\""), "given.txt"),
             ("../../etc/passwd", None, "passwd"),
@@ -113,7 +113,7 @@ mod tests {
         ] {
             assert_eq!(
                 file_name(url, attribute, disposition),
-                want,
+                name,
                 "{attribute:?} {disposition:?}"
             );
         }

@@ -5,7 +5,7 @@ use futures::StreamExt;
 use reqwest::header::{CONTENT_ENCODING, HeaderMap, LAST_MODIFIED};
 use store::RefOptions;
 
-use super::body::{Body, FileSink};
+use super::body::{DownloadBody, DownloadFile};
 use super::name::file_name;
 use super::{
     Download, HttpInstance, META_CHECKSUM, META_ETAG, META_FILENAME, META_MODIFIED, META_URL, date,
@@ -14,7 +14,7 @@ use super::{
 use crate::context::Context;
 use crate::error::{SourceError, cause};
 
-/// The server sent less than an honest one does.
+/// The server sent too few bytes for too long.
 #[derive(Debug, thiserror::Error)]
 #[error("the server is too slow: {0}")]
 struct TooSlow(#[source] registry::Stalled);
@@ -23,13 +23,13 @@ impl HttpInstance {
     /// Writes a body into a record of its own.
     pub(super) async fn save(
         &self,
-        mut body: Body,
+        mut body: DownloadBody,
         headers: &HeaderMap,
         ctx: &Context,
     ) -> Result<Download, SourceError> {
         let store = &self.source.inner.store;
         let options = RefOptions {
-            description: format!("http url {}", self.shown()),
+            description: format!("http url {}", self.display_url()),
             ..RefOptions::default()
         };
         let mutable = store.new_mutable(None, options)?;
@@ -49,19 +49,19 @@ impl HttpInstance {
             .unwrap_or(0);
         let progress = ctx
             .progress
-            .status(format!("downloading {}", self.shown()), "downloading");
-        let packed = headers
+            .status(format!("downloading {}", self.display_url()), "downloading");
+        let is_compressed = headers
             .get(CONTENT_ENCODING)
             .is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"gzip"));
-        let mut sink = FileSink::new(file, packed);
+        let mut sink = DownloadFile::new(file, is_compressed);
         let mut pace = registry::BodyPace::default();
         loop {
-            let next = match &mut body {
-                Body::Answer(response) => {
+            let chunk = match &mut body {
+                DownloadBody::Answer(response) => {
                     let next = pace.next(response.chunk()).await;
                     let next = next.map_err(|stalled| SourceError::Http {
                         method: "Get",
-                        url: self.shown(),
+                        url: self.display_url(),
                         source: cause(TooSlow(stalled)),
                     })?;
                     let next = next.map_err(|e| self.failed("Get", e))?;
@@ -69,13 +69,13 @@ impl HttpInstance {
                     metrics::TRANSFERRED.add(metrics::Transfer::FromServer, length as u64);
                     next
                 }
-                Body::Upload(bytes) => bytes
+                DownloadBody::Upload(bytes) => bytes
                     .next()
                     .await
                     .transpose()
                     .map_err(SourceError::session)?,
             };
-            let Some(chunk) = next else { break };
+            let Some(chunk) = chunk else { break };
             sink.write(chunk)
                 .await
                 .map_err(|e| SourceError::io(format!("write {filename}"), e))?;
@@ -89,7 +89,7 @@ impl HttpInstance {
             .unwrap_or_default()
             .to_owned();
         let modified = date::parse(&modified_text);
-        let FileSink { file, digester, .. } = sink;
+        let DownloadFile { file, digester, .. } = sink;
         let (uid, gid) = (
             u32::try_from(self.id.uid).unwrap_or(0),
             u32::try_from(self.id.gid).unwrap_or(0),
@@ -110,22 +110,22 @@ impl HttpInstance {
         .map_err(meta)?;
         drop((file, root));
         let digest = digester.finish();
-        let held = mutable.commit()?;
-        held.set_meta(META_CHECKSUM, digest.as_str().as_bytes())?;
-        held.set_meta(META_FILENAME, filename.as_bytes())?;
+        let reference = mutable.commit()?;
+        reference.set_meta(META_CHECKSUM, digest.as_str().as_bytes())?;
+        reference.set_meta(META_FILENAME, filename.as_bytes())?;
         if let Some(etag) = etag_of(headers) {
-            held.set_meta(META_ETAG, etag.as_bytes())?;
-            held.set_meta(META_URL, self.url_key().as_str().as_bytes())?;
+            reference.set_meta(META_ETAG, etag.as_bytes())?;
+            reference.set_meta(META_URL, self.url_key().as_str().as_bytes())?;
         }
         if modified.is_some() {
-            held.set_meta(META_MODIFIED, modified_text.as_bytes())?;
+            reference.set_meta(META_MODIFIED, modified_text.as_bytes())?;
         }
         Ok(Download {
             digest,
             filename,
             modified,
-            id: held.id().clone(),
-            _held: held,
+            id: reference.id().clone(),
+            _held: reference,
         })
     }
 }

@@ -9,7 +9,7 @@ use crate::error::{SourceError, cause};
 use crate::http::suffix::payload;
 use crate::signed::policy;
 
-/// Keys and a detached signature of OpenPGP, both armored. Of neither is known that it is well-formed.
+/// The attributes `http.sig.*`: armored OpenPGP keys and an armored detached signature, not parsed yet.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RequiredFileSignature {
     pub(crate) public_keys: String,
@@ -17,7 +17,7 @@ pub(crate) struct RequiredFileSignature {
 }
 
 impl RequiredFileSignature {
-    /// Refuses one without the other; without both nothing is verified.
+    /// Refuses one attribute without the other; `None` if there is neither.
     pub(crate) fn complete(self) -> Result<Option<Self>, SourceError> {
         match (self.public_keys.is_empty(), self.signature.is_empty()) {
             (true, true) => Ok(None),

@@ -1,4 +1,4 @@
-//! The digest of a downloaded file with some bytes behind it, for signatures that are made over both.
+//! The digest of a downloaded file followed by some bytes, for signatures that are made over both.
 
 use std::fs::File;
 use std::io::Read;
@@ -8,8 +8,8 @@ use sha2::{Sha256, Sha384, Sha512};
 
 use crate::error::{SourceError, cause};
 
-/// The most bytes that may stand behind a file.
-const MAX_SUFFIX: usize = 4 << 10;
+/// The most bytes that may follow a file.
+const MAX_SUFFIX_BYTES: usize = 4 << 10;
 
 /// Returns the digest, `algorithm:hex`, of the one file in `tree` followed by `suffix`. Blocks.
 pub fn suffixed(tree: &Root, algorithm: &str, suffix: &[u8]) -> Result<String, SourceError> {
@@ -17,9 +17,9 @@ pub fn suffixed(tree: &Root, algorithm: &str, suffix: &[u8]) -> Result<String, S
         name: "checksum request",
         source: cause(reason),
     };
-    if suffix.len() > MAX_SUFFIX {
+    if suffix.len() > MAX_SUFFIX_BYTES {
         return Err(attribute(format!(
-            "http checksum request suffix exceeds max size {MAX_SUFFIX}"
+            "http checksum request suffix exceeds max size {MAX_SUFFIX_BYTES}"
         )));
     }
     let mut file = payload(tree)?;
@@ -87,6 +87,6 @@ mod tests {
             "sha512:".len() + 128
         );
         assert!(suffixed(&root, "md5", b"").is_err());
-        assert!(suffixed(&root, "sha256", &[0; MAX_SUFFIX + 1]).is_err());
+        assert!(suffixed(&root, "sha256", &[0; MAX_SUFFIX_BYTES + 1]).is_err());
     }
 }

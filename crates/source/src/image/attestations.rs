@@ -1,8 +1,8 @@
-//! What is stated about an image in its repository: the attestation manifest beside the image's in the index, and who signed it.
+//! Attestations of an image in its repository: the attestation manifest beside the image's in the index, and its signature.
 //!
 //! ```text
 //!  index ─┬─► the image's manifest (of the platform)
-//!         └─► attestation manifest, which names the image's ─┬─► statements, of the predicate types that are wanted
+//!         └─► attestation manifest, which names the image's ─┬─► statements, of the requested predicate types
 //!                                                            └─◄ signature manifest, which refers to it ─► its layers
 //! ```
 //!
@@ -27,29 +27,29 @@ const PREDICATE_TYPE: &str = "in-toto.io/predicate-type";
 const SIGSTORE_BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 const COSIGN_SIGNATURE: &str = "application/vnd.dev.cosign.artifact.sig.v1+json";
 
-/// The most that is read of one statement or signature.
+/// The largest statement or signature that is read.
 const MAX_BLOB_BYTES: u64 = 8 << 20;
-/// The most that is read of all.
+/// The most bytes that are read for one image.
 const MAX_TOTAL_BYTES: usize = 12 << 20;
 
-/// What is stated about an image.
+/// The attestation of an image and the documents that lead to it.
 #[derive(Debug, Clone)]
 pub struct AttestationChain {
     /// The index that the reference names.
     pub root: Digest,
     /// The image's manifest.
     pub image_manifest: Digest,
-    /// The manifest of the statements about it.
+    /// The manifest whose layers are the statements about the image.
     pub attestation_manifest: Option<Digest>,
-    /// The manifest of the signature of that.
+    /// The manifest of the signature of the attestation manifest.
     pub signature_manifest: Option<Digest>,
-    /// What was read, each with its descriptor.
+    /// All documents and statements that were read, with their descriptors, by digest.
     pub blobs: BTreeMap<String, (Descriptor, Bytes)>,
 }
 
 impl ImageSource {
-    /// Follows a reference to the statements about its image for `platform`; of the statements those of the wanted predicate types are
-    /// read. `None` for what is no index: nothing can stand beside the image then.
+    /// Follows a reference to the statements about its image for `platform`, and reads those of the given predicate types.
+    /// `None` if the reference names no index: only there is an attestation manifest beside the image's.
     pub async fn attestation_chain(
         &self,
         reference: &str,
@@ -64,7 +64,7 @@ impl ImageSource {
         if root.media_type != media_type::OCI_INDEX {
             return Ok(None);
         }
-        let mut reader = Reader {
+        let mut reader = AttestationReader {
             source: self,
             repository: &repository,
             blobs: BTreeMap::new(),
@@ -118,7 +118,7 @@ impl ImageSource {
     }
 }
 
-/// The manifest that is best for the platform; one that names none comes last.
+/// The manifest that fits the platform best; one without a platform comes last.
 fn image_of<'a>(index: &'a Index, platform: &Platform) -> Option<&'a Descriptor> {
     let matcher = platform.matcher();
     let rank = |entry: &&Descriptor| match &entry.platform {
@@ -135,18 +135,18 @@ fn image_of<'a>(index: &'a Index, platform: &Platform) -> Option<&'a Descriptor>
 }
 
 /// Reads documents and blobs of a repository and keeps them, within [`MAX_TOTAL_BYTES`].
-struct Reader<'a> {
+struct AttestationReader<'a> {
     source: &'a ImageSource,
     repository: &'a Repository,
     blobs: BTreeMap<String, (Descriptor, Bytes)>,
     size: usize,
 }
 
-impl Reader<'_> {
+impl AttestationReader<'_> {
     async fn document(&mut self, desc: &Descriptor) -> Result<Bytes, SourceError> {
         let bytes = self
             .source
-            .remembering(self.repository)
+            .caching_fetch(self.repository)
             .document(desc)
             .await?;
         self.keep(desc, bytes.clone())?;
@@ -204,8 +204,8 @@ mod tests {
         let entries = vec![entry("unknown", "unknown"), entry("linux", "arm64")];
         let json = serde_json::json!({"schemaVersion": 2, "manifests": entries});
         let index: Index = serde_json::from_value(json).unwrap();
-        let found = |text: &str| image_of(&index, &Platform::parse(text).unwrap());
-        assert_eq!(found("linux/arm64"), index.manifests.get(1));
-        assert_eq!(found("linux/s390x"), None);
+        let image = |text: &str| image_of(&index, &Platform::parse(text).unwrap());
+        assert_eq!(image("linux/arm64"), index.manifests.get(1));
+        assert_eq!(image("linux/s390x"), None);
     }
 }

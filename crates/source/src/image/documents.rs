@@ -1,7 +1,7 @@
-//! Manifests, indexes and configs that were fetched, remembered for the repository that vouched for them.
+//! A cache of manifests, indexes and configs, by the repository that served them.
 //!
-//! A document is found by repository *and* digest: bytes that one repository showed do not make an image exist in another
-//! (P9). Memory is bounded; the least recently used goes first. Nothing is lost with it but a request.
+//! A document is found by repository *and* digest: bytes that one repository served do not make an image exist in another
+//! (P9). The cache is bounded; the least recently used document is dropped first, and costs one request when it is needed.
 
 use std::collections::HashMap;
 
@@ -13,26 +13,26 @@ use parking_lot::Mutex;
 const MAX_BYTES: usize = 32 << 20;
 
 #[derive(Debug, Default)]
-pub(crate) struct Documents {
-    state: Mutex<State>,
+pub(crate) struct DocumentCache {
+    state: Mutex<CacheState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    entries: HashMap<(String, Digest), Entry>,
+struct CacheState {
+    entries: HashMap<(String, Digest), CachedDocument>,
     bytes: usize,
     clock: u64,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct CachedDocument {
     media_type: String,
     body: Bytes,
     used: u64,
 }
 
-impl Documents {
-    /// The document and its descriptor, if that repository has shown it.
+impl DocumentCache {
+    /// The document and its descriptor, if that repository has served it.
     pub(crate) fn get(&self, authority: &str, digest: &Digest) -> Option<(Descriptor, Bytes)> {
         let mut state = self.state.lock();
         state.clock += 1;
@@ -53,16 +53,16 @@ impl Documents {
         let mut state = self.state.lock();
         state.clock += 1;
         state.bytes += body.len();
-        let entry = Entry {
+        let entry = CachedDocument {
             media_type: desc.media_type.clone(),
             body,
             used: state.clock,
         };
-        if let Some(old) = state
+        if let Some(replaced) = state
             .entries
             .insert((authority.to_owned(), desc.digest.clone()), entry)
         {
-            state.bytes -= old.body.len();
+            state.bytes -= replaced.body.len();
         }
         while state.bytes > MAX_BYTES {
             let oldest = state
@@ -80,13 +80,13 @@ impl Documents {
 
 #[cfg(test)]
 mod tests {
-    use super::Documents;
+    use super::DocumentCache;
     use bytes::Bytes;
     use oci::Descriptor;
 
     #[test]
     fn a_document_belongs_to_the_repository_that_showed_it() {
-        let documents = Documents::default();
+        let documents = DocumentCache::default();
         let desc = Descriptor::of_bytes("t", b"{}");
         documents.put("a.example/x", &desc, Bytes::from_static(b"{}"));
         assert!(documents.get("a.example/x", &desc.digest).is_some());

@@ -1,4 +1,4 @@
-//! Layers of a registry image, fetched when somebody needs them.
+//! Fetches layers of a registry's image when they are needed.
 
 use async_trait::async_trait;
 use oci::Descriptor;

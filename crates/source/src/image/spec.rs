@@ -1,4 +1,4 @@
-//! References as source identifiers carry them: `host/path[:tag][@digest]`, normalized by whoever wrote them.
+//! References as source identifiers carry them: `host/path[:tag][@digest]`, already normalized.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use crate::error::{SourceError, cause};
 /// A parsed reference. Unlike a reference that people write, it is not completed: the first component is the host.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Spec {
-    /// Host.
+    /// Host with port.
     pub host: String,
     /// Repository below the host.
     pub path: String,
@@ -27,16 +27,18 @@ impl Spec {
             reference: text.to_owned(),
             source: cause(reason),
         };
-        let (host, rest) = text.split_once('/').ok_or_else(|| bad("object required"))?;
+        let (host, name) = text.split_once('/').ok_or_else(|| bad("object required"))?;
         if host.is_empty() || host.contains(['@', '?', '#', '\\', ' ']) {
             return Err(bad("hostname required"));
         }
-        let (path, object) = match rest.find([':', '@']) {
-            Some(at) => rest.split_at(at),
+        let (path, object) = match name.find([':', '@']) {
+            Some(at) => name.split_at(at),
             None => return Err(bad("object required")),
         };
-        let name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c);
-        let component = |c: &str| !c.is_empty() && c != ".." && c != "." && c.chars().all(name);
+        let is_name_char =
+            |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c);
+        let component =
+            |c: &str| !c.is_empty() && c != ".." && c != "." && c.chars().all(is_name_char);
         if !path.split('/').all(component) {
             return Err(bad("invalid reference"));
         }

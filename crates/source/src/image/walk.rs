@@ -1,4 +1,4 @@
-//! From a root document to the manifest, config and layers for one platform.
+//! Follows a root document to the manifest, config and layers for one platform.
 
 use bytes::Bytes;
 use oci::{Descriptor, Digest, ImageConfig, Index, Manifest, Platform, media_type};
@@ -10,11 +10,11 @@ use crate::error::{SourceError, cause};
 /// The image for one platform, without its layers' bytes.
 #[derive(Debug, Clone)]
 pub(crate) struct ImageDocuments {
-    /// The root: an index or the manifest itself.
+    /// The root document: an index or the manifest itself.
     pub(crate) root: Descriptor,
     /// The manifest.
     pub(crate) manifest: Manifest,
-    /// The config as it came.
+    /// The config, byte for byte.
     pub(crate) config_bytes: Bytes,
     /// All documents with their descriptors, root first.
     pub(crate) documents: Vec<(Descriptor, Bytes)>,
@@ -157,7 +157,7 @@ pub(super) fn decode<T: DeserializeOwned>(
 }
 
 #[derive(Deserialize)]
-struct Shape {
+struct DocumentMembers {
     #[serde(rename = "mediaType")]
     media_type: Option<String>,
     config: Option<serde::de::IgnoredAny>,
@@ -171,9 +171,9 @@ fn detect(desc: &Descriptor, body: &[u8]) -> Result<String, SourceError> {
     }
     if media_type::is_manifest(&desc.media_type) || media_type::is_index(&desc.media_type) {
         // A document that is both could be read as one image here and as another elsewhere.
-        let shape: Shape = decode("manifest", desc, body)?;
-        let is_manifest = shape.config.is_some() || shape.layers.is_some();
-        if is_manifest && shape.manifests.is_some() {
+        let members: DocumentMembers = decode("manifest", desc, body)?;
+        let is_manifest = members.config.is_some() || members.layers.is_some();
+        if is_manifest && members.manifests.is_some() {
             let source = cause(UnknownDocument::Ambiguous);
             return Err(SourceError::Document {
                 what: "manifest",
@@ -201,19 +201,19 @@ pub(crate) enum UnknownDocument {
     OtherType,
 }
 
-/// Tells what a document is from its content, for stores that keep no types.
+/// The media type of a document by its content, for stores that keep no types.
 pub(crate) fn manifest_type(body: &[u8]) -> Result<String, UnknownDocument> {
-    let shape: Shape = gostd::json::from_slice(body)?;
-    let is_manifest = shape.config.is_some() || shape.layers.is_some();
-    if is_manifest && shape.manifests.is_some() {
+    let members: DocumentMembers = gostd::json::from_slice(body)?;
+    let is_manifest = members.config.is_some() || members.layers.is_some();
+    if is_manifest && members.manifests.is_some() {
         return Err(UnknownDocument::Ambiguous);
     }
-    let by_shape = if is_manifest {
+    let by_members = if is_manifest {
         media_type::DOCKER_MANIFEST
     } else {
         media_type::DOCKER_INDEX
     };
-    match shape.media_type {
+    match members.media_type {
         Some(t) if media_type::is_manifest(&t) || media_type::is_index(&t) => {
             if media_type::is_manifest(&t) == is_manifest {
                 Ok(t)
@@ -221,6 +221,6 @@ pub(crate) fn manifest_type(body: &[u8]) -> Result<String, UnknownDocument> {
                 Err(UnknownDocument::OtherType)
             }
         }
-        _ => Ok(by_shape.to_owned()),
+        _ => Ok(by_members.to_owned()),
     }
 }

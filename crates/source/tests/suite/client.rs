@@ -293,8 +293,8 @@ pub(crate) fn write(path: impl AsRef<Path>, text: &str) {
 }
 
 /// The files of a result: path and text.
-pub(crate) fn files(found: &ImmutableRef) -> Vec<(String, String)> {
-    let root = found.root().unwrap();
+pub(crate) fn files(snapshot: &ImmutableRef) -> Vec<(String, String)> {
+    let root = snapshot.root().unwrap();
     let mut out = Vec::new();
     for stat in fstree::walk::Walk::new(&root, &Filter::default()).unwrap() {
         let stat = stat.unwrap();

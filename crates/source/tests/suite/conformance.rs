@@ -44,7 +44,7 @@ impl Subject {
             .unwrap()
     }
 
-    fn asked(&self) -> usize {
+    fn request_count(&self) -> usize {
         self.requests.as_ref().map_or(0, |requests| requests())
     }
 }
@@ -89,15 +89,15 @@ fn image(text: &str) -> (Vec<(String, String, Vec<u8>)>, Digest) {
         (media_type::OCI_CONFIG, config.into_bytes()),
         (media_type::OCI_MANIFEST, manifest.into_bytes()),
     ];
-    let named =
+    let documents_by_name =
         documents.map(|(kind, bytes)| (Digest::sha256(&bytes).to_string(), kind.to_owned(), bytes));
-    (named.into(), root)
+    (documents_by_name.into(), root)
 }
 
 fn put(documents: &Documents, text: &str) -> Digest {
-    let (named, root) = image(text);
+    let (documents_by_name, root) = image(text);
     let mut documents = documents.lock();
-    for (name, kind, bytes) in named {
+    for (name, kind, bytes) in documents_by_name {
         if name == root.as_str() {
             documents.insert("v1".into(), (kind.clone(), bytes.clone()));
         }
@@ -266,7 +266,7 @@ fn local_subject(world: &mut World) -> Subject {
 
 async fn git_subject(world: &World) -> Subject {
     let served = crate::git_hosts::plain_repository(world);
-    let (host, seen) = crate::git_hosts::serve(served, None).await;
+    let (host, requests) = crate::git_hosts::serve(served, None).await;
     let work = world.dir.path().join("work");
     let bare = world.dir.path().join("served/r.git");
     let remote = format!("http://{host}/r.git");
@@ -285,7 +285,7 @@ async fn git_subject(world: &World) -> Subject {
             crate::git::git(&bare, &["update-server-info"]);
             reference.clone()
         }),
-        requests: Some(Box::new(move || seen.lock().len())),
+        requests: Some(Box::new(move || requests.lock().len())),
         key_without_origin: false,
         missing: (
             format!("{host}/r.git#none"),
@@ -317,38 +317,38 @@ async fn a_key_is_the_same_for_the_same_content_and_another_for_other_content() 
     };
     for subject in subjects(&mut world).await {
         let name = subject.name;
-        let first = subject.instance(&subject.reference);
-        let once = key(&first, &subject.ctx).await;
+        let instance = subject.instance(&subject.reference);
+        let first_key = key(&instance, &subject.ctx).await;
         assert_eq!(
-            key(&first, &subject.ctx).await,
-            once,
+            key(&instance, &subject.ctx).await,
+            first_key,
             "{name}: of one instance"
         );
-        let again = subject.instance(&subject.reference);
+        let second_instance = subject.instance(&subject.reference);
         assert_eq!(
-            key(&again, &subject.ctx).await,
-            once,
+            key(&second_instance, &subject.ctx).await,
+            first_key,
             "{name}: of two instances"
         );
         let changed = (subject.change)();
-        let other = subject.instance(&changed);
+        let changed_instance = subject.instance(&changed);
         if name == "local" {
             assert_eq!(
-                key(&other, &subject.ctx).await,
-                once,
+                key(&changed_instance, &subject.ctx).await,
+                first_key,
                 "{name}: the content is found when it is read"
             );
         } else {
             assert_ne!(
-                key(&other, &subject.ctx).await,
-                once,
+                key(&changed_instance, &subject.ctx).await,
+                first_key,
                 "{name}: after a change"
             );
         }
         // What an instance has said stays what it says: its snapshot must be of the same content.
         assert_eq!(
-            key(&first, &subject.ctx).await,
-            once,
+            key(&instance, &subject.ctx).await,
+            first_key,
             "{name}: after a change elsewhere"
         );
     }
@@ -363,14 +363,14 @@ async fn a_key_that_the_identifier_gives_costs_no_request_and_a_known_digest_onl
         let name = subject.name;
         key(&subject.instance(&subject.reference), &subject.ctx).await;
         if subject.key_without_origin {
-            assert_eq!(subject.asked(), 0, "{name}");
+            assert_eq!(subject.request_count(), 0, "{name}");
         }
         if name == "pinned image" {
-            let before = subject.asked();
+            let before = subject.request_count();
             assert!(before > 0, "{name}: the first time the repository is asked");
             key(&subject.instance(&subject.reference), &subject.ctx).await;
             assert_eq!(
-                subject.asked(),
+                subject.request_count(),
                 before,
                 "{name}: what it has shown it has shown"
             );
@@ -386,14 +386,22 @@ async fn snapshots_of_one_key_are_equal_and_a_second_one_costs_no_second_downloa
     for subject in subjects(&mut world).await {
         let name = subject.name;
         // Layers of the images here are no archives: they stay lazy and are not looked into.
-        let first = subject.instance(&subject.reference);
-        key(&first, &subject.ctx).await;
-        let one = first.snapshot(&subject.ctx).await.unwrap().unwrap();
-        let asked = subject.asked();
-        let two = first.snapshot(&subject.ctx).await.unwrap().unwrap();
-        assert_eq!(one.chain().len(), two.chain().len(), "{name}");
+        let instance = subject.instance(&subject.reference);
+        key(&instance, &subject.ctx).await;
+        let first_snapshot = instance.snapshot(&subject.ctx).await.unwrap().unwrap();
+        let request_count = subject.request_count();
+        let second_snapshot = instance.snapshot(&subject.ctx).await.unwrap().unwrap();
+        assert_eq!(
+            first_snapshot.chain().len(),
+            second_snapshot.chain().len(),
+            "{name}"
+        );
         if !["blob"].contains(&name) {
-            assert_eq!(subject.asked(), asked, "{name}: the same instance");
+            assert_eq!(
+                subject.request_count(),
+                request_count,
+                "{name}: the same instance"
+            );
         }
     }
 }
@@ -404,7 +412,7 @@ async fn what_is_not_there_is_an_error_that_names_it_and_can_be_there_later() {
         return;
     };
     for subject in subjects(&mut world).await {
-        let (name, (reference, named)) = (subject.name, &subject.missing);
+        let (name, (reference, named_part)) = (subject.name, &subject.missing);
         if reference.is_empty() {
             continue;
         }
@@ -414,7 +422,7 @@ async fn what_is_not_there_is_an_error_that_names_it_and_can_be_there_later() {
             Ok(_) => instance.snapshot(&subject.ctx).await.unwrap_err(),
         };
         assert!(
-            error.to_string().contains(named.as_str()),
+            error.to_string().contains(named_part.as_str()),
             "{name}: {error}"
         );
         assert_eq!(
@@ -436,13 +444,13 @@ async fn a_question_that_is_dropped_leaves_nothing_that_a_later_one_would_notice
         let name = subject.name;
         let instance = subject.instance(&subject.reference);
         drop(instance.cache_key(&subject.ctx, 0).now_or_never());
-        let once = key(&instance, &subject.ctx).await;
+        let first_key = key(&instance, &subject.ctx).await;
         drop(instance.snapshot(&subject.ctx).now_or_never());
         assert!(
             instance.snapshot(&subject.ctx).await.unwrap().is_some(),
             "{name}"
         );
-        assert_eq!(key(&instance, &subject.ctx).await, once, "{name}");
+        assert_eq!(key(&instance, &subject.ctx).await, first_key, "{name}");
     }
 }
 

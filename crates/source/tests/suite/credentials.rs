@@ -17,18 +17,24 @@ fn of(manager: &Arc<SessionManager>, ids: &[&str]) -> SessionCredentials {
 #[tokio::test(start_paused = true)]
 async fn a_login_comes_from_the_first_session_that_answers() {
     let manager = SessionManager::new();
-    let (one, _one) = MemorySession::new("one")
+    let (first_session, _first_registration) = MemorySession::new("one")
         .login("r.example", "me", "secret")
         .connect(&manager);
-    let (two, _two) = MemorySession::new("two")
+    let (second_session, _second_registration) = MemorySession::new("two")
         .login("r.example", "other", "secret")
         .connect(&manager);
-    let both = of(&manager, &["one", "two"]);
-    let login = both.login("r.example").await.unwrap().unwrap();
+    let credentials = of(&manager, &["one", "two"]);
+    let login = credentials.login("r.example").await.unwrap().unwrap();
     assert_eq!(login.username, "me");
-    assert_eq!((one.calls().len(), two.calls().len()), (1, 0));
-    assert_eq!(both.principal(), "one,two");
-    assert_ne!(of(&manager, &["two", "one"]).principal(), both.principal());
+    assert_eq!(
+        (first_session.calls().len(), second_session.calls().len()),
+        (1, 0)
+    );
+    assert_eq!(credentials.principal(), "one,two");
+    assert_ne!(
+        of(&manager, &["two", "one"]).principal(),
+        credentials.principal()
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -58,7 +64,7 @@ async fn no_login_is_no_error_however_a_client_says_so() {
 async fn a_client_that_says_nothing_is_given_a_minute() {
     let manager = SessionManager::new();
     let (silent, _registered) = MemorySession::new("silent").silent().connect(&manager);
-    let began = Instant::now();
+    let start = Instant::now();
     let error = of(&manager, &["silent"])
         .login("r.example")
         .await
@@ -67,7 +73,7 @@ async fn a_client_that_says_nothing_is_given_a_minute() {
         error.to_string(),
         "resolving credentials from session: context deadline exceeded"
     );
-    assert_eq!(began.elapsed(), Duration::from_secs(60));
+    assert_eq!(start.elapsed(), Duration::from_secs(60));
     assert_eq!(silent.calls(), ["login r.example"]);
 }
 

@@ -54,9 +54,9 @@ async fn a_file_is_named_by_the_attribute_the_server_or_the_address() {
             &[("http.filename", attribute)]
         };
         let file = instance(&world, &format!("{}/{path}", fake.host), list);
-        let found = download(&file, &world.alone()).await.unwrap();
+        let files_of_result = download(&file, &world.alone()).await.unwrap();
         assert_eq!(
-            found,
+            files_of_result,
             [(name.to_owned(), "x".to_owned())],
             "{path} {disposition:?} {attribute}"
         );
@@ -68,21 +68,24 @@ async fn a_file_that_is_not_the_one_of_the_checksum_is_refused_and_nothing_of_it
     let Some(world) = World::new() else { return };
     let fake = FakeRegistry::start(|_| Response::new(200).body("evil")).await;
     let address = format!("{}/f", fake.host);
-    let want = Digest::sha256("good").to_string();
+    let expected = Digest::sha256("good").to_string();
     let pinned = instance(
         &world,
         &address,
-        &[("http.checksum", &want), ("http.filename", "f")],
+        &[("http.checksum", &expected), ("http.filename", "f")],
     );
     let ctx = world.alone();
     // The checksum is the content, so the key needs nobody.
     let key = pinned.cache_key(&ctx, 0).await.unwrap();
-    assert_eq!((key.pin.as_str(), fake.lines().len()), (want.as_str(), 0));
+    assert_eq!(
+        (key.pin.as_str(), fake.lines().len()),
+        (expected.as_str(), 0)
+    );
     let error = pinned.snapshot(&ctx).await.unwrap_err();
-    let got = Digest::sha256("evil");
+    let actual = Digest::sha256("evil");
     assert_eq!(
         error.to_string(),
-        format!("digest mismatch for http://{address}: {got} (expected: {want})")
+        format!("digest mismatch for http://{address}: {actual} (expected: {expected})")
     );
     assert_eq!(error.kind(), ErrorKind::Hostile);
     // Without the checksum the same file is as good as any.
@@ -135,10 +138,10 @@ async fn a_server_that_cannot_be_reached_is_named_in_gos_words_and_without_the_l
 #[tokio::test]
 async fn a_body_that_breaks_off_is_an_error_and_the_next_build_asks_again() {
     let Some(world) = World::new() else { return };
-    let first = std::sync::atomic::AtomicBool::new(true);
+    let is_first = std::sync::atomic::AtomicBool::new(true);
     let fake = FakeRegistry::start(move |_| {
         let whole = Response::new(200).body("the whole file");
-        if first.swap(false, std::sync::atomic::Ordering::SeqCst) {
+        if is_first.swap(false, std::sync::atomic::Ordering::SeqCst) {
             return whole.cut(5);
         }
         whole
@@ -150,10 +153,10 @@ async fn a_body_that_breaks_off_is_an_error_and_the_next_build_asks_again() {
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-    let found = download(&instance(&world, &address, &[]), &ctx)
+    let files_of_result = download(&instance(&world, &address, &[]), &ctx)
         .await
         .unwrap();
-    assert_eq!(found[0].1, "the whole file");
+    assert_eq!(files_of_result[0].1, "the whole file");
 }
 
 /// What a request had of one header.
@@ -180,14 +183,15 @@ async fn only_headers_that_say_what_is_wanted_may_be_chosen() {
         chosen.cache_key(&ctx, 0).await.unwrap().key,
     ];
     assert_ne!(keys[0], keys[1], "what is asked for may change the content");
-    let seen = fake.requests();
+    let requests = fake.requests();
     let headers = ["user-agent", "authorization", "host", "x-forwarded-for"];
     let of = |request: &Request| headers.map(|name| sent(request, name));
-    assert_eq!(of(&seen[0]), ["rbuild-test", "-", &fake.host, "-"]);
-    assert_eq!(of(&seen[1]), ["mine", "-", &fake.host, "-"]);
-    assert_eq!(sent(&seen[1], "accept"), "text/x");
+    assert_eq!(of(&requests[0]), ["rbuild-test", "-", &fake.host, "-"]);
+    assert_eq!(of(&requests[1]), ["mine", "-", &fake.host, "-"]);
+    assert_eq!(sent(&requests[1], "accept"), "text/x");
     assert!(
-        seen.iter()
+        requests
+            .iter()
             .all(|request| sent(request, "accept-encoding") == "gzip")
     );
 }

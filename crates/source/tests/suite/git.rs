@@ -85,7 +85,7 @@ async fn a_repository_is_checked_out_by_branch_tag_commit_and_folder() {
     std::os::unix::fs::symlink("/etc", repo.join("link")).unwrap();
     git(&repo, &["add", "-A"]);
     git(&repo, &["commit", "-qm", "first"]);
-    let first = git(&repo, &["rev-parse", "HEAD"]);
+    let first_commit = git(&repo, &["rev-parse", "HEAD"]);
     git(&repo, &["tag", "-a", "v1", "-m", "tag"]);
     let server = daemon(&repos);
     let config = GitConfig {
@@ -114,28 +114,34 @@ async fn a_repository_is_checked_out_by_branch_tag_commit_and_folder() {
     let key = head.cache_key(&ctx, 0).await.unwrap();
     assert_eq!(
         (key.key.as_str(), key.pin.as_str()),
-        (first.as_str(), first.as_str())
+        (first_commit.as_str(), first_commit.as_str())
     );
-    let found = head.snapshot(&ctx).await.unwrap().unwrap();
+    let checkout = head.snapshot(&ctx).await.unwrap().unwrap();
     assert_eq!(
-        files(&found),
+        files(&checkout),
         listed(&[("a.txt", "one"), ("sub/deep/b.txt", "two")])
     );
 
     let tag = resolve("#v1", &[]);
     let tag_key = tag.cache_key(&ctx, 0).await.unwrap();
-    assert_eq!(tag_key.key, first, "a tag's key is the commit it points at");
-    assert_ne!(tag_key.pin, first);
+    assert_eq!(
+        tag_key.key, first_commit,
+        "a tag's key is the commit it points at"
+    );
+    assert_ne!(tag_key.pin, first_commit);
     assert_eq!(
         tag.snapshot(&ctx).await.unwrap().unwrap().id(),
-        found.id(),
+        checkout.id(),
         "the same checkout is not made twice"
     );
 
-    let folder = resolve(&format!("#{first}:sub/deep"), &[("git.mtime", "commit")]);
+    let folder = resolve(
+        &format!("#{first_commit}:sub/deep"),
+        &[("git.mtime", "commit")],
+    );
     assert_eq!(
         folder.cache_key(&ctx, 0).await.unwrap().key,
-        format!("{first}:sub/deep(mtime=commit)")
+        format!("{first_commit}:sub/deep(mtime=commit)")
     );
     let deep = folder.snapshot(&ctx).await.unwrap().unwrap();
     assert_eq!(files(&deep), listed(&[("b.txt", "two")]));
@@ -148,17 +154,24 @@ async fn a_repository_is_checked_out_by_branch_tag_commit_and_folder() {
     let error = escape.snapshot(&ctx).await.unwrap_err().to_string();
     assert!(error.contains("contains non-directory"), "{error}");
 
-    let kept = resolve("#main", &[("git.keepgitdir", "true")]);
+    let with_git_dir = resolve("#main", &[("git.keepgitdir", "true")]);
     assert_eq!(
-        kept.cache_key(&ctx, 0).await.unwrap().key,
-        format!("{first}.git#refs/heads/main")
+        with_git_dir.cache_key(&ctx, 0).await.unwrap().key,
+        format!("{first_commit}.git#refs/heads/main")
     );
-    let kept = kept.snapshot(&ctx).await.unwrap().unwrap();
-    let config =
-        String::from_utf8(kept.root().unwrap().read(".git/config", 1 << 16).unwrap()).unwrap();
+    let with_git_dir = with_git_dir.snapshot(&ctx).await.unwrap().unwrap();
+    let config = String::from_utf8(
+        with_git_dir
+            .root()
+            .unwrap()
+            .read(".git/config", 1 << 16)
+            .unwrap(),
+    )
+    .unwrap();
     assert!(config.contains(&remote), "{config}");
     assert!(
-        kept.root()
+        with_git_dir
+            .root()
             .unwrap()
             .lstat_opt(".git/FETCH_HEAD")
             .unwrap()
@@ -177,10 +190,14 @@ async fn a_repository_is_checked_out_by_branch_tag_commit_and_folder() {
         "changed"
     );
 
-    let wrong = resolve("#main", &[("git.checksum", &first)]);
-    let error = wrong.cache_key(&ctx, 0).await.unwrap_err().to_string();
+    let mismatching = resolve("#main", &[("git.checksum", &first_commit)]);
+    let error = mismatching
+        .cache_key(&ctx, 0)
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(
-        error.starts_with(&format!("expected checksum to match {first}, got ")),
+        error.starts_with(&format!("expected checksum to match {first_commit}, got ")),
         "{error}"
     );
     let absent = resolve("#nope", &[]);

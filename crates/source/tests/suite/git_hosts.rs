@@ -50,8 +50,8 @@ pub(crate) type Seen = Arc<Mutex<Vec<(String, Option<String>)>>>;
 pub(crate) async fn serve(folder: PathBuf, to: Option<String>) -> (String, Seen) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let host = listener.local_addr().unwrap().to_string();
-    let seen = Seen::default();
-    let log = Arc::clone(&seen);
+    let requests = Seen::default();
+    let request_log = Arc::clone(&requests);
     task::spawn("server", async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             let mut head = Vec::new();
@@ -69,7 +69,7 @@ pub(crate) async fn serve(folder: PathBuf, to: Option<String>) -> (String, Seen)
             let auth = head
                 .lines()
                 .find(|line| line.to_lowercase().starts_with("authorization:"));
-            log.lock()
+            request_log.lock()
                 .push((path.to_owned(), auth.map(str::to_owned)));
             let bare = path.split('?').next().unwrap().trim_start_matches('/');
             let answer = match (bare.strip_prefix("from/"), &to) {
@@ -94,7 +94,7 @@ pub(crate) async fn serve(folder: PathBuf, to: Option<String>) -> (String, Seen)
         }
     })
     .detach();
-    (host, seen)
+    (host, requests)
 }
 
 /// A repository as plain files, which a server needs to know nothing about.
@@ -114,14 +114,22 @@ pub(crate) fn plain_repository(world: &World) -> PathBuf {
     served
 }
 
-fn resolve(source: &GitSource, remote: &str, more: &[(&str, &str)]) -> Arc<dyn SourceInstance> {
+fn resolve(
+    source: &GitSource,
+    remote: &str,
+    further_attrs: &[(&str, &str)],
+) -> Arc<dyn SourceInstance> {
     let mut list = vec![
         ("git.fullurl", remote),
         ("git.authtokensecret", "GIT_AUTH_TOKEN"),
         ("git.authheadersecret", "GIT_AUTH_HEADER"),
     ];
-    list.retain(|(name, _)| more.iter().all(|(other, _)| other != name));
-    list.extend_from_slice(more);
+    list.retain(|(name, _)| {
+        further_attrs
+            .iter()
+            .all(|(further_name, _)| further_name != name)
+    });
+    list.extend_from_slice(further_attrs);
     let reference = remote.split_once("://").unwrap().1;
     source
         .resolve("git", reference, &attrs(&list), None)
@@ -145,11 +153,11 @@ async fn a_token_goes_to_its_own_host_only() {
         return;
     };
     let served = plain_repository(&world);
-    let (host, seen) = serve(served, None).await;
+    let (host, requests) = serve(served, None).await;
     let (evil, _) = serve(world.folder("nothing"), None).await;
     let at_host = |name: &str| format!("{name}.{host}");
     let here = format!("http://{host}/ctx.git");
-    let named = [("git.authtokensecret", "MINE")];
+    let named_secret = [("git.authtokensecret", "MINE")];
     let cases: Vec<TokenCase<'_>> = vec![
         ("GIT_AUTH_TOKEN".into(), "s", "", &[], false),
         ("GIT_AUTH_TOKEN".into(), "s", ".", &[], false),
@@ -174,9 +182,11 @@ async fn a_token_goes_to_its_own_host_only() {
         (at_host("GIT_AUTH_TOKEN"), "s", ".", &[], true),
         (at_host("GIT_AUTH_HEADER"), "s", ".", &[], true),
         (format!("GIT_AUTH_TOKEN.{evil}"), "s", ".", &[], false),
-        ("MINE".into(), "s", ".", &named, true),
+        ("MINE".into(), "s", ".", &named_secret, true),
     ];
-    for (at, (secret, session, context, more, given)) in cases.into_iter().enumerate() {
+    for (at, (secret, session, context, further_attrs, gets_secret)) in
+        cases.into_iter().enumerate()
+    {
         let mut client = Client::new(&format!("s{at}"), "/nowhere");
         client.secrets.insert(secret.clone(), CANARY.into());
         let ctx = world.connect(client);
@@ -188,16 +198,20 @@ async fn a_token_goes_to_its_own_host_only() {
         let ctx = of_build(&ctx, &session, context);
         let recording = Arc::new(Recording::default());
         let source = source(&world, Arc::<Recording>::clone(&recording));
-        seen.lock().clear();
-        let file = resolve(&source, &format!("http://{host}/r.git"), more);
+        requests.lock().clear();
+        let file = resolve(&source, &format!("http://{host}/r.git"), further_attrs);
         file.cache_key(&ctx, 0).await.unwrap();
-        let case = format!("{secret} {context} {:?}", seen.lock());
-        assert!(!seen.lock().is_empty(), "{case}");
-        let got = seen.lock().iter().any(|(_, auth)| auth.is_some());
-        assert_eq!(got, given, "{case}");
+        let case = format!("{secret} {context} {:?}", requests.lock());
+        assert!(!requests.lock().is_empty(), "{case}");
+        let had_secret = requests.lock().iter().any(|(_, auth)| auth.is_some());
+        assert_eq!(had_secret, gets_secret, "{case}");
         // What cannot be had is explained, once it is known that the token is for elsewhere.
-        if !given && secret == "GIT_AUTH_TOKEN" && session != "another" {
-            let file = resolve(&source, &format!("http://{host}/private.git"), more);
+        if !gets_secret && secret == "GIT_AUTH_TOKEN" && session != "another" {
+            let file = resolve(
+                &source,
+                &format!("http://{host}/private.git"),
+                further_attrs,
+            );
             let error = file.cache_key(&ctx, 0).await.unwrap_err().to_string();
             assert!(
                 error.contains(&format!("give it as `GIT_AUTH_TOKEN.{host}`")),
@@ -223,7 +237,7 @@ async fn a_redirect_takes_no_token_to_another_host() {
     let served = plain_repository(&world);
     let (evil, stolen) = serve(served.clone(), None).await;
     let (host, _) = serve(served.clone(), Some(format!("http://{evil}"))).await;
-    let (same, seen) = serve(served, Some(String::new())).await;
+    let (same, requests) = serve(served, Some(String::new())).await;
     let mut client = Client::new("s", "/nowhere");
     for host in [&host, &same] {
         client
@@ -245,10 +259,11 @@ async fn a_redirect_takes_no_token_to_another_host() {
         // On the same host it is followed, and the token goes along.
         let file = resolve(&source, &format!("http://{user}{same}/from/r.git"), &[]);
         file.cache_key(&ctx, 0).await.unwrap();
-        let found = file.snapshot(&ctx).await.unwrap().unwrap();
-        assert_eq!(files(&found), listed(&[("a.txt", "one")]));
+        let checkout = file.snapshot(&ctx).await.unwrap().unwrap();
+        assert_eq!(files(&checkout), listed(&[("a.txt", "one")]));
         assert!(
-            seen.lock()
+            requests
+                .lock()
                 .iter()
                 .any(|(path, auth)| path.starts_with("/r.git/") && auth.is_some())
         );
@@ -265,20 +280,20 @@ async fn credentials_of_an_address_are_in_no_argument_description_file_or_error(
     let _first = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let Some(world) = World::new() else { return };
     let served = plain_repository(&world);
-    let (host, seen) = serve(served, None).await;
+    let (host, requests) = serve(served, None).await;
     let recording = Arc::new(Recording::default());
     let source = source(&world, Arc::<Recording>::clone(&recording));
     let ctx = world.alone();
     let remote = format!("http://CANARY-user:CANARY-pass@{host}/r.git");
     let file = resolve(&source, &remote, &[("git.keepgitdir", "true")]);
     file.cache_key(&ctx, 0).await.unwrap();
-    let found = file.snapshot(&ctx).await.unwrap().unwrap();
+    let checkout = file.snapshot(&ctx).await.unwrap().unwrap();
     assert!(
-        seen.lock().iter().all(|(_, auth)| auth
+        requests.lock().iter().all(|(_, auth)| auth
             .as_ref()
             .is_some_and(|a| a.ends_with("Q0FOQVJZLXVzZXI6Q0FOQVJZLXBhc3M="))),
         "{:?}",
-        seen.lock()
+        requests.lock()
     );
     for args in recording.0.lock().iter() {
         assert!(!args.join(" ").contains("CANARY"), "{args:?}");
@@ -286,7 +301,7 @@ async fn credentials_of_an_address_are_in_no_argument_description_file_or_error(
     let absent = resolve(&source, &remote.replace("/r.git", "/none.git"), &[]);
     let error = absent.cache_key(&ctx, 0).await.unwrap_err();
     assert!(!format!("{error} {error:?}").contains("CANARY"), "{error}");
-    drop(found);
+    drop(checkout);
     let mut places = vec![world.dir.path().to_owned()];
     while let Some(place) = places.pop() {
         for entry in std::fs::read_dir(&place).unwrap() {
@@ -350,11 +365,11 @@ fn twins(path: &Path) -> [String; 2] {
     git(path, &["add", "-A"]);
     git(path, &["commit", "-qm", "first"]);
     git(path, &["tag", "v1"]);
-    let first = git(path, &["rev-parse", "HEAD"]);
+    let first_commit = git(path, &["rev-parse", "HEAD"]);
     git(path, &["checkout", "-qb", "v1"]);
     write(path.join("a.txt"), "branch");
     git(path, &["commit", "-qam", "second"]);
-    [first, git(path, &["rev-parse", "HEAD"])]
+    [first_commit, git(path, &["rev-parse", "HEAD"])]
 }
 
 #[tokio::test]
@@ -362,42 +377,42 @@ async fn a_branch_and_a_tag_of_one_name_are_told_apart_and_short_commits_are_fou
     let Some(world) = World::new() else { return };
     let repos = world.folder("repos");
     let repo = world.folder("repos/r");
-    let [first, second] = twins(&repo);
+    let [first_commit, second_commit] = twins(&repo);
     let server = crate::git::daemon(&repos);
     let source = source(&world, Arc::new(HostGit));
     let remote = format!("git://{}/r", server.address);
     for (fragment, commit, content) in [
-        ("v1", &first, "tag"),
-        ("refs/heads/v1", &second, "branch"),
-        ("refs/tags/v1", &first, "tag"),
-        ("heads/v1", &second, "branch"),
-        (&first[..8], &first, "tag"),
-        (&second[..7], &second, "branch"),
-        (&second, &second, "branch"),
+        ("v1", &first_commit, "tag"),
+        ("refs/heads/v1", &second_commit, "branch"),
+        ("refs/tags/v1", &first_commit, "tag"),
+        ("heads/v1", &second_commit, "branch"),
+        (&first_commit[..8], &first_commit, "tag"),
+        (&second_commit[..7], &second_commit, "branch"),
+        (&second_commit, &second_commit, "branch"),
     ] {
-        for kept in [false, true] {
+        for keeps_git_dir in [false, true] {
             let reference = format!("{}/r#{fragment}", server.address);
-            let kept_text = kept.to_string();
-            let list = attrs(&[("git.fullurl", &remote), ("git.keepgitdir", &kept_text)]);
+            let keep_git_dir = keeps_git_dir.to_string();
+            let list = attrs(&[("git.fullurl", &remote), ("git.keepgitdir", &keep_git_dir)]);
             let file = source.resolve("git", &reference, &list, None).unwrap();
             let ctx = world.alone();
             let key = file.cache_key(&ctx, 0).await.unwrap();
             assert_eq!(&key.pin, commit, "{fragment}");
-            let found = file.snapshot(&ctx).await.unwrap().unwrap();
-            let content_of = found.root().unwrap().read("a.txt", 100).unwrap();
-            assert_eq!(content_of, content.as_bytes(), "{fragment} {kept}");
-            if !kept {
+            let checkout = file.snapshot(&ctx).await.unwrap().unwrap();
+            let content_of = checkout.root().unwrap().read("a.txt", 100).unwrap();
+            assert_eq!(content_of, content.as_bytes(), "{fragment} {keeps_git_dir}");
+            if !keeps_git_dir {
                 continue;
             }
             let names: Vec<_> = ["heads/v1", "tags/v1"]
                 .into_iter()
                 .filter(|name| {
                     let path = format!(".git/refs/{name}");
-                    found.root().unwrap().lstat_opt(&path).unwrap().is_some()
+                    checkout.root().unwrap().lstat_opt(&path).unwrap().is_some()
                 })
                 .collect();
             assert!(names.len() <= 1, "{fragment}: {names:?}");
-            let head = found.root().unwrap().read(".git/HEAD", 100).unwrap();
+            let head = checkout.root().unwrap().read(".git/HEAD", 100).unwrap();
             assert_eq!(
                 String::from_utf8(head).unwrap().trim(),
                 commit.as_str(),
@@ -419,11 +434,11 @@ async fn a_branch_and_a_tag_of_one_name_are_told_apart_and_short_commits_are_fou
 async fn a_short_commit_is_not_looked_for_on_a_server_of_plain_files() {
     let Some(world) = World::new() else { return };
     let repo = world.folder("repos/r");
-    let [first, _] = twins(&repo);
+    let [first_commit, _] = twins(&repo);
     git(&repo, &["update-server-info"]);
     let (host, _seen) = serve(world.dir.path().join("repos"), None).await;
     let source = source(&world, Arc::new(HostGit));
-    let short = &first[..8];
+    let short = &first_commit[..8];
     let file = resolve(&source, &format!("http://{host}/r/.git#{short}"), &[]);
     let error = file.cache_key(&world.alone(), 0).await.unwrap_err();
     assert!(

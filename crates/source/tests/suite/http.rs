@@ -29,8 +29,8 @@ pub(crate) async fn serve(
             let mut out = if head.contains(&etag) {
                 format!("HTTP/1.1 304 Not Modified\r\nETag: W/{etag}\r\n")
             } else {
-                let more = "Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Disposition: attachment; filename=\"../x.txt\"";
-                format!("HTTP/1.1 200 OK\r\nETag: {etag}\r\n{more}\r\nContent-Length: {}\r\n", body.len())
+                let further_headers = "Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Disposition: attachment; filename=\"../x.txt\"";
+                format!("HTTP/1.1 200 OK\r\nETag: {etag}\r\n{further_headers}\r\nContent-Length: {}\r\n", body.len())
             };
             out.push_str("Connection: close\r\n\r\n");
             if head.starts_with("get") && out.contains(" 200 ") {
@@ -67,27 +67,30 @@ async fn a_file_is_downloaded_once_and_named_safely() {
             .unwrap()
     };
 
-    let first = resolve(&[("http.perm", "0755"), ("http.uid", "7")]);
-    let key = first.cache_key(&ctx, 0).await.unwrap();
+    let instance = resolve(&[("http.perm", "0755"), ("http.uid", "7")]);
+    let key = instance.cache_key(&ctx, 0).await.unwrap();
     let json = format!(
         "{{\"Filename\":\"x.txt\",\"Perm\":493,\"UID\":7,\"GID\":0,\"Checksum\":\"{}\",\"LastModTime\":\"Sun, 06 Nov 1994 08:49:37 GMT\"}}",
         Digest::sha256("hello")
     );
     assert_eq!(key.key, Digest::sha256(json).to_string());
-    let found = first.snapshot(&ctx).await.unwrap().unwrap();
-    assert_eq!(files(&found), listed(&[("x.txt", "hello")]));
-    let meta = found.root().unwrap().lstat("x.txt").unwrap();
+    let snapshot = instance.snapshot(&ctx).await.unwrap().unwrap();
+    assert_eq!(files(&snapshot), listed(&[("x.txt", "hello")]));
+    let meta = snapshot.root().unwrap().lstat("x.txt").unwrap();
     assert_eq!(
         (meta.mode & 0o7777, meta.uid, meta.mtime),
         (0o755, 7, 784_111_777_000_000_000)
     );
     assert!(heads.lock()[0].contains("authorization: bearer tok"));
 
-    let again = resolve(&[("http.perm", "0755"), ("http.uid", "7")]);
-    assert_eq!(again.cache_key(&ctx, 0).await.unwrap().key, key.key);
+    let second_instance = resolve(&[("http.perm", "0755"), ("http.uid", "7")]);
     assert_eq!(
-        again.snapshot(&ctx).await.unwrap().unwrap().id(),
-        found.id()
+        second_instance.cache_key(&ctx, 0).await.unwrap().key,
+        key.key
+    );
+    assert_eq!(
+        second_instance.snapshot(&ctx).await.unwrap().unwrap().id(),
+        snapshot.id()
     );
     assert_eq!(gets.load(Ordering::SeqCst), 1);
 
@@ -96,9 +99,9 @@ async fn a_file_is_downloaded_once_and_named_safely() {
     assert_ne!(changed.cache_key(&ctx, 0).await.unwrap().key, key.key);
     assert_eq!(gets.load(Ordering::SeqCst), 2);
 
-    let want = Digest::sha256("hello").to_string();
-    let pinned = resolve(&[("http.checksum", &want)]);
-    assert_eq!(pinned.cache_key(&ctx, 0).await.unwrap().pin, want);
+    let expected = Digest::sha256("hello").to_string();
+    let pinned = resolve(&[("http.checksum", &expected)]);
+    assert_eq!(pinned.cache_key(&ctx, 0).await.unwrap().pin, expected);
     let error = pinned.snapshot(&ctx).await.unwrap_err().to_string();
     assert!(error.starts_with("digest mismatch for http://"), "{error}");
 }
@@ -119,21 +122,24 @@ async fn a_clients_upload_is_a_file_as_well() {
         )
         .unwrap();
     instance.cache_key(&ctx, 0).await.unwrap();
-    let found = instance.snapshot(&ctx).await.unwrap().unwrap();
-    assert_eq!(files(&found), listed(&[("context.tar", "uploaded /abc")]));
+    let snapshot = instance.snapshot(&ctx).await.unwrap().unwrap();
+    assert_eq!(
+        files(&snapshot),
+        listed(&[("context.tar", "uploaded /abc")])
+    );
 }
 
 /// What a server answers to a request whose file is kept, and what comes of it.
 struct Change {
     name: &'static str,
     /// The ETag of the content.
-    first: &'static str,
+    etag: &'static str,
     /// What answers while the condition names it; `None` for no ETag.
     later: Option<&'static str>,
     /// Whether "not modified" is answered to any condition, or even to none.
     always: Always,
     /// Whether the file is taken to be the same, or is asked for again, or cannot be had.
-    want: Want,
+    outcome: Outcome,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -144,7 +150,7 @@ enum Always {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Want {
+enum Outcome {
     Same,
     Again,
     Error,
@@ -152,72 +158,72 @@ enum Want {
 
 #[tokio::test]
 async fn not_modified_is_believed_however_the_server_writes_the_etag() {
-    let change = |name, first, later, always, want| Change {
+    let change = |name, etag, later, always, outcome| Change {
         name,
-        first,
+        etag,
         later,
         always,
-        want,
+        outcome,
     };
     let changes = [
-        change("plain", "\"a\"", Some("\"a\""), Always::No, Want::Same),
+        change("plain", "\"a\"", Some("\"a\""), Always::No, Outcome::Same),
         change(
             "weak later",
             "\"a\"",
             Some("W/\"a\""),
             Always::No,
-            Want::Same,
+            Outcome::Same,
         ),
         change(
             "weak first",
             "W/\"a\"",
             Some("\"a\""),
             Always::No,
-            Want::Same,
+            Outcome::Same,
         ),
-        change("none", "\"a\"", None, Always::No, Want::Same),
+        change("none", "\"a\"", None, Always::No, Outcome::Same),
         change(
             "gzip later",
             "\"a\"",
             Some("\"a-gzip\""),
             Always::No,
-            Want::Same,
+            Outcome::Same,
         ),
         change(
             "gzip first",
             "W/\"a-gzip\"",
             Some("\"a\""),
             Always::No,
-            Want::Same,
+            Outcome::Same,
         ),
         change(
             "outside",
             "\"a\"",
             Some("\"a\"-gzip"),
             Always::No,
-            Want::Same,
+            Outcome::Same,
         ),
         change(
             "another",
             "\"a\"",
             Some("\"b\""),
             Always::AnyCondition,
-            Want::Again,
+            Outcome::Again,
         ),
         change(
             "broken",
             "\"a\"",
             Some("\"b\""),
             Always::EvenWithout,
-            Want::Error,
+            Outcome::Error,
         ),
     ];
     for Change {
         name,
-        first,
+        etag,
         later,
         always,
-        want,
+        outcome,
     } in changes
     {
         let Some(world) = World::new() else { return };
@@ -226,27 +232,27 @@ async fn not_modified_is_believed_however_the_server_writes_the_etag() {
         let gets = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&gets);
         task::spawn("server", async move {
-            let mut began = false;
+            let mut has_served = false;
             while let Ok((mut stream, _)) = listener.accept().await {
                 let mut buffer = vec![0; 8192];
                 let n = stream.read(&mut buffer).await.unwrap();
                 let head = String::from_utf8_lossy(&buffer[..n]).to_lowercase();
-                let asked = head.contains("if-none-match");
+                let is_conditional = head.contains("if-none-match");
                 let unchanged = match always {
-                    Always::No => asked && head.contains(&first[first.len() - 3..]),
-                    Always::AnyCondition => asked,
-                    Always::EvenWithout => began,
+                    Always::No => is_conditional && head.contains(&etag[etag.len() - 3..]),
+                    Always::AnyCondition => is_conditional,
+                    Always::EvenWithout => has_served,
                 };
                 let mut out = if unchanged {
                     let etag = later.map_or_else(String::new, |e| format!("ETag: {e}\r\n"));
                     format!("HTTP/1.1 304 Not Modified\r\n{etag}")
                 } else {
-                    format!("HTTP/1.1 200 OK\r\nETag: {first}\r\nContent-Length: 4\r\n")
+                    format!("HTTP/1.1 200 OK\r\nETag: {etag}\r\nContent-Length: 4\r\n")
                 };
                 out.push_str("Connection: close\r\n\r\n");
                 if head.starts_with("get") && !unchanged {
                     counted.fetch_add(1, Ordering::SeqCst);
-                    began = true;
+                    has_served = true;
                     out.push_str("file");
                 }
                 let _sent = stream.write_all(out.as_bytes()).await;
@@ -262,15 +268,15 @@ async fn not_modified_is_believed_however_the_server_writes_the_etag() {
             file.cache_key(&ctx, 0).await?;
             file.snapshot(&ctx).await
         };
-        let once = build().await.unwrap().unwrap();
-        let twice = build().await;
-        let got = match &twice {
-            Err(_) => Want::Error,
-            Ok(Some(found)) if found.id() == once.id() => Want::Same,
-            Ok(_) => Want::Again,
+        let first_snapshot = build().await.unwrap().unwrap();
+        let second_result = build().await;
+        let actual = match &second_result {
+            Err(_) => Outcome::Error,
+            Ok(Some(found)) if found.id() == first_snapshot.id() => Outcome::Same,
+            Ok(_) => Outcome::Again,
         };
-        assert_eq!(got, want, "{name}: {twice:?}");
-        let downloads = if want == Want::Again { 2 } else { 1 };
+        assert_eq!(actual, outcome, "{name}: {second_result:?}");
+        let downloads = if outcome == Outcome::Again { 2 } else { 1 };
         assert_eq!(gets.load(Ordering::SeqCst), downloads, "{name}");
     }
 }
@@ -302,7 +308,7 @@ async fn a_server_that_says_nothing_ends_in_an_error_with_its_name() {
         let source = HttpSource::new(world.store.clone(), "test").unwrap();
         let list = attrs(&[]);
         let file = source.resolve("http", &format!("u:CANARY@{host}/f"), &list, None);
-        let began = tokio::time::Instant::now();
+        let start = tokio::time::Instant::now();
         let error = file
             .unwrap()
             .cache_key(&world.alone(), 0)
@@ -314,9 +320,9 @@ async fn a_server_that_says_nothing_ends_in_an_error_with_its_name() {
             "{text}"
         );
         assert!(
-            began.elapsed().as_secs() < 65,
+            start.elapsed().as_secs() < 65,
             "{drips} {:?}",
-            began.elapsed()
+            start.elapsed()
         );
     }
 }
@@ -326,9 +332,9 @@ async fn a_redirect_takes_no_credentials_to_another_host() {
     let Some(mut world) = World::new() else {
         return;
     };
-    let seen = Arc::<Mutex<Vec<String>>>::default();
+    let request_heads = Arc::<Mutex<Vec<String>>>::default();
     let serve = |to: Option<String>| {
-        let seen = Arc::clone(&seen);
+        let request_heads = Arc::clone(&request_heads);
         async move {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let host = listener.local_addr().unwrap().to_string();
@@ -341,7 +347,7 @@ async fn a_redirect_takes_no_credentials_to_another_host() {
                             "HTTP/1.1 302 X\r\nLocation: http://{to}/f\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
                         ),
                         None => {
-                            seen.lock()
+                            request_heads.lock()
                                 .push(String::from_utf8_lossy(&buffer[..n]).to_lowercase());
                             "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nConnection: close\r\n\r\nx".into()
                         }
@@ -370,7 +376,11 @@ async fn a_redirect_takes_no_credentials_to_another_host() {
         let file = source.resolve("http", &format!("{user}{host}/f"), &list, None);
         file.unwrap().cache_key(&ctx, 0).await.unwrap();
     }
-    let seen = seen.lock();
-    assert_eq!(seen.len(), 3, "{seen:?}");
-    assert!(seen.iter().all(|head| !head.contains("authorization")));
+    let request_heads = request_heads.lock();
+    assert_eq!(request_heads.len(), 3, "{request_heads:?}");
+    assert!(
+        request_heads
+            .iter()
+            .all(|head| !head.contains("authorization"))
+    );
 }

@@ -78,15 +78,15 @@ async fn the_best_manifest_of_an_index_is_chosen_and_layers_stay_lazy() {
         )
         .unwrap();
     let key = instance.cache_key(&ctx, 0).await.unwrap();
-    let want = format!(
+    let key_json = format!(
         "{{\"Digest\":\"{}\",\"OS\":\"linux\",\"Arch\":\"amd64\"}}",
         index.digest
     );
-    assert_eq!(key.key, Digest::sha256(want).to_string());
+    assert_eq!(key.key, Digest::sha256(key_json).to_string());
     assert_eq!(key.layers.len(), 2);
-    let found = instance.snapshot(&ctx).await.unwrap().unwrap();
-    assert_eq!(found.chain().len(), 2);
-    assert!(found.is_lazy());
+    let snapshot = instance.snapshot(&ctx).await.unwrap().unwrap();
+    assert_eq!(snapshot.chain().len(), 2);
+    assert!(snapshot.is_lazy());
 
     let missing = source
         .resolve_config(
@@ -318,10 +318,17 @@ async fn a_pulled_image_is_unpacked_when_needed_and_known_without_its_registry()
     let instance = source
         .resolve("docker-image", &reference, &attrs(&[]), Some(&platform))
         .unwrap();
-    let found = instance.snapshot(&ctx).await.unwrap().unwrap();
-    assert!(found.is_lazy());
-    found.ensure().await.unwrap();
-    assert!(found.root().unwrap().lstat("hostname").unwrap().is_file());
+    let snapshot = instance.snapshot(&ctx).await.unwrap().unwrap();
+    assert!(snapshot.is_lazy());
+    snapshot.ensure().await.unwrap();
+    assert!(
+        snapshot
+            .root()
+            .unwrap()
+            .lstat("hostname")
+            .unwrap()
+            .is_file()
+    );
 
     drop(server);
     let pinned = format!("{reference}@{}", desc.digest);
@@ -331,10 +338,15 @@ async fn a_pulled_image_is_unpacked_when_needed_and_known_without_its_registry()
             .await
             .unwrap();
         assert_eq!(config.digest, desc.digest);
-        let other = pinned.replace("a/base", "a/other");
+        let other_repository = pinned.replace("a/base", "a/other");
         assert!(
             source
-                .resolve_config(&other, Some(&platform), ResolveMode::Default, &ctx)
+                .resolve_config(
+                    &other_repository,
+                    Some(&platform),
+                    ResolveMode::Default,
+                    &ctx
+                )
                 .await
                 .is_err(),
             "another repository vouched for nothing"

@@ -38,47 +38,50 @@ async fn an_unchanged_folder_is_not_sent_again_and_a_changed_file_is() {
             .key
             .starts_with("session:context:sha256:")
     );
-    let first = instance.snapshot(&ctx).await.unwrap().unwrap();
+    let first_copy = instance.snapshot(&ctx).await.unwrap().unwrap();
     let big = "x".repeat(100_000);
     assert_eq!(
-        files(&first),
+        files(&first_copy),
         listed(&[("a.txt", "one"), ("sub/b.txt", &big)])
     );
     assert!(sent.load(Ordering::SeqCst) > 100_000);
-    let id = first.id().clone();
-    drop(first);
+    let id = first_copy.id().clone();
+    drop(first_copy);
 
-    let again = instance.snapshot(&ctx).await.unwrap().unwrap();
+    let second_copy = instance.snapshot(&ctx).await.unwrap().unwrap();
     assert!(
         sent.load(Ordering::SeqCst) < 1000,
         "{}",
         sent.load(Ordering::SeqCst)
     );
     assert_eq!(
-        files(&again),
+        files(&second_copy),
         listed(&[("a.txt", "one"), ("sub/b.txt", &big)])
     );
     // While somebody holds the folder, another build gets a copy of its own.
     write(dir.join("a.txt"), "two!");
-    let other = instance.snapshot(&ctx).await.unwrap().unwrap();
-    assert_ne!(other.id(), again.id());
-    assert_eq!(files(&other)[0].1, "two!");
+    let changed_copy = instance.snapshot(&ctx).await.unwrap().unwrap();
+    assert_ne!(changed_copy.id(), second_copy.id());
+    assert_eq!(files(&changed_copy)[0].1, "two!");
     assert_eq!(
-        files(&again)[0].1,
+        files(&second_copy)[0].1,
         "one",
         "what a build holds does not change under it"
     );
-    drop((again, other));
+    drop((second_copy, changed_copy));
     // What was received before is known by its digests without reading it again.
-    let once = instance.snapshot(&ctx).await.unwrap().unwrap();
+    let snapshot = instance.snapshot(&ctx).await.unwrap().unwrap();
     for path in ["/a.txt", "/sub", "/sub/b.txt"] {
-        let known = once.content_hash(path, Default::default()).await.unwrap();
-        let fresh = fstree::hash::TreeHashes::new()
-            .checksum(&once.root().unwrap(), path, &Default::default())
+        let kept_digest = snapshot
+            .content_hash(path, Default::default())
+            .await
             .unwrap();
-        assert_eq!(known, fresh, "{path}");
+        let fresh_digest = fstree::hash::TreeHashes::new()
+            .checksum(&snapshot.root().unwrap(), path, &Default::default())
+            .unwrap();
+        assert_eq!(kept_digest, fresh_digest, "{path}");
     }
-    drop(once);
+    drop(snapshot);
 
     std::fs::remove_dir_all(dir.join("sub")).unwrap();
     let last = instance.snapshot(&ctx).await.unwrap().unwrap();
@@ -122,7 +125,7 @@ async fn a_file_is_never_taken_for_one_that_looks_like_it() {
     for (n, (tells, compare)) in ways.into_iter().enumerate() {
         let source = LocalSource::comparing(world.store.clone(), compare);
         let name = format!("folder{n}");
-        let mut seen = Vec::new();
+        let mut contents = Vec::new();
         let mut build = 0;
         let steps = [(0, "aaa"), (1, "bbb"), (0, "aaa"), (0, "ccc")];
         for (at, text) in steps {
@@ -134,22 +137,22 @@ async fn a_file_is_never_taken_for_one_that_looks_like_it() {
             let ctx = world.connect(client);
             let attrs = attrs(&[("local.session", session.as_str())]);
             let instance = source.resolve("local", &name, &attrs, None).unwrap();
-            let got = instance.snapshot(&ctx).await.unwrap().unwrap();
-            seen.push(files(&got)[0].1.clone());
+            let snapshot = instance.snapshot(&ctx).await.unwrap().unwrap();
+            contents.push(files(&snapshot)[0].1.clone());
         }
-        assert_eq!(seen, ["aaa", "bbb", "aaa", "ccc"], "{compare:?}");
+        assert_eq!(contents, ["aaa", "bbb", "aaa", "ccc"], "{compare:?}");
     }
     // By the metadata alone, as the reference compares, the files are one.
     let source = LocalSource::new(world.store.clone());
-    let mut seen = Vec::new();
+    let mut contents = Vec::new();
     for (at, text) in [(0, "aaa"), (1, "bbb")] {
         put(at, text);
         let session = format!("plain{at}");
         let ctx = world.connect(Client::new(&session, &dirs[at]));
         let attrs = attrs(&[("local.session", session.as_str())]);
         let instance = source.resolve("local", "plain", &attrs, None).unwrap();
-        let got = instance.snapshot(&ctx).await.unwrap().unwrap();
-        seen.push(files(&got)[0].1.clone());
+        let snapshot = instance.snapshot(&ctx).await.unwrap().unwrap();
+        contents.push(files(&snapshot)[0].1.clone());
     }
-    assert_eq!(seen, ["aaa", "aaa"]);
+    assert_eq!(contents, ["aaa", "aaa"]);
 }

@@ -119,20 +119,20 @@ impl Repository {
     }
 
     /// The answer to a request for the key, which has to be that to one for facts.
-    async fn said(&self, reference: &str, list: &[(&str, &str)]) -> String {
+    async fn verdict(&self, reference: &str, list: &[(&str, &str)]) -> String {
         let ctx = self.world.alone();
-        let said = |error: Option<SourceError>| {
+        let verdict = |error: Option<SourceError>| {
             error.map_or_else(String::new, |error| {
                 assert_ne!(error.kind(), ErrorKind::Unsupported, "{error}");
                 error.to_string()
             })
         };
         let instance = self.instance(reference, list);
-        let of_key = said(instance.cache_key(&ctx, 0).await.err());
+        let key_verdict = verdict(instance.cache_key(&ctx, 0).await.err());
         let instance = self.instance(reference, list);
-        let of_facts = said(instance.facts(&ctx, false).await.err());
-        assert_eq!(of_key, of_facts, "{reference} {list:?}");
-        of_key
+        let facts_verdict = verdict(instance.facts(&ctx, false).await.err());
+        assert_eq!(key_verdict, facts_verdict, "{reference} {list:?}");
+        key_verdict
     }
 }
 
@@ -152,7 +152,7 @@ async fn commits_and_tags_have_to_be_signed_where_keys_are_given() {
         let Some(repository) = Repository::new(format, REFERENCES) else {
             return;
         };
-        for (reference, key_file, more, end) in [
+        for (reference, key_file, attribute, end) in [
             ("main", "openpgp/rsa2048.pub", None, ""),
             ("by-ssh", "ssh/ed25519.pub", Some(tag), ""),
             (
@@ -164,9 +164,9 @@ async fn commits_and_tags_have_to_be_signed_where_keys_are_given() {
         ] {
             let key = key(key_file);
             let mut list = vec![("git.sig.pubkey", key.as_str())];
-            list.extend(more);
-            let said = repository.said(reference, &list).await;
-            assert_eq!(said, end, "{format} {reference}");
+            list.extend(attribute);
+            let verdict = repository.verdict(reference, &list).await;
+            assert_eq!(verdict, end, "{format} {reference}");
         }
     }
 }
@@ -204,7 +204,7 @@ async fn the_key_is_the_same_with_and_without_a_signature_and_facts_have_both_ob
         ("git.sig.pubkey", ssh.as_str()),
         ("git.sig.requiresignedtag", "true"),
     ];
-    assert_eq!(repository.said(tag, &demands).await, "");
+    assert_eq!(repository.verdict(tag, &demands).await, "");
     let facts = repository
         .instance(tag, &[])
         .facts(&ctx, true)
@@ -227,10 +227,13 @@ async fn a_remote_cannot_show_a_signed_commit_and_give_another() {
         return;
     };
     let ssh = key("ssh/ed25519.pub");
-    let said = repository
-        .said("forged", &[("git.sig.pubkey", ssh.as_str())])
+    let verdict = repository
+        .verdict("forged", &[("git.sig.pubkey", ssh.as_str())])
         .await;
-    assert!(said.starts_with("the remote says that tag "), "{said}");
+    assert!(
+        verdict.starts_with("the remote says that tag "),
+        "{verdict}"
+    );
 }
 
 #[tokio::test]
@@ -244,8 +247,8 @@ async fn downloads_have_to_be_signed_where_keys_are_given() {
     let host = serve(Arc::clone(&body), Arc::clone(&gets), Arc::default()).await;
     let source = HttpSource::new(world.store.clone(), "test").unwrap();
     let ctx = world.alone();
-    let (ring, other) = (key("openpgp/rsa2048.pub"), key("openpgp/ed25519.pub"));
-    let both = format!("{other}\n{ring}");
+    let (ring, other_key) = (key("openpgp/rsa2048.pub"), key("openpgp/ed25519.pub"));
+    let two_keys = format!("{other_key}\n{ring}");
     let good = key("openpgp/rsa2048-SHA256.asc");
     let sha1 = key("openpgp/rsa2048-SHA1.asc");
     let checksum = oci::Digest::sha256(&message).to_string();
@@ -254,8 +257,12 @@ async fn downloads_have_to_be_signed_where_keys_are_given() {
     };
     for (ring, signature, end) in [
         (&ring, &good, ""),
-        (&both, &good, ""),
-        (&other, &good, "openpgp: signature made by unknown entity"),
+        (&two_keys, &good, ""),
+        (
+            &other_key,
+            &good,
+            "openpgp: signature made by unknown entity",
+        ),
         (&ring, &sha1, "rejecting weak/unknown hash: SHA-1"),
         (&ring, &ring, "non signature packet found"),
     ] {
@@ -278,12 +285,12 @@ async fn downloads_have_to_be_signed_where_keys_are_given() {
             } else {
                 let (key, facts) = (key.unwrap_err(), facts.unwrap_err());
                 assert_eq!(key.to_string(), facts.to_string());
-                let said = key.to_string();
+                let verdict = key.to_string();
                 assert!(
-                    said.starts_with("failed to verify pgp signature: "),
-                    "{said}"
+                    verdict.starts_with("failed to verify pgp signature: "),
+                    "{verdict}"
                 );
-                assert!(said.ends_with(end), "{said}");
+                assert!(verdict.ends_with(end), "{verdict}");
                 assert_eq!(key.kind(), ErrorKind::Denied);
             }
         }
@@ -294,9 +301,9 @@ async fn downloads_have_to_be_signed_where_keys_are_given() {
         ("http.sig.pubkey", ring.as_str()),
         ("http.sig.signature", &good),
     ];
-    let said = instance("b", &list).unwrap().cache_key(&ctx, 0).await;
-    let said = said.unwrap_err().to_string();
-    assert!(said.ends_with("RSA verification failure"), "{said}");
+    let verdict = instance("b", &list).unwrap().cache_key(&ctx, 0).await;
+    let verdict = verdict.unwrap_err().to_string();
+    assert!(verdict.ends_with("RSA verification failure"), "{verdict}");
     for list in [&list[..1], &list[1..]] {
         let error = instance("a", list).unwrap_err();
         assert_eq!(
