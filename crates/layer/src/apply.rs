@@ -5,9 +5,9 @@
 //! links in them included, hard links are made to what the layer (or one below it) has, and what stands where an entry
 //! goes is replaced, never written through.
 
-mod entry;
+pub(crate) mod entry;
 mod nested;
-mod pipe;
+pub(crate) mod pipe;
 mod times;
 
 use std::io::{self, Read};
@@ -143,13 +143,20 @@ pub fn apply(
     } else {
         Rest::Read
     };
-    pipe::with_plain(layer, rest, |plain| {
+    let (unpacked, plain) = pipe::with_plain(layer, rest, |plain| {
         let mut unpack = Unpack::new(root, options)?;
         let mut reader = crate::tar::Reader::new(plain);
         while let Some(header) = reader.next_entry()? {
             unpack.entry(&header, &mut reader)?;
         }
         unpack.finish()?;
-        Ok((unpack.files_size, unpack.entries))
+        Ok::<_, ApplyError>((unpack.files_size, unpack.entries))
+    })?;
+    let (files_size, entries) = unpacked;
+    Ok(Applied {
+        diff_id: plain.diff_id,
+        uncompressed_size: plain.size,
+        files_size,
+        entries,
     })
 }

@@ -1,12 +1,13 @@
 //! Trees to layer blobs and back.
 //!
 //! [`create`] turns the changes of a snapshot into a layer in one streaming pass, [`apply`] turns a layer into the
-//! upper directory of a snapshot, and [`unpack_archive`] unpacks archives that `ADD` meets. Below them are our own
+//! upper directory of a snapshot, [`index`](index::index) keeps its tar and says where its files lie in it, and [`unpack_archive`] unpacks archives that `ADD` meets. Below them are our own
 //! [`tar`] reader and writer, whose bytes are those of Go's `archive/tar`, and [`compress`].
 
 mod apply;
 pub mod compress;
 mod create;
+pub mod index;
 pub mod tar;
 pub mod unpack;
 

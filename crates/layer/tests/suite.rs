@@ -11,6 +11,7 @@ mod applying;
 mod archives;
 mod creating;
 mod hostile;
+mod indexing;
 mod kinds;
 mod overlaying;
 mod support;

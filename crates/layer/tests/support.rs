@@ -14,7 +14,7 @@ pub(crate) struct Tree {
     pub(crate) dir: tempfile::TempDir,
 }
 
-const TIME: i64 = 1_600_000_000_700_000_000;
+pub(crate) const TIME: i64 = 1_600_000_000_700_000_000;
 
 pub(crate) fn empty() -> Tree {
     tree("")

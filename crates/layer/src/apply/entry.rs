@@ -18,11 +18,11 @@ use super::times::DirTimes;
 use super::{ApplyError, ApplyOptions, Whiteouts};
 use crate::tar::{EntryKind, Header, Reader};
 
-const WHITEOUT: &[u8] = b".wh.";
-const META: &[u8] = b".wh..wh.";
-const OPAQUE: &[u8] = b".wh..wh..opq";
+pub(crate) const WHITEOUT: &[u8] = b".wh.";
+pub(crate) const META: &[u8] = b".wh..wh.";
+pub(crate) const OPAQUE: &[u8] = b".wh..wh..opq";
 const COPY_BUFFER_BYTES: usize = 256 << 10;
-const IMPLIED_MODE: u32 = 0o755;
+pub(crate) const IMPLIED_MODE: u32 = 0o755;
 const MAX_OPEN_DIRS: usize = 64;
 
 /// An unpacking in progress.
@@ -550,7 +550,7 @@ fn times(header: &Header) -> Times {
 }
 
 /// A path from the root by its text alone: no dots, no slash in front, `..` stops at the root.
-fn normal(path: &Path) -> PathBuf {
+pub(crate) fn normal(path: &Path) -> PathBuf {
     let mut out = PathBuf::new();
     for part in path.components() {
         match part {
@@ -564,7 +564,7 @@ fn normal(path: &Path) -> PathBuf {
     out
 }
 
-fn invalid(path: &Path, reason: &'static str) -> ApplyError {
+pub(crate) fn invalid(path: &Path, reason: &'static str) -> ApplyError {
     ApplyError::Entry {
         path: path.to_path_buf(),
         reason,

@@ -5,7 +5,6 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use oci::{Digest, Digester};
 
-use super::{Applied, ApplyError};
 use crate::compress::{Corrupt, decompress};
 
 const CHUNK_BYTES: usize = 256 << 10;
@@ -13,19 +12,27 @@ const MAX_WAITING_CHUNKS: usize = 8;
 
 /// What becomes of the stream after the end of the archive in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rest {
+pub(crate) enum Rest {
     /// It is part of the whole, and must be readable.
     Read,
     /// It is of no interest; only a checksum of the compression that does not fit is an error.
     Ignored,
 }
 
-/// Gives `use_it` the decompressed stream, reads on to its end, and returns what `use_it` found with the stream's digest.
-pub(super) fn with_plain(
+/// The decompressed stream as a whole.
+#[derive(Clone, Debug)]
+pub(crate) struct Plain {
+    pub(crate) diff_id: Digest,
+    /// In bytes.
+    pub(crate) size: u64,
+}
+
+/// Gives `use_it` the decompressed stream, reads on to its end, and returns the result of `use_it` with the stream's digest.
+pub(crate) fn with_plain<T, E: From<io::Error>>(
     stream: &mut (dyn Read + Send),
     rest: Rest,
-    use_it: impl FnOnce(&mut PipeReader) -> Result<(u64, u64), ApplyError>,
-) -> Result<Applied, ApplyError> {
+    use_it: impl FnOnce(&mut PipeReader) -> Result<T, E>,
+) -> Result<(T, Plain), E> {
     std::thread::scope(|scope| {
         let (full, chunks) = sync_channel(MAX_WAITING_CHUNKS);
         let (recycle, empty) = sync_channel(MAX_WAITING_CHUNKS + 1);
@@ -44,11 +51,11 @@ pub(super) fn with_plain(
             Err(_) => Ok(()),
         };
         drop(plain);
-        let (diff_id, uncompressed_size) = match hashing.join() {
+        let (diff_id, size) = match hashing.join() {
             Ok(hashed) => hashed,
             Err(panic) => std::panic::resume_unwind(panic),
         };
-        let (files_size, entries) = used?;
+        let result = used?;
         match (drained, rest) {
             (Ok(()), _) => {}
             // DIFFERS: the reference ends reading with the archive, and does not find this error.
@@ -58,12 +65,7 @@ pub(super) fn with_plain(
             }
             (Err(error), Rest::Read) => return Err(error.into()),
         }
-        Ok(Applied {
-            diff_id,
-            uncompressed_size,
-            files_size,
-            entries,
-        })
+        Ok((result, Plain { diff_id, size }))
     })
 }
 
@@ -119,7 +121,7 @@ fn pump(
 }
 
 /// The decompressed stream, as it arrives.
-pub(super) struct PipeReader {
+pub(crate) struct PipeReader {
     chunks: Receiver<Chunk>,
     recycle: SyncSender<Vec<u8>>,
     chunk: Vec<u8>,

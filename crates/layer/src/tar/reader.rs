@@ -46,6 +46,11 @@ impl<R: Read> Reader<R> {
         self.pieces.as_deref()
     }
 
+    /// The stream, wherever it is.
+    pub fn get_ref(&self) -> &R {
+        &self.input
+    }
+
     /// Gives the stream back, wherever it is.
     pub fn into_inner(self) -> R {
         self.input
