@@ -21,7 +21,11 @@ fn entry(name: &str, kind: EntryKind, link_or_bytes: &str, number: u64) -> (Head
     let mut header = Header {
         name: name.into(),
         kind,
-        mode: if number % 3 == 0 { 0o4751 } else { 0o640 },
+        mode: if number.is_multiple_of(3) {
+            0o4751
+        } else {
+            0o640
+        },
         uid: number % 5 * 20_000,
         gid: number,
         mtime: 1_000 + i64::try_from(number).unwrap(),
@@ -37,7 +41,7 @@ fn entry(name: &str, kind: EntryKind, link_or_bytes: &str, number: u64) -> (Head
         EntryKind::Char => (header.devmajor, header.devminor) = (number % 4000, number * 300),
         _ => {}
     }
-    if number % 4 == 0 && kind != EntryKind::HardLink {
+    if number.is_multiple_of(4) && kind != EntryKind::HardLink {
         let records = [
             ("SCHILY.xattr.user.note", "note"),
             ("SCHILY.xattr.trusted.overlay.opaque", "y"),
@@ -87,7 +91,7 @@ fn mount(indexed: &Indexed, tar: &[u8]) -> Option<(Root, OwnedFd)> {
     match sys::mount::erofs(image.as_fd(), &[tar.as_fd()]) {
         Ok(mount) => {
             let fd = mount.try_clone().unwrap();
-            let root = Root::open(&format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap();
+            let root = Root::open(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap();
             Some((root, mount.into()))
         }
         // ENODEV, ENOTBLK
