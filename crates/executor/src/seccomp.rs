@@ -83,24 +83,52 @@ const SUPERVISED: [(&str, Supervised, Action); 4] = [
 
 /// The call that a notification is about.
 pub(crate) fn supervised(architecture: u32, number: u32) -> Option<Supervised> {
-    let (_, column) = ARCHITECTURES
-        .iter()
-        .find(|(number, _)| *number == architecture)?;
+    supervised_on(Machine::THIS?, architecture, number)
+}
+
+fn supervised_on(machine: Machine, architecture: u32, number: u32) -> Option<Supervised> {
+    let mut architectures = machine.architectures().into_iter();
+    let (_, column) = architectures.find(|(number, _)| *number == architecture)?;
     SUPERVISED.iter().find_map(|(name, call, _)| {
         let (_, numbers) = NUMBERS.iter().find(|(other, _)| other == name)?;
-        let call_number = u32::try_from(*numbers.get(*column)?).ok()?;
+        let call_number = u32::try_from(*numbers.get(column)?).ok()?;
         (call_number == number).then_some(*call)
     })
 }
 
-/// The architectures that the filter of this one covers: the number in `seccomp_data` and the column of the table.
-const ARCHITECTURES: &[(u32, usize)] = if cfg!(target_arch = "x86_64") {
-    &[(0xc000_003e, 0), (0x4000_0003, 1)]
-} else if cfg!(target_arch = "aarch64") {
-    &[(0xc000_00b7, 2), (0x4000_0028, 3)]
-} else {
-    &[]
-};
+/// A machine that steps run on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Machine {
+    X86_64,
+    Aarch64,
+}
+
+impl Machine {
+    /// The one that this program was built for. None: there is no profile for it, and steps do not start.
+    const THIS: Option<Self> = if cfg!(target_arch = "x86_64") {
+        Some(Self::X86_64)
+    } else if cfg!(target_arch = "aarch64") {
+        Some(Self::Aarch64)
+    } else {
+        None
+    };
+
+    /// The architectures whose programs it runs: the number in `seccomp_data` (`AUDIT_ARCH_*`) and the column of the table.
+    fn architectures(self) -> [(u32, usize); 2] {
+        match self {
+            Self::X86_64 => [(X86_64, 0), (0x4000_0003, 1)],
+            Self::Aarch64 => [(0xc000_00b7, 2), (0x4000_0028, 3)],
+        }
+    }
+
+    /// The same in the words of the OCI runtime specification.
+    fn oci_architectures(self) -> &'static [&'static str] {
+        match self {
+            Self::X86_64 => &["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
+            Self::Aarch64 => &["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"],
+        }
+    }
+}
 
 const X86_64: u32 = 0xc000_003e;
 
@@ -146,19 +174,19 @@ const MIN_ADDRESS_BYTES: u32 = 16;
 /// Compiles the filter for a process with these capabilities; `None` on an architecture without a table, which must then not run
 /// confined steps.
 pub fn compile(capabilities: caps::Set) -> Option<Vec<Instruction>> {
-    assemble(capabilities, Variant::Plain)
+    assemble(Machine::THIS?, capabilities, Variant::Plain)
 }
 
 /// The same for the steps of a daemon that has one id: calls that change owners and ids do nothing and say that they did, so that package
 /// managers work, which fail otherwise. Files stay the daemon's, and processes root.
 pub(crate) fn compile_pretending(capabilities: caps::Set) -> Option<Vec<Instruction>> {
-    assemble(capabilities, Variant::Pretending)
+    assemble(Machine::THIS?, capabilities, Variant::Pretending)
 }
 
 /// The same for a process in a user namespace: what takes a capability over what belongs to the host is asked for. Nothing is allowed
 /// that the other filter refuses.
 pub(crate) fn compile_supervised(capabilities: caps::Set) -> Option<Vec<Instruction>> {
-    assemble(capabilities, Variant::Supervised)
+    assemble(Machine::THIS?, capabilities, Variant::Supervised)
 }
 
 /// Which filter it is.
@@ -169,15 +197,16 @@ enum Variant {
     Pretending,
 }
 
-fn assemble(capabilities: caps::Set, variant: Variant) -> Option<Vec<Instruction>> {
-    if ARCHITECTURES.is_empty() {
-        return None;
-    }
+fn assemble(
+    machine: Machine,
+    capabilities: caps::Set,
+    variant: Variant,
+) -> Option<Vec<Instruction>> {
     let mut code = vec![op(LOAD, OFFSET_ARCHITECTURE)];
-    for (architecture, column) in ARCHITECTURES {
-        let section = section(*architecture, actions(*column, capabilities, variant));
+    for (architecture, column) in machine.architectures() {
+        let section = section(architecture, actions(column, capabilities, variant));
         // Over the section unless it is this architecture's.
-        code.push(jump(JUMP_EQUAL, *architecture, 1, 0));
+        code.push(jump(JUMP_EQUAL, architecture, 1, 0));
         code.push(op(JUMP, u32::try_from(section.len()).ok()?));
         code.extend(section);
     }
@@ -217,11 +246,7 @@ pub fn oci_profile(capabilities: caps::Set) -> serde_json::Value {
         ));
         rules.push(json!({"names": refused, "action": "SCMP_ACT_ERRNO", "errnoRet": ENOSYS}));
     }
-    let architectures = if cfg!(target_arch = "x86_64") {
-        json!(["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"])
-    } else {
-        json!(["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"])
-    };
+    let architectures = Machine::THIS.map_or(&[][..], Machine::oci_architectures);
     json!({"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": EPERM, "architectures": architectures, "syscalls": rules})
 }
 

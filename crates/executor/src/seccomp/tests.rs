@@ -48,15 +48,19 @@ fn run_with(code: &[Instruction], architecture: u32, number: u32, args: &[u64]) 
     }
 }
 
+/// The filter of a machine with the capabilities that steps have.
+fn filter(machine: Machine, variant: Variant) -> Vec<Instruction> {
+    assemble(machine, crate::launcher::default_capabilities(), variant).unwrap()
+}
+
 const OK: u32 = RET_ALLOW;
 const NO: u32 = RET_ERRNO | EPERM;
 const NEW: u32 = RET_ERRNO | ENOSYS;
 const I386: u32 = 0x4000_0003;
 
 #[test]
-#[cfg(target_arch = "x86_64")]
 fn the_filter_decides_as_dockers_profile_does() {
-    let code = compile(crate::launcher::default_capabilities()).unwrap();
+    let code = filter(Machine::X86_64, Variant::Plain);
     let cases: &[(u32, u32, u64, u32, &str)] = &[
         (X86_64, 0, 0, OK, "read"),
         (X86_64, 165, 0, NO, "mount"),
@@ -113,7 +117,7 @@ fn the_filter_decides_as_dockers_profile_does() {
             "{what}"
         );
     }
-    let admin = compile(caps::Set(u64::MAX)).unwrap();
+    let admin = assemble(Machine::X86_64, caps::Set(u64::MAX), Variant::Plain).unwrap();
     assert_eq!(run(&admin, X86_64, 165, 0), OK, "mount with SYS_ADMIN");
     assert_eq!(
         run(&admin, X86_64, 56, 0x1000_0011),
@@ -123,10 +127,9 @@ fn the_filter_decides_as_dockers_profile_does() {
 }
 
 #[test]
-#[cfg(target_arch = "x86_64")]
 fn a_supervised_process_asks_for_devices_raw_sockets_and_addresses_and_may_nothing_more() {
     const ASK: u32 = RET_USER_NOTIF;
-    let code = compile_supervised(crate::launcher::default_capabilities()).unwrap();
+    let code = filter(Machine::X86_64, Variant::Supervised);
     let cases: &[(u32, u32, &[u64], u32, &str)] = &[
         (
             X86_64,
@@ -195,12 +198,12 @@ fn a_supervised_process_asks_for_devices_raw_sockets_and_addresses_and_may_nothi
             "{what}"
         );
     }
-    let plain = compile(crate::launcher::default_capabilities()).unwrap();
+    let plain = filter(Machine::X86_64, Variant::Plain);
     for number in 0..600 {
         for (architecture, args) in [(X86_64, [2; 6]), (I386, [2; 6]), (X86_64, [38; 6])] {
             let [asks, plain] = [&code, &plain].map(|c| run_with(c, architecture, number, &args));
             assert!(asks == plain || (asks, plain) == (ASK, OK), "call {number}");
-            let call = supervised(architecture, number);
+            let call = supervised_on(Machine::X86_64, architecture, number);
             assert!(
                 asks != ASK || call.is_some(),
                 "call {number} has no supervisor"
@@ -210,11 +213,10 @@ fn a_supervised_process_asks_for_devices_raw_sockets_and_addresses_and_may_nothi
 }
 
 #[test]
-#[cfg(target_arch = "x86_64")]
 fn a_pretending_filter_changes_no_owner_and_no_id_and_is_otherwise_the_plain_one() {
     const DONE: u32 = RET_ERRNO;
-    let pretending = compile_pretending(crate::launcher::default_capabilities()).unwrap();
-    let plain = compile(crate::launcher::default_capabilities()).unwrap();
+    let pretending = filter(Machine::X86_64, Variant::Pretending);
+    let plain = filter(Machine::X86_64, Variant::Plain);
     for (architecture, number, what) in [
         (X86_64, 92, "chown"),
         (X86_64, 260, "fchownat"),
@@ -234,6 +236,90 @@ fn a_pretending_filter_changes_no_owner_and_no_id_and_is_otherwise_the_plain_one
                 pretends == plain || (pretends, plain) == (DONE, OK),
                 "call {number}"
             );
+        }
+    }
+}
+
+#[test]
+fn the_filter_of_arm64_decides_as_that_of_x86_64() {
+    const ARM64: u32 = 0xc000_00b7;
+    const ARM: u32 = 0x4000_0028;
+    let code = filter(Machine::Aarch64, Variant::Plain);
+    let cases: &[(u32, u32, u64, u32, &str)] = &[
+        (ARM64, 63, 0, OK, "read"),
+        (ARM64, 40, 0, NO, "mount"),
+        (ARM64, 51, 0, OK, "chroot, with its capability"),
+        (ARM64, 435, 0, NEW, "clone3"),
+        (ARM64, 220, 0x11, OK, "clone as fork does it"),
+        (ARM64, 220, 0x1000_0011, NO, "clone into a user namespace"),
+        (ARM64, 198, 2, OK, "socket AF_INET"),
+        (ARM64, 198, 38, NO, "socket AF_ALG"),
+        (ARM64, 92, 0x4_0000, NO, "personality ADDR_NO_RANDOMIZE"),
+        (ARM64, 97, 0, NO, "unshare"),
+        (ARM64, 5000, 0, NEW, "a call of the far future"),
+        (ARM, 3, 0, OK, "arm read"),
+        (ARM, 21, 0, NO, "arm mount"),
+        (ARM, 0xf_0005, 0, OK, "arm set_tls"),
+        (X86_64, 0, 0, RET_KILL_PROCESS, "a program of x86-64"),
+    ];
+    for (architecture, number, argument, action, what) in cases {
+        let decided = run(&code, *architecture, *number, *argument);
+        assert_eq!(decided, *action, "{what}");
+    }
+    let supervised = filter(Machine::Aarch64, Variant::Supervised);
+    let mknodat = run_with(&supervised, ARM64, 33, &[0, 0, 0o020_666]);
+    assert_eq!(mknodat, RET_USER_NOTIF, "mknodat of a device");
+    assert!(supervised_on(Machine::Aarch64, ARM64, 33).is_some());
+    let pretending = filter(Machine::Aarch64, Variant::Pretending);
+    assert_eq!(run(&pretending, ARM64, 54, 0), RET_ERRNO, "fchownat");
+}
+
+/// Numbers that a header of Linux gives, by name. `__NR3264_` is what a machine of 64 bits calls without the number.
+fn header_numbers(path: &str) -> BTreeMap<String, i32> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let mut numbers = BTreeMap::new();
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        let (Some("#define"), Some(name), Some(number)) =
+            (words.next(), words.next(), words.next())
+        else {
+            continue;
+        };
+        let name = name
+            .strip_prefix("__NR_")
+            .or(name.strip_prefix("__NR3264_"));
+        if let (Some(name), Ok(number)) = (name, number.parse()) {
+            numbers.entry(name.to_owned()).or_insert(number);
+        }
+    }
+    numbers
+}
+
+#[test]
+fn the_numbers_are_those_of_the_kernels_headers() {
+    // Column of the table, header of Debian's linux-libc-dev.
+    let headers = [
+        (0, "/usr/include/x86_64-linux-gnu/asm/unistd_64.h"),
+        (1, "/usr/include/x86_64-linux-gnu/asm/unistd_32.h"),
+        // arm64 has the numbers of all newer machines.
+        (2, "/usr/include/asm-generic/unistd.h"),
+    ];
+    for (column, header) in headers {
+        let numbers = header_numbers(header);
+        if numbers.len() < 200 {
+            testkit::skip::skip(&format!("no {header} (apt-get install linux-libc-dev)"));
+            return;
+        }
+        for (name, row) in NUMBERS {
+            let number = row[column];
+            match numbers.get(*name) {
+                Some(of_header) => assert_eq!(number, *of_header, "{name} in {header}"),
+                // The header is older than the call, or the machine does not have it.
+                None => assert!(
+                    number == -1 || number > 440 || column == 2,
+                    "{name}: {number}"
+                ),
+            }
         }
     }
 }
