@@ -313,12 +313,14 @@ fn the_numbers_are_those_of_the_kernels_headers() {
         for (name, row) in NUMBERS {
             let number = row[column];
             match numbers.get(*name) {
+                // Of machines of 32 bits, in the same header.
+                Some(403..=423) if column == 2 && number == -1 => {}
                 Some(of_header) => assert_eq!(number, *of_header, "{name} in {header}"),
                 // The header is older than the call, or the machine does not have it.
-                None => assert!(
-                    number == -1 || number > 440 || column == 2,
-                    "{name}: {number}"
-                ),
+                None => {
+                    let is_new = number > 440 || *name == "uretprobe";
+                    assert!(number == -1 || is_new || column == 2, "{name}: {number}");
+                }
             }
         }
     }
