@@ -10,11 +10,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use executor::{
     Access, ContainerId, ContainerSpec, Control, Environment, ExecError, ExitStatus, IdRange,
-    NetworkMode, Output, ProcessIo, ProcessSpec, SecurityMode, Signal, StepProxy, WinSize,
+    Mount, MountSource, NetworkMode, Output, ProcessIo, ProcessSpec, SecurityMode, Signal,
+    StepProxy, WinSize,
 };
 use frontend::BridgeError;
 use frontend::bridge::{FileRange, FileStat};
-use frontend::gateway::{Container, ContainerRequest, Process, ProcessControl, ProcessRequest};
+use frontend::gateway::{
+    Container, ContainerFile, ContainerRequest, Process, ProcessControl, ProcessRequest,
+};
 use llb::pb;
 use oci::Digest;
 use ops::environment::set_secrets;
@@ -41,6 +44,7 @@ pub(crate) struct BuildContainer {
     windows: bool,
     hostname: String,
     extra_hosts: Vec<(String, IpAddr)>,
+    files: Vec<ContainerFile>,
     mounts: usize,
     /// None once the container has been released.
     prepared: tokio::sync::Mutex<Option<Arc<Prepared>>>,
@@ -174,6 +178,7 @@ impl BuildContainer {
             windows: request.platform.is_some_and(|p| p.os == "windows"),
             hostname: request.hostname,
             extra_hosts,
+            files: request.files,
             mounts: count,
             prepared: tokio::sync::Mutex::new(Some(Arc::new(prepared))),
             has_process: tokio::sync::Mutex::new(false),
@@ -214,6 +219,7 @@ impl BuildContainer {
         spec.id = self.id.clone();
         spec.ids = prepared.ids();
         spec.mounts = mounts;
+        spec.mounts.extend(self.files.iter().map(mount_of));
         spec.resources = self.parts.resources.clone();
         spec.shm_size = shm_size;
         spec.proxy = self.proxy.clone();
@@ -263,6 +269,21 @@ impl BuildContainer {
             work(&root, prepared.ids().map(|ids| ids.range()))
         })
         .await?)
+    }
+}
+
+/// The mount of a file, which root of the container reads.
+fn mount_of(file: &ContainerFile) -> Mount {
+    Mount {
+        dest: file.path.clone(),
+        source: MountSource::File {
+            contents: file.contents.to_vec(),
+            mode: 0o400,
+            uid: 0,
+            gid: 0,
+        },
+        selector: String::new(),
+        readonly: true,
     }
 }
 

@@ -23,8 +23,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use dockerfile::lint::Warning as LintWarning;
-use dockerfile::lower::{self, LowerError, LowerOptions, WarnFn};
+use dockerfile::lower::{self, ContextQuery, LoadedContext, LowerError, LowerOptions, WarnFn};
 use futures::future::try_join_all;
+use llb::pb;
 use oci::{ImageConfig, Platform};
 use parking_lot::Mutex;
 
@@ -94,6 +95,44 @@ fn check_capabilities(
         forward = Some(error);
     }
     Ok(forward)
+}
+
+/// A named context in the place of a frontend's image.
+pub(crate) struct ImageContext {
+    /// The definition of the tree in which the frontend's program is.
+    pub(crate) definition: pb::Definition,
+    /// The config, where the context is an image.
+    pub(crate) config: Option<ImageConfig>,
+}
+
+/// Loads the named context that a request gives in the place of a frontend's image, if it has one. `admit` sees its specifier before
+/// anything is loaded.
+pub(crate) async fn image_context(
+    bridge: &Arc<dyn Bridge>,
+    request: &FrontendRequest,
+    image: &str,
+    admit: impl Fn(&str) -> Result<(), FrontendError> + Send,
+) -> Result<Option<ImageContext>, FrontendError> {
+    let Some(context) = named::find(&request.opts, image, None)? else {
+        return Ok(None);
+    };
+    admit(&context.input)?;
+    let build = Build {
+        bridge: Arc::clone(bridge),
+        config: Config::parse(request, &bridge.workers())?,
+        request: request.clone(),
+    };
+    let query = ContextQuery {
+        resolve_mode: String::new(),
+    };
+    let (state, config) = match named::load(&build, &context, &query).await? {
+        LoadedContext::State { state, image } => (state, image.map(|image| *image)),
+        LoadedContext::Local(make) => (make(Vec::new()), None),
+    };
+    Ok(Some(ImageContext {
+        definition: context::marshal(&state)?,
+        config,
+    }))
 }
 
 /// A request with its parsed options.

@@ -29,6 +29,17 @@ pub struct ContainerRequest {
     pub hostname: String,
     /// Lines for `/etc/hosts`.
     pub extra_hosts: Vec<pb::HostIp>,
+    /// Files that are in no layer of its mounts.
+    pub files: Vec<ContainerFile>,
+}
+
+/// A file that only a container has. Its processes read it as root and cannot write to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerFile {
+    /// The absolute path in the container.
+    pub path: String,
+    /// What is in it.
+    pub contents: Bytes,
 }
 
 /// A mount of a frontend's container.

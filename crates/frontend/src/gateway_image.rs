@@ -5,6 +5,9 @@
 //!         └──solve───► ref ─────► root of the container ──────┘                                  └──► what it returned
 //! ```
 //!
+//! A named context with the image's name takes the image's place (`context:docker/dockerfile:1=…`), of whatever kind it is. The program
+//! reads the definition of its own root at `/run/config/buildkit/metadata/frontend.bin`.
+//!
 //! | environment | |
 //! |---|---|
 //! | `BUILDKIT_FRONTEND_OPT_<n>` | `key=value`, an option each |
@@ -30,8 +33,9 @@ use crate::bridge::{
     Bridge, Frontend, FrontendRequest, FrontendResult, ImageResolveOpts, ResolveOpts, SolveRequest,
     WorkerInfo,
 };
+use crate::builtin::image_context;
 use crate::error::{BridgeError, FrontendError, resolving};
-use crate::gateway::{ContainerMount, ContainerRequest, ProcessRequest};
+use crate::gateway::{ContainerFile, ContainerMount, ContainerRequest, ProcessRequest};
 
 /// Capacity of the stream between the program and the bridge, in each direction.
 const STREAM_BYTES: usize = 256 << 10;
@@ -43,6 +47,8 @@ const INPUTS_CAP: &str = "moby.buildkit.frontend.inputs";
 const CAPS_LABEL: &str = "moby.buildkit.frontend.caps";
 /// The label of programs that run without a network.
 const NO_NETWORK_LABEL: &str = "moby.buildkit.frontend.network.none";
+/// Where a program reads the encoded definition of its own root.
+const DEFINITION_PATH: &str = "/run/config/buildkit/metadata/frontend.bin";
 /// `pb.NetMode.NONE`.
 const NETWORK_NONE: i32 = 2;
 
@@ -84,6 +90,32 @@ struct ProgramConfig {
     labels: Option<BTreeMap<String, String>>,
 }
 
+impl ProgramConfig {
+    fn decode(config: &[u8]) -> Result<Self, FrontendError> {
+        let document: ImageDocument = gostd::json::from_slice(config).map_err(|e| {
+            FrontendError::option_while("cannot read the config of the frontend's image", e)
+        })?;
+        Ok(document.config.unwrap_or_default())
+    }
+}
+
+impl From<oci::ContainerConfig> for ProgramConfig {
+    fn from(config: oci::ContainerConfig) -> Self {
+        Self {
+            env: Some(config.env),
+            entrypoint: Some(config.entrypoint),
+            working_dir: Some(config.working_dir),
+            labels: Some(config.labels),
+        }
+    }
+}
+
+/// The root of a program's container, and how the program is run in it.
+struct ProgramImage {
+    definition: pb::Definition,
+    config: ProgramConfig,
+}
+
 /// How the program of an image is run, as its config says.
 #[derive(Debug, PartialEq)]
 struct Program {
@@ -102,17 +134,7 @@ fn caps(text: &str) -> BTreeSet<String> {
 }
 
 impl Program {
-    fn new(
-        config: &[u8],
-        request: &FrontendRequest,
-        workers: &[WorkerInfo],
-    ) -> Result<Self, FrontendError> {
-        let config = gostd::json::from_slice::<ImageDocument>(config)
-            .map_err(|e| {
-                FrontendError::option_while("cannot read the config of the frontend's image", e)
-            })?
-            .config
-            .unwrap_or_default();
+    fn new(config: ProgramConfig, request: &FrontendRequest, workers: &[WorkerInfo]) -> Self {
         let labels = config.labels.unwrap_or_default();
         let mut env = config.env.unwrap_or_default();
         for (at, (key, value)) in request.opts.iter().enumerate() {
@@ -129,7 +151,7 @@ impl Program {
         env.push(format!("BUILDKIT_WORKERS={}", serde_json::json!(workers)));
         env.push("BUILDKIT_EXPORTEDPRODUCT=".into());
         let is_true = |text: &String| gostd::strconv::is_true(text);
-        Ok(Self {
+        Self {
             meta: pb::Meta {
                 args: config
                     .entrypoint
@@ -152,7 +174,7 @@ impl Program {
                 .get(CAPS_LABEL)
                 .map(|text| caps(text))
                 .unwrap_or_default(),
-        })
+        }
     }
 }
 
@@ -191,46 +213,60 @@ fn definition(image: &str) -> pb::Definition {
 }
 
 impl ImageFrontend {
-    fn check_allowed(&self, name: &Reference) -> Result<(), FrontendError> {
+    fn is_allowed(&self, name: &Reference) -> bool {
         let repository = |text: &str| Reference::parse(text).map(|r| r.name());
         let repository_of_image = name.name();
-        if self.allowed.is_empty()
+        self.allowed.is_empty()
             || self
                 .allowed
                 .iter()
                 .any(|allowed| repository(allowed).is_ok_and(|name| name == repository_of_image))
-        {
+    }
+
+    /// Checks a context that a client gives in the image's place.
+    // DIFFERS: BuildKit checks the image's name only, so that its list keeps no client from a frontend of another repository.
+    fn check_context(&self, input: &str) -> Result<(), FrontendError> {
+        if self.allowed.is_empty() {
             return Ok(());
         }
-        Err(FrontendError::option(format!(
-            "'{}' is not an allowed gateway source",
-            self.image
-        )))
+        let image = input.strip_prefix("docker-image:").unwrap_or_default();
+        let image = image.strip_prefix("//").unwrap_or(image);
+        match Reference::parse(image) {
+            Ok(name) if self.is_allowed(&name) => Ok(()),
+            // What is no image's name is not allowed, whatever is wrong with it.
+            Ok(_) | Err(_) => Err(FrontendError::option(format!(
+                "'{}' is not an allowed gateway source: a context replaces it by {}",
+                self.image,
+                quote(input)
+            ))),
+        }
     }
-}
 
-#[async_trait]
-impl Frontend for ImageFrontend {
-    async fn solve(
+    /// What the image's name stands for: a named context of the request, or the image of a registry.
+    async fn load_image(
         &self,
-        bridge: Arc<dyn Bridge>,
-        request: FrontendRequest,
-    ) -> Result<FrontendResult, FrontendError> {
-        if request.opts.contains_key("gateway-devel") {
-            return Err(FrontendError::option(
-                "development gateway is no longer supported",
-            ));
+        bridge: &Arc<dyn Bridge>,
+        request: &FrontendRequest,
+    ) -> Result<ProgramImage, FrontendError> {
+        let name = Reference::parse(&self.image).map_err(|e| {
+            let what = format!("invalid frontend image {}", quote(&self.image));
+            FrontendError::option_while(what, e)
+        })?;
+        if !self.is_allowed(&name) {
+            return Err(FrontendError::option(format!(
+                "'{}' is not an allowed gateway source",
+                self.image
+            )));
         }
-        if self.image.is_empty() {
-            return Err(FrontendError::option("no source specified for gateway"));
+        let admit = |input: &str| self.check_context(input);
+        if let Some(context) = image_context(bridge, request, &self.image, admit).await? {
+            let config = context.config.map(|image| image.config.into());
+            return Ok(ProgramImage {
+                definition: context.definition,
+                config: config.unwrap_or_default(),
+            });
         }
-        let name = Reference::parse(&self.image)
-            .map(Reference::with_default_tag)
-            .map_err(|e| {
-                let context = format!("invalid frontend image {}", quote(&self.image));
-                FrontendError::option_while(context, e)
-            })?;
-        self.check_allowed(&name)?;
+        let name = name.with_default_tag();
         let source = pb::SourceOp {
             identifier: format!("docker-image://{name}"),
             ..pb::SourceOp::default()
@@ -256,7 +292,30 @@ impl Frontend for ImageFrontend {
             Some(_) => pinned.to_owned(),
             None => format!("{pinned}@{}", image.digest),
         };
-        let program = Program::new(&image.config, &request, &bridge.workers())?;
+        Ok(ProgramImage {
+            definition: definition(&pinned),
+            config: ProgramConfig::decode(&image.config)?,
+        })
+    }
+}
+
+#[async_trait]
+impl Frontend for ImageFrontend {
+    async fn solve(
+        &self,
+        bridge: Arc<dyn Bridge>,
+        request: FrontendRequest,
+    ) -> Result<FrontendResult, FrontendError> {
+        if request.opts.contains_key("gateway-devel") {
+            return Err(FrontendError::option(
+                "development gateway is no longer supported",
+            ));
+        }
+        if self.image.is_empty() {
+            return Err(FrontendError::option("no source specified for gateway"));
+        }
+        let image = self.load_image(&bridge, &request).await?;
+        let program = Program::new(image.config, &request, &bridge.workers());
         let mut required_caps = request
             .opts
             .get("frontend.caps")
@@ -271,8 +330,12 @@ impl Frontend for ImageFrontend {
             });
         }
         let rootfs = bridge
-            .solve(SolveRequest::of_definition(definition(&pinned)))
+            .solve(SolveRequest::of_definition(image.definition))
             .await?;
+        let root = rootfs
+            .single
+            .ok_or_else(|| FrontendError::option("gateway source didn't return default result"))?;
+        let own_definition = root.definition().unwrap_or_default();
         let container = bridge
             .new_container(ContainerRequest {
                 mounts: vec![ContainerMount {
@@ -280,9 +343,13 @@ impl Frontend for ImageFrontend {
                         dest: "/".into(),
                         ..pb::Mount::default()
                     },
-                    source: rootfs.single,
+                    source: Some(root),
                 }],
                 network: program.network,
+                files: vec![ContainerFile {
+                    path: DEFINITION_PATH.into(),
+                    contents: own_definition.encode_to_vec().into(),
+                }],
                 ..ContainerRequest::default()
             })
             .await?;
@@ -356,7 +423,8 @@ mod tests {
             session_id: "s".into(),
             ..FrontendRequest::default()
         };
-        let program = Program::new(config, &request, &[]).unwrap();
+        let decoded = ProgramConfig::decode(config).unwrap();
+        let program = Program::new(decoded, &request, &[]);
         assert_eq!(program.meta.args, ["/bin/f"]);
         assert_eq!(
             program.meta.env,
@@ -370,8 +438,8 @@ mod tests {
         );
         assert_eq!((program.network, program.meta.cwd.as_str()), (2, "/"));
         assert_eq!(program.caps, ["x".to_owned(), "y".to_owned()].into());
-        let plain = Program::new(b"{}", &request, &[]).unwrap();
+        let plain = Program::new(ProgramConfig::decode(b"{}").unwrap(), &request, &[]);
         assert_eq!((plain.meta.args[0].as_str(), plain.network), ("/run", 0));
-        assert!(Program::new(b"[", &request, &[]).is_err());
+        assert!(ProgramConfig::decode(b"[").is_err());
     }
 }

@@ -70,6 +70,7 @@ pub(crate) async fn create(
             platform: request.platform,
             hostname: request.hostname,
             extra_hosts: request.extra_hosts,
+            files: Vec::new(),
         })
         .await
         .map_err(|e| bridge_status(&e))?;

@@ -14,8 +14,9 @@ use futures::future::BoxFuture;
 use llb::build::FileChain;
 use llb::pb;
 use oci::ErrorKind;
+use testkit::executor::{RunMount, RunMountKind, ScriptedExecutor, Step};
 
-use crate::{definition, engine, engine_with, request};
+use crate::{Setup, definition, engine, engine_from, engine_with, request};
 
 type Work = dyn Fn(Arc<dyn Bridge>) -> BoxFuture<'static, Result<(), FrontendError>> + Send + Sync;
 
@@ -333,6 +334,63 @@ async fn containers_that_cannot_be_made_are_refused() {
         Ok(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_file_of_a_container_is_mounted_for_root_to_read() {
+    testkit::requires!(root);
+    let dir = tempfile::tempdir().unwrap();
+    let executor = ScriptedExecutor::new([Step::exits(0)]);
+    let setup = Setup {
+        executor: Arc::clone(&executor) as _,
+        ..Setup::default()
+    };
+    run(&engine_from(&dir, setup), async |bridge| {
+        let request = ContainerRequest {
+            mounts: vec![frontend::gateway::ContainerMount {
+                mount: pb::Mount {
+                    dest: "/".into(),
+                    ..pb::Mount::default()
+                },
+                source: None,
+            }],
+            files: vec![frontend::gateway::ContainerFile {
+                path: "/run/own/definition".into(),
+                contents: "bytes".into(),
+            }],
+            ..ContainerRequest::default()
+        };
+        let container = bridge.new_container(request).await?;
+        let (_control, commands) = tokio::sync::mpsc::channel(1);
+        let process = frontend::gateway::ProcessRequest {
+            meta: pb::Meta {
+                args: vec!["/bin/f".into()],
+                ..pb::Meta::default()
+            },
+            tty: false,
+            security: 0,
+            secret_env: Vec::new(),
+            stdin: None,
+            stdout: None,
+            stderr: None,
+            control: commands,
+        };
+        container.start(process).await?.ended.await?;
+        Ok(())
+    })
+    .await;
+    let file = RunMount {
+        dest: "/run/own/definition".into(),
+        kind: RunMountKind::File {
+            contents: "bytes".into(),
+            mode: 0o400,
+            uid: 0,
+            gid: 0,
+        },
+        selector: String::new(),
+        readonly: true,
+    };
+    assert_eq!(executor.runs()[0].mounts, [file]);
 }
 
 #[tokio::test]

@@ -23,7 +23,7 @@ const MAX_REDIRECTS: usize = 10;
 
 /// Finds the context for a name, first the one for its platform.
 pub(crate) fn find(
-    build: &Build,
+    opts: &BTreeMap<String, String>,
     name: &str,
     platform: Option<&Platform>,
 ) -> Result<Option<NamedContext>, FrontendError> {
@@ -33,7 +33,6 @@ pub(crate) fn find(
     let familiar = reference.familiar();
     let name = familiar.strip_suffix(":latest").unwrap_or(&familiar);
     let platform_to_find = platform.cloned().unwrap_or_else(Platform::host).normalize();
-    let opts = &build.request.opts;
     let with_platform = format!("{name}::{}", platform_to_find.format_all());
     Ok([with_platform, name.to_owned()]
         .into_iter()

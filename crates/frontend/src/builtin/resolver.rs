@@ -126,7 +126,7 @@ impl MetaResolver for Resolver<'_> {
         name: &str,
         platform: Option<&Platform>,
     ) -> Result<Option<NamedContext>, HostError> {
-        named::find(self.build, name, platform).map_err(host)
+        named::find(&self.build.request.opts, name, platform).map_err(host)
     }
 
     async fn load_context(

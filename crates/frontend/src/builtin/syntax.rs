@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use dockerfile::syntax::directive::detect_syntax;
 use oci::{ErrorKind, Reference};
 
-use super::Build;
 use super::context::Entrypoint;
+use super::{Build, named};
 use crate::bridge::{FrontendCall, FrontendResult, SolveInput, SolveRequest};
 use crate::error::FrontendError;
 use crate::places::{SourceLocation, wire_ranges};
@@ -79,7 +79,9 @@ impl Build {
                 )
             }
         };
-        if answers_syntax && is_built_in_language(&image) {
+        // A context in the place of the image says which program builds the file, so its user wants that one.
+        let is_replaced = || named::find(opts, &image, None).is_ok_and(|context| context.is_some());
+        if answers_syntax && is_built_in_language(&image) && !is_replaced() {
             return Ok(None);
         }
         let mut frontend_opts: BTreeMap<String, String> = opts.clone();

@@ -442,8 +442,25 @@ async fn a_missing_or_too_large_dockerfile_is_named_in_the_error() {
 async fn another_frontend_gets_the_request_with_the_line_that_names_it() {
     let file = |first: &str| vec![("Dockerfile", format!("{first}\nFROM scratch\n"))];
     type Case<'a> = (Vec<(&'a str, String)>, &'a str, Option<(&'a str, &'a str)>);
-    let cases: [Case<'_>; 6] = [
+    let cases: [Case<'_>; 8] = [
         (vec![], "# syntax=docker/dockerfile:1.7", None),
+        // A context in the place of that image is built with; one of another name is not.
+        (
+            vec![(
+                "context:docker/dockerfile:1.7",
+                "docker-image://me/f".into(),
+            )],
+            "# syntax=docker/dockerfile:1.7",
+            Some(("docker/dockerfile:1.7", "docker/dockerfile:1.7")),
+        ),
+        (
+            vec![(
+                "context:docker/dockerfile:1.8",
+                "docker-image://me/f".into(),
+            )],
+            "# syntax=docker/dockerfile:1.7",
+            None,
+        ),
         (
             vec![],
             "# syntax=x/own:2 --flag",

@@ -129,6 +129,17 @@ impl Bridge for Script {
             .map(|m| format!("{}={}", m.mount.dest, m.source.is_some()))
             .collect();
         self.note(format!("container {mounts:?} network={}", request.network));
+        for file in &request.files {
+            let definition = pb::Definition::decode(&file.contents[..]).unwrap();
+            let sources = definition.def.iter().filter_map(|raw| {
+                match pb::Op::decode(&raw[..]).unwrap().op {
+                    Some(pb::op::Op::Source(source)) => Some(source.identifier),
+                    _ => None,
+                }
+            });
+            let sources: Vec<_> = sources.collect();
+            self.note(format!("file {} of {sources:?}", file.path));
+        }
         Ok(Arc::new(self.clone()))
     }
 }
@@ -228,6 +239,7 @@ async fn the_program_gets_options_session_and_workers_and_its_image_is_fixed() {
         "resolve docker-image://docker.io/x/f:1 (resolve image config for docker-image://docker.io/x/f:1)".to_owned(),
         format!("solve docker-image://docker.io/x/f:1@{digest} {{\"image.recordtype\": \"frontend\"}}"),
         "container [\"/=true\"] network=0".to_owned(),
+        format!("file /run/config/buildkit/metadata/frontend.bin of [\"docker-image://docker.io/x/f:1@{digest}\"]"),
         "start /bin/f --x in /w".to_owned(),
         "env BUILDKIT_FRONTEND_OPT_0=build-arg:A=1=2".to_owned(),
         "env BUILDKIT_FRONTEND_OPT_1=target=x".to_owned(),
@@ -256,6 +268,125 @@ async fn an_image_that_a_policy_fixed_stays_fixed_as_it_is() {
         )),
         "{log}"
     );
+}
+
+/// What was resolved, solved, put into a file and started.
+fn steps(script: &Script) -> Vec<String> {
+    let is_step = |line: &&String| {
+        ["resolve", "solve", "file", "start"].contains(&line.split(' ').next().unwrap())
+    };
+    script.log.lock().iter().filter(is_step).cloned().collect()
+}
+
+#[tokio::test]
+async fn a_named_context_takes_the_place_of_the_image() {
+    let host = Platform::host().normalize().format_all();
+    let of_host = format!("x/f:1::{host}");
+    let download = "https://example.com/f.tar";
+    for (image, contexts, replacement, shown) in [
+        (
+            "x/f:1",
+            vec![("x/f:1", "docker-image://me/f")],
+            "me/f",
+            "x/f:1",
+        ),
+        // By its familiar name, without the tag that is meant anyway.
+        (
+            "docker.io/x/f:latest",
+            vec![("x/f", "docker-image://me/f")],
+            "me/f",
+            "x/f",
+        ),
+        (
+            "x/f:1",
+            vec![
+                ("x/f:1", "docker-image://me/f"),
+                (&of_host, "docker-image://me/own"),
+            ],
+            "me/own",
+            &of_host,
+        ),
+        // A tree without a config has its program at /run.
+        ("x/f:1", vec![("x/f:1", download)], "", ""),
+        // A context of another name is none of this image's.
+        (
+            "x/f:1",
+            vec![("x/f", "docker-image://me/f"), ("x/f:2", download)],
+            "x/f:1",
+            "none",
+        ),
+    ] {
+        let script = Script::default();
+        let request = FrontendRequest {
+            opts: contexts
+                .iter()
+                .map(|(name, value)| (format!("context:{name}"), (*value).to_owned()))
+                .collect(),
+            ..opts([])
+        };
+        run(&script, image, &[], request).await.unwrap();
+        let want = match shown {
+            "" => vec![
+                format!("solve {download} {{\"http.filename\": \"context\"}}"),
+                format!("file /run/config/buildkit/metadata/frontend.bin of [\"{download}\"]"),
+                "start /run in /".to_owned(),
+            ],
+            "none" => {
+                let pinned = format!(
+                    "docker-image://docker.io/{replacement}@{}",
+                    Digest::sha256(b"image")
+                );
+                vec![
+                    format!(
+                        "resolve docker-image://docker.io/{replacement} (resolve image config for docker-image://docker.io/{replacement})"
+                    ),
+                    format!("solve {pinned} {{\"image.recordtype\": \"frontend\"}}"),
+                    format!("file /run/config/buildkit/metadata/frontend.bin of [\"{pinned}\"]"),
+                    "start /bin/f --x in /w".to_owned(),
+                ]
+            }
+            context => {
+                let source = format!("docker-image://docker.io/{replacement}:latest");
+                vec![
+                    format!(
+                        "resolve {source} ([context {context}] load metadata for {replacement})"
+                    ),
+                    format!("solve {source} {{}}"),
+                    format!("file /run/config/buildkit/metadata/frontend.bin of [\"{source}\"]"),
+                    "start /bin/f --x in /w".to_owned(),
+                ]
+            }
+        };
+        assert_eq!(steps(&script), want);
+    }
+}
+
+#[tokio::test]
+async fn a_context_cannot_bring_a_frontend_from_a_repository_that_is_not_allowed() {
+    for (context, is_run) in [
+        ("docker-image://x/g:2", true),
+        (
+            "docker-image:docker.io/x/f@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+            true,
+        ),
+        ("docker-image://me/f", false),
+        ("docker-image://A b", false),
+        ("https://example.com/f.tar", false),
+        ("input:base", false),
+        ("local:f", false),
+    ] {
+        let script = Script::default();
+        let request = opts([("context:x/f", context)]);
+        let ran = run(&script, "x/f", &["x/f", "x/g"], request).await;
+        assert_eq!(ran.is_ok(), is_run, "{context}: {ran:?}");
+        if let Err(error) = ran {
+            let want = format!(
+                "'x/f' is not an allowed gateway source: a context replaces it by \"{context}\""
+            );
+            assert_eq!(error.to_string(), want);
+            assert_eq!(*script.log.lock(), Vec::<String>::new());
+        }
+    }
 }
 
 #[tokio::test]
