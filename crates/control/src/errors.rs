@@ -282,4 +282,48 @@ mod tests {
         assert_eq!(source["ranges"][0]["end"]["line"], 4);
         assert_eq!(from_wire(wire).message(), failure.message());
     }
+
+    #[test]
+    fn materials_that_could_not_be_captured_are_a_detail_of_their_own() {
+        use engine::api::IncompleteMaterial;
+        let materials = vec![
+            IncompleteMaterial {
+                name: "context".into(),
+                reason: "local_source".into(),
+                ..IncompleteMaterial::default()
+            },
+            IncompleteMaterial {
+                op: "sha256:aa".into(),
+                name: "/bin/sh -c curl".into(),
+                method: "POST".into(),
+                uri: "https://example.com/x".into(),
+                reason: "method_not_materializable".into(),
+            },
+        ];
+        let failure = Failure::new(FailureKind::Unknown, "provenance materials are incomplete")
+            .with(Detail::IncompleteMaterials { materials });
+        let wire = rpc::Status::decode(status(&failure).details()).unwrap();
+        let [detail] = &wire.details[..] else {
+            panic!("{:?}", wire.details);
+        };
+        assert_eq!(
+            detail.type_url,
+            "github.com/moby/buildkit/errdefs.ProvenanceMaterialsIncomplete+json"
+        );
+        // The names of `errdefs.proto`, in which nothing that is empty is written.
+        let value: Value = serde_json::from_slice(&detail.value).unwrap();
+        assert_eq!(
+            value,
+            json!({ "incomplete": [
+                { "name": "context", "reason": "local_source" },
+                {
+                    "op": "sha256:aa",
+                    "name": "/bin/sh -c curl",
+                    "method": "POST",
+                    "uri": "https://example.com/x",
+                    "reason": "method_not_materializable",
+                },
+            ] })
+        );
+    }
 }

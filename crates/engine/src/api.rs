@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+pub use attest::IncompleteMaterial;
 use bytes::Bytes;
 pub use frontend;
 use frontend::bridge::WorkerInfo;
