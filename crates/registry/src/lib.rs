@@ -49,5 +49,6 @@ pub use credentials::{
 };
 pub use error::{ApiError, Cause, Error};
 pub use push::{BlobSource, ByteStream, BytesSource, FileSource, Pushed, SentFn, is_skipped};
+pub use referrers::PREDICATE_TYPE;
 pub use resolve::MAX_MANIFEST_SIZE;
 pub use waiting::{ANSWER_TIMEOUT, BodyPace, ShownWait, Stalled, WaitObserver, waiting};

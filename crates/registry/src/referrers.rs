@@ -11,29 +11,43 @@ use crate::request::{Call, Target};
 use crate::resolve::MAX_MANIFEST_SIZE;
 use crate::transport::body_within;
 
+/// The annotation that says what kind of statement a referrer holds.
+pub const PREDICATE_TYPE: &str = "in-toto.io/predicate-type";
+
 impl Repository {
-    /// Lists the manifests whose subject is `subject`, optionally of one artifact type; none is an empty list.
+    /// Lists the manifests whose subject is `subject`, optionally of one artifact type and, where some are given, with one of
+    /// `predicate_types` in their annotations; none is an empty list.
     ///
-    /// Registries without the referrers API are asked for the fallback tag `sha256-<hex>`.
+    /// Registries without the referrers API are asked for the fallback tag `sha256-<hex>`. Those with it are told the filters, which they
+    /// may ignore.
     pub async fn referrers(
         &self,
         subject: &Digest,
         artifact_type: Option<&str>,
+        predicate_types: &[&str],
     ) -> Result<Vec<Descriptor>, Error> {
         let Some(host) = self.hosts().last() else {
             return Err(Error::NoHosts { doing: "pull" });
         };
-        let paths = [
-            format!("referrers/{subject}"),
-            format!("manifests/{}-{}", subject.algorithm(), subject.hex()),
+        let filter = artifact_type.map(|kind| ("artifactType", kind.to_owned()));
+        let predicates = predicate_types
+            .iter()
+            .map(|kind| ("predicateType", (*kind).to_owned()));
+        let fallback = format!("manifests/{}-{}", subject.algorithm(), subject.hex());
+        let targets = [
+            Target::Path {
+                path: format!("referrers/{subject}"),
+                query: filter.into_iter().chain(predicates).collect(),
+            },
+            Target::path(fallback),
         ];
-        for path in paths {
+        for target in targets {
             let mut headers = HeaderMap::new();
             headers.insert(ACCEPT, HeaderValue::from_static(media_type::OCI_INDEX));
             let scopes = vec![self.scope(Purpose::Pull)];
             let call = Call {
                 method: Method::GET,
-                target: Target::path(path),
+                target,
                 headers,
                 scopes,
                 body: None,
@@ -61,8 +75,12 @@ impl Repository {
                 what: "referrers index",
                 source: e.into(),
             })?;
-            let is_wanted =
-                |d: &Descriptor| artifact_type.is_none_or(|kind| d.artifact_type == kind);
+            let is_wanted = |d: &Descriptor| {
+                let predicate = d.annotations.get(PREDICATE_TYPE).map(String::as_str);
+                artifact_type.is_none_or(|kind| d.artifact_type == kind)
+                    && (predicate_types.is_empty()
+                        || predicate.is_some_and(|kind| predicate_types.contains(&kind)))
+            };
             return Ok(index.manifests.into_iter().filter(is_wanted).collect());
         }
         Ok(Vec::new())

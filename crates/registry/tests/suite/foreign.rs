@@ -61,7 +61,7 @@ async fn run(work: Work, repository: &Repository) {
     match work {
         Work::Resolve | Work::Mirror => drop(repository.resolve(Some("v1"), None).await),
         Work::Blob => drop(repository.blob(&desc).next().await),
-        Work::Referrers => drop(repository.referrers(&desc.digest, None).await),
+        Work::Referrers => drop(repository.referrers(&desc.digest, None, &[]).await),
         Work::Push => {
             let source = Arc::new(BytesSource(Bytes::from_static(b"layer")));
             let sent = Arc::new(|_| {});

@@ -153,7 +153,7 @@ async fn what_is_pushed_can_be_pulled_and_is_pushed_once() {
     assert_eq!(Digest::sha256(&bytes), layer.digest);
     assert!(
         reader
-            .referrers(&desc.digest, None)
+            .referrers(&desc.digest, None, &[])
             .await
             .unwrap()
             .is_empty()

@@ -53,7 +53,10 @@ async fn run(work: Work, repository: &Repository) -> Result<(), Error> {
             while stream.next().await?.is_some() {}
             Ok(())
         }
-        Work::Referrers => repository.referrers(&layer.digest, None).await.map(drop),
+        Work::Referrers => repository
+            .referrers(&layer.digest, None, &[])
+            .await
+            .map(drop),
         Work::PushBlob => {
             let source = Arc::new(BytesSource(Bytes::from_static(LAYER)));
             let sent = Arc::new(|_| {});

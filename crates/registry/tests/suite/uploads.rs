@@ -349,32 +349,66 @@ async fn referrers_come_from_the_api_or_from_the_fallback_tag() {
     let subject = Digest::sha256(b"subject");
     let index = r#"{"schemaVersion":2,"manifests":[
         {"mediaType":"m","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":1,"artifactType":"sig"},
-        {"mediaType":"m","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":2,"artifactType":"sbom"}]}"#;
+        {"mediaType":"m","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":2,"artifactType":"sbom"},
+        {"mediaType":"m","digest":"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855","size":3,"artifactType":"sbom","annotations":{"in-toto.io/predicate-type":"p1"}}]}"#;
     let api = format!("/v2/a/b/referrers/{subject}");
     let tag = format!("/v2/a/b/manifests/sha256-{}", subject.hex());
-    for (at, wanted, sizes, requests) in [
-        (Some(&api), None, &[1, 2][..], 1),
-        (Some(&api), Some("sbom"), &[2], 1),
-        (Some(&tag), Some("sig"), &[1], 2),
-        (Some(&tag), Some("other"), &[], 2),
-        (None, None, &[], 2),
+    for (at, artifact_type, predicate_types, sizes, targets) in [
+        (Some(&api), None, &[][..], &[1, 2, 3][..], vec![api.clone()]),
+        (
+            Some(&api),
+            Some("sbom"),
+            &[],
+            &[2, 3],
+            vec![format!("{api}?artifactType=sbom")],
+        ),
+        // A registry may ignore what it is told.
+        (
+            Some(&api),
+            Some("sbom"),
+            &["p0", "p1"],
+            &[3],
+            vec![format!(
+                "{api}?artifactType=sbom&predicateType=p0&predicateType=p1"
+            )],
+        ),
+        (
+            Some(&tag),
+            Some("sig"),
+            &[],
+            &[1],
+            vec![format!("{api}?artifactType=sig"), tag.clone()],
+        ),
+        (
+            Some(&tag),
+            Some("other"),
+            &[],
+            &[],
+            vec![format!("{api}?artifactType=other"), tag.clone()],
+        ),
+        (None, None, &[], &[], vec![api.clone(), tag.clone()]),
     ] {
         let at = at.cloned();
         let fake = FakeRegistry::start(move |request| {
-            if at.as_ref() == Some(&request.target) {
+            let path = request.target.split('?').next().map(str::to_owned);
+            if at.is_some() && at == path {
                 Response::new(200).body(index)
             } else {
                 Response::new(404)
             }
         })
         .await;
-        let referrers = repository(&fake).referrers(&subject, wanted).await.unwrap();
-        let found: Vec<i64> = referrers.iter().map(|referrer| referrer.size).collect();
-        assert_eq!(
-            (found.as_slice(), fake.lines().len()),
-            (sizes, requests),
-            "{wanted:?}"
-        );
+        let referrers = repository(&fake)
+            .referrers(&subject, artifact_type, predicate_types)
+            .await
+            .unwrap();
+        let sizes_of_referrers: Vec<i64> = referrers.iter().map(|referrer| referrer.size).collect();
+        assert_eq!(sizes_of_referrers, sizes, "{artifact_type:?}");
+        let lines: Vec<String> = targets
+            .iter()
+            .map(|target| format!("GET {target}"))
+            .collect();
+        assert_eq!(fake.lines(), lines);
     }
 }
 
@@ -393,7 +427,7 @@ async fn referrers_that_cannot_be_read_are_an_error() {
     ] {
         let fake = FakeRegistry::start(move |_| answer.clone()).await;
         let answer = repository(&fake)
-            .referrers(&Digest::sha256(b"s"), None)
+            .referrers(&Digest::sha256(b"s"), None, &[])
             .await;
         let error = answer.unwrap_err().to_string();
         assert!(error.contains(words), "{words}: {error}");

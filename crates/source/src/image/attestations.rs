@@ -1,10 +1,13 @@
 //! Attestations of an image in its repository: the attestation manifest beside the image's in the index, and its signature.
 //!
 //! ```text
-//!  index ─┬─► the image's manifest (of the platform)
-//!         └─► attestation manifest, which names the image's ─┬─► statements, of the requested predicate types
+//!  index ─┬─► the image's manifest (of the platform) ◄─ attestation manifest of a hardened image, which refers to it ─┐
+//!         └─► attestation manifest, which names the image's ─┬─────────────────────────────────────────────────────────┘
+//!                                                            ├─► statements, of the requested predicate types
 //!                                                            └─◄ signature manifest, which refers to it ─► its layers
 //! ```
+//!
+//! The index of a Docker Hardened Image lists no attestations: each is a referrer of the image's manifest.
 //!
 //! Facts: `ResolveSignatureChain` of moby/policy-helpers, `source/containerimage` of BuildKit v0.34.2.
 
@@ -12,7 +15,7 @@ use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
 use oci::{Descriptor, Digest, Index, Manifest, Platform, media_type};
-use registry::Repository;
+use registry::{PREDICATE_TYPE, Repository};
 
 use super::ImageSource;
 use super::spec::Spec;
@@ -23,7 +26,15 @@ use crate::error::{SourceError, cause};
 
 const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
 const REFERENCE_DIGEST: &str = "vnd.docker.reference.digest";
-const PREDICATE_TYPE: &str = "in-toto.io/predicate-type";
+const TITLE: &str = "org.opencontainers.image.title";
+/// What every entry of a hardened image's index has, and how its title begins.
+const HARDENED_BUILD_ID: &str = "com.docker.dhi.build.id";
+const HARDENED_TITLE_PREFIX: &str = "dhi/";
+const IN_TOTO: &str = "application/vnd.in-toto+json";
+const SLSA_PROVENANCE: [&str; 2] = [
+    "https://slsa.dev/provenance/v0.2",
+    "https://slsa.dev/provenance/v1",
+];
 const SIGSTORE_BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 const COSIGN_SIGNATURE: &str = "application/vnd.dev.cosign.artifact.sig.v1+json";
 
@@ -91,11 +102,16 @@ impl ImageSource {
             signature_manifest: None,
             blobs: BTreeMap::new(),
         };
-        if let Some(attestation) = index.manifests.iter().find(about) {
+        let attestation = if is_hardened(&index) {
+            Some(provenance_of(&repository, &image.digest).await?)
+        } else {
+            index.manifests.iter().find(about).cloned()
+        };
+        if let Some(attestation) = &attestation {
             chain.attestation_manifest = Some(attestation.digest.clone());
             let bytes = reader.document(attestation).await?;
             let manifest: Manifest = decode("attestation manifest", attestation, &bytes)?;
-            let signatures = repository.referrers(&attestation.digest, None).await?;
+            let signatures = repository.referrers(&attestation.digest, None, &[]).await?;
             let of_kind = |kind: &str| signatures.iter().find(|s| s.artifact_type == kind);
             if let Some(signature) = of_kind(SIGSTORE_BUNDLE).or_else(|| of_kind(COSIGN_SIGNATURE))
             {
@@ -116,6 +132,30 @@ impl ImageSource {
         chain.blobs = reader.blobs;
         Ok(Some(chain))
     }
+}
+
+/// Whether an index is that of a Docker Hardened Image.
+fn is_hardened(index: &Index) -> bool {
+    let has_build_id = |entry: &Descriptor| {
+        let id = entry.annotations.get(HARDENED_BUILD_ID);
+        id.is_some_and(|id| !id.is_empty())
+    };
+    let title = index.annotations.get(TITLE);
+    title.is_some_and(|title| title.starts_with(HARDENED_TITLE_PREFIX))
+        && index.manifests.iter().all(has_build_id)
+}
+
+/// The first statement of provenance that refers to the manifest of a hardened image.
+async fn provenance_of(repository: &Repository, image: &Digest) -> Result<Descriptor, SourceError> {
+    let statements = repository.referrers(image, Some(IN_TOTO), &SLSA_PROVENANCE);
+    let first = statements.await?.into_iter().next();
+    first.ok_or_else(|| SourceError::Document {
+        what: "referrers",
+        digest: image.clone(),
+        source: cause(format!(
+            "no attestation referrers found for DHI manifest {image}"
+        )),
+    })
 }
 
 /// The manifest that fits the platform best; one without a platform comes last.

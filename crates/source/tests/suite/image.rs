@@ -353,3 +353,180 @@ async fn a_pulled_image_is_unpacked_when_needed_and_known_without_its_registry()
         );
     }
 }
+
+/// Pushes blobs and manifests of a repository of statements.
+struct Shelf {
+    repository: registry::Repository,
+}
+
+impl Shelf {
+    async fn blob(&self, media_type: &str, text: &str) -> Descriptor {
+        let desc = Descriptor::of_bytes(media_type, text.as_bytes());
+        let bytes = BytesSource(text.to_owned().into());
+        self.repository
+            .push_blob(&desc, Arc::new(bytes), &[], Arc::new(|_| {}))
+            .await
+            .unwrap();
+        desc
+    }
+
+    /// A manifest with these layers.
+    async fn manifest(&self, config: &str, layers: &[Descriptor]) -> Descriptor {
+        let config = self.blob(media_type::OCI_CONFIG, config).await;
+        let layers: Vec<String> = layers.iter().map(json).collect();
+        let text = format!(
+            r#"{{"schemaVersion":2,"mediaType":"{}","config":{},"layers":[{}]}}"#,
+            media_type::OCI_MANIFEST,
+            json(&config),
+            layers.join(",")
+        );
+        self.document(media_type::OCI_MANIFEST, text, None).await
+    }
+
+    async fn index(&self, title: &str, entries: &[Descriptor], tag: &str) -> Descriptor {
+        let entries: Vec<String> = entries.iter().map(json).collect();
+        let text = format!(
+            r#"{{"schemaVersion":2,"mediaType":"{}","manifests":[{}],"annotations":{{"org.opencontainers.image.title":"{title}"}}}}"#,
+            media_type::OCI_INDEX,
+            entries.join(",")
+        );
+        self.document(media_type::OCI_INDEX, text, Some(tag)).await
+    }
+
+    async fn document(&self, media_type: &str, text: String, tag: Option<&str>) -> Descriptor {
+        let desc = Descriptor::of_bytes(media_type, text.as_bytes());
+        self.repository
+            .push_manifest(&desc, text.into(), tag)
+            .await
+            .unwrap();
+        desc
+    }
+
+    /// Lists referrers as registries without an API for them do.
+    async fn refer(&self, subject: &Descriptor, referrers: &[Descriptor]) {
+        let tag = format!("sha256-{}", subject.digest.hex());
+        self.index("", referrers, &tag).await;
+    }
+}
+
+fn noted(mut desc: Descriptor, artifact_type: &str, notes: &[(&str, &str)]) -> Descriptor {
+    desc.artifact_type = artifact_type.into();
+    desc.annotations = attrs(notes);
+    desc
+}
+
+#[tokio::test]
+async fn statements_of_a_hardened_image_are_what_refers_to_its_manifest() {
+    const PREDICATE: &str = "in-toto.io/predicate-type";
+    const PROVENANCE: &str = "https://slsa.dev/provenance/v1";
+    const IN_TOTO: &str = "application/vnd.in-toto+json";
+    let Some(world) = World::new() else { return };
+    let Some(server) = registry_server(world.dir.path()) else {
+        return;
+    };
+    let client = Client::new(Config::new("test"));
+    let name = RepositoryName {
+        domain: server.host.clone(),
+        path: "dhi/base".into(),
+    };
+    let repository = client
+        .repository(name, Access::PUSH, Arc::new(Anonymous))
+        .unwrap();
+    let shelf = Shelf { repository };
+    let of_host = |desc: Descriptor, notes: &[(&str, &str)]| Descriptor {
+        platform: Some(Platform::new("linux", "amd64", "")),
+        ..noted(desc, "", notes)
+    };
+    let statement = |kind: &'static str, text: &'static str| {
+        let shelf = &shelf;
+        async move {
+            let layer = shelf.blob(IN_TOTO, text).await;
+            let layer = noted(layer, "", &[(PREDICATE, kind)]);
+            let manifest = shelf.manifest("{}", &[layer.clone()]).await;
+            (noted(manifest, IN_TOTO, &[(PREDICATE, kind)]), layer)
+        }
+    };
+    let image = shelf.manifest(r#"{"os":"linux"}"#, &[]).await;
+    let (sbom, _) = statement("https://spdx.dev/Document", "{\"sbom\":1}").await;
+    let (provenance, provenance_layer) = statement(PROVENANCE, "{\"provenance\":1}").await;
+    let layer = shelf.blob("application/json", "{\"bundle\":1}").await;
+    let bundle = shelf.manifest("{\"b\":1}", &[layer.clone()]).await;
+    let bundle = noted(bundle, "application/vnd.dev.sigstore.bundle.v0.3+json", &[]);
+    let other = noted(
+        image.clone(),
+        "application/other",
+        &[(PREDICATE, PROVENANCE)],
+    );
+    shelf
+        .refer(&image, &[other, sbom, provenance.clone()])
+        .await;
+    shelf.refer(&provenance, &[bundle.clone()]).await;
+    let bare = shelf.manifest(r#"{"os":"linux","a":1}"#, &[]).await;
+
+    let build = &[("com.docker.dhi.build.id", "7")][..];
+    let entry = |notes| of_host(image.clone(), notes);
+    let source = ImageSource::new(world.store.clone(), client.clone());
+    let ctx = world.alone();
+    for (tag, title, entries, is_hardened) in [
+        ("hardened", "dhi/base", vec![entry(build)], Ok(true)),
+        (
+            "titled",
+            "dhi/base",
+            vec![entry(build), noted(image.clone(), "", &[])],
+            Ok(false),
+        ),
+        (
+            "empty",
+            "dhi/base",
+            vec![entry(&[("com.docker.dhi.build.id", "")])],
+            Ok(false),
+        ),
+        ("built", "other/base", vec![entry(build)], Ok(false)),
+        (
+            "bare",
+            "dhi/base",
+            vec![of_host(bare.clone(), build)],
+            Err("no attestation referrers found for DHI manifest "),
+        ),
+    ] {
+        let index = shelf.index(title, &entries, tag).await;
+        let reference = format!("{}/dhi/base:{tag}", server.host);
+        let platform = Platform::new("linux", "amd64", "");
+        let types = [PROVENANCE.to_owned()];
+        let chain = source
+            .attestation_chain(&reference, Some(&platform), &types, &ctx)
+            .await;
+        let chain = match (chain, is_hardened) {
+            (Ok(chain), Ok(_)) => chain.unwrap(),
+            (Err(error), Err(words)) => {
+                assert!(error.to_string().contains(words), "{error}");
+                continue;
+            }
+            (other, _) => panic!("{tag}: {other:?}"),
+        };
+        assert_eq!(
+            (&chain.root, &chain.image_manifest),
+            (&index.digest, &image.digest)
+        );
+        let mut blobs = vec![&index.digest];
+        if is_hardened == Ok(true) {
+            assert_eq!(
+                chain.attestation_manifest.as_ref(),
+                Some(&provenance.digest)
+            );
+            assert_eq!(chain.signature_manifest.as_ref(), Some(&bundle.digest));
+            blobs.extend([
+                &provenance.digest,
+                &bundle.digest,
+                &layer.digest,
+                &provenance_layer.digest,
+            ]);
+        } else {
+            assert_eq!(chain.attestation_manifest, None, "{tag}");
+        }
+        let mut blobs: Vec<&str> = blobs.into_iter().map(Digest::as_str).collect();
+        blobs.sort_unstable();
+        let read: Vec<&str> = chain.blobs.keys().map(String::as_str).collect();
+        assert_eq!(read, blobs, "{tag}");
+    }
+}
