@@ -7,6 +7,7 @@ use oci::{Digest, Platform, Reference};
 use crate::error::AttestError;
 use crate::request::Parameters;
 use crate::sources::{Blob, Git, Http, Image, IncompleteMaterial, Secret, Sources};
+use crate::usage::{StepUsages, UsageValue};
 use oci::address::redact;
 
 /// What went into a result, and who asked for it.
@@ -22,6 +23,7 @@ pub struct Capture {
     network: bool,
     /// Whether steps were on the proxy network, and which of their requests are no materials.
     proxy: Option<Vec<IncompleteMaterial>>,
+    usages: StepUsages,
 }
 
 /// Sources, or secrets, of one kind that provenance lists; with more of them its materials are incomplete.
@@ -209,12 +211,22 @@ impl Capture {
         }
         self.network |= other.network;
         self.incomplete |= other.incomplete;
+        self.usages.merge(&other.usages);
         if let Some(requests) = &other.proxy {
             self.proxy_network();
             for request in requests {
                 self.incomplete_material(request.clone());
             }
         }
+    }
+
+    /// Adds what a step used, by the digest of its vertex.
+    pub fn usage(&mut self, step: Digest, usage: UsageValue) {
+        self.usages.insert(step, usage);
+    }
+
+    pub(crate) fn usages(&self) -> &StepUsages {
+        &self.usages
     }
 
     /// Takes note that a step was on the proxy network.

@@ -19,13 +19,14 @@ mod request;
 mod sources;
 mod statement;
 mod steps;
+mod usage;
 
 pub use capture::Capture;
 pub use error::AttestError;
 pub use oci::address::redact;
 pub use options::{
     Attests, Carriers, Mode, ProvenanceOptions, Reproducibility, SbomOptions, SlsaVersion,
-    UnknownMaterials,
+    UnknownMaterials, UsageSamples,
 };
 pub use predicate::{Layers, Provenance, Run};
 pub use purl::{PurlKind, of_image};
@@ -33,3 +34,4 @@ pub use request::{ConfigSource, Parameters, RequestProvenance, filter_args, is_c
 pub use sources::{Image, IncompleteMaterial, Secret};
 pub use statement::{Statement, Subject, SubjectKind, SubjectSpec};
 pub use steps::{BuildConfig, Steps, build_config};
+pub use usage::UsageValue;

@@ -70,6 +70,16 @@ pub enum UnknownMaterials {
     Refused,
 }
 
+/// Whether provenance tells what steps and the machine used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UsageSamples {
+    /// It does not.
+    #[default]
+    LeftOut,
+    /// It does (`capture-usage`).
+    Captured,
+}
+
 /// What a request asks of provenance.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProvenanceOptions {
@@ -83,6 +93,8 @@ pub struct ProvenanceOptions {
     pub reproducibility: Reproducibility,
     /// What unknown materials do to the build.
     pub unknown_materials: UnknownMaterials,
+    /// Whether it tells what was used.
+    pub usage: UsageSamples,
     /// The builder's name, as the user gives it.
     pub builder_id: String,
     /// The file beside exported files; empty for `provenance.json`.
@@ -202,6 +214,13 @@ fn provenance(fields: BTreeMap<String, String>) -> Result<ProvenanceOptions, Att
                     UnknownMaterials::Refused
                 } else {
                     UnknownMaterials::Stated
+                }
+            }
+            "capture-usage" => {
+                out.usage = if gostd::strconv::is_true(&value) {
+                    UsageSamples::Captured
+                } else {
+                    UsageSamples::LeftOut
                 }
             }
             "builder-id" => out.builder_id = value,

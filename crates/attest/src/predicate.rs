@@ -8,13 +8,16 @@ use serde_json::Value;
 
 use crate::capture::Capture;
 use crate::error::AttestError;
-use crate::options::{Mode, ProvenanceOptions, Reproducibility, SlsaVersion, UnknownMaterials};
+use crate::options::{
+    Mode, ProvenanceOptions, Reproducibility, SlsaVersion, UnknownMaterials, UsageSamples,
+};
 use crate::purl::{PurlKind, of_image};
 use crate::request::{
     ConfigSource, DigestSet, Local, Parameters, RequestProvenance, commit_digests,
 };
 use crate::sources::{IncompleteMaterial, Sources};
 use crate::steps::{BuildConfig, SourceLocations, Steps};
+use crate::usage::UsageValue;
 use oci::address::redact;
 
 const TYPE_V1: &str =
@@ -37,6 +40,8 @@ pub struct Run {
     pub dockerfile_version: String,
     /// What the daemon's owner adds.
     pub environment: BTreeMap<String, Value>,
+    /// Samples of what the machine did meanwhile.
+    pub machine: Vec<UsageValue>,
     /// The compatibility version that the request asked for; zero, which is none, is left out.
     pub compatibility_version: i64,
 }
@@ -91,6 +96,8 @@ struct BuildKit {
     source: Option<SourceLocations>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     layers: Layers,
+    #[serde(rename = "sysUsage", skip_serializing_if = "Vec::is_empty")]
+    machine: Vec<UsageValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
     network: Option<Network>,
 }
@@ -247,6 +254,9 @@ impl Provenance {
         } else {
             String::new()
         };
+        if options.usage == UsageSamples::Captured {
+            buildkit.machine.clone_from(&run.machine);
+        }
         let mut steps = None;
         match options.mode {
             Mode::Min => {
@@ -255,7 +265,10 @@ impl Provenance {
                 }
             }
             Mode::Max => {
-                let config = config.unwrap_or_default();
+                let mut config = config.unwrap_or_default();
+                if options.usage == UsageSamples::Captured {
+                    config.steps.set_usages(capture.usages());
+                }
                 steps = Some(config.steps);
                 buildkit.source = config.places;
             }

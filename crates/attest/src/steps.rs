@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::error::AttestError;
 use crate::op_json::{self, Json};
+use crate::usage::{StepUsages, UsageValue};
 
 /// One step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -20,6 +21,8 @@ struct Step {
     op: Json,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     inputs: Vec<String>,
+    #[serde(rename = "resourceUsage", skip_serializing_if = "Option::is_none")]
+    usage: Option<UsageValue>,
 }
 
 /// The steps of a definition.
@@ -36,6 +39,19 @@ impl Steps {
     #[must_use]
     pub fn name(&self, digest: &Digest) -> Option<&str> {
         self.digests.get(digest).map(String::as_str)
+    }
+
+    /// Adds what the steps used, as far as it is known.
+    pub(crate) fn set_usages(&mut self, usages: &StepUsages) {
+        let by_name: HashMap<&str, &Digest> = self
+            .digests
+            .iter()
+            .map(|(digest, name)| (name.as_str(), digest))
+            .collect();
+        for step in &mut self.definition {
+            let digest = by_name.get(step.id.as_str());
+            step.usage = digest.and_then(|digest| usages.of(digest)).cloned();
+        }
     }
 }
 
@@ -138,6 +154,7 @@ fn steps(definition: &pb::Definition) -> Result<Steps, AttestError> {
             id: format!("step{at}"),
             op: op_json::op(op),
             inputs: op.inputs.iter().filter_map(input).collect(),
+            usage: None,
         };
         out.definition.push(step);
     }

@@ -18,6 +18,7 @@ use crate::failure::{Place, of_solve};
 use crate::load::load;
 use crate::policy::{self, Policy, SourcePolicies};
 use crate::scope::BuildScope;
+use crate::usage;
 
 /// A result with its vertex and its cache keys.
 pub(crate) struct Computed {
@@ -164,6 +165,10 @@ fn capture(job: &Job<BuildDomain>, vertex: &Vertex<BuildDomain>) -> Capture {
         if vertex.sys.proxied {
             let requests = op.requests();
             proxied(&mut out, &vertex, requests.as_deref());
+        }
+        let usage = op.samples().and_then(|samples| usage::of_step(&samples));
+        if let Some(usage) = usage {
+            out.usage(vertex.digest.clone(), usage);
         }
     }
     out

@@ -26,7 +26,7 @@
 //! | `scope` | the state that everything working for one build shares |
 //! | `history` | running and finished builds: their records |
 //! | `maintain` | disk usage, pruning, garbage collection |
-//! | `load`, `files`, `verify`, `rights`, `blobs`, `observe` | definition → vertices; files of a tree; platforms of a result; entitlements; blobs for clients; vertices → progress |
+//! | `load`, `files`, `verify`, `rights`, `blobs`, `observe`, `usage` | definition → vertices; files of a tree; platforms of a result; entitlements; blobs for clients; vertices → progress; what steps and the machine used |
 //! | `failure` | errors of the parts to failures |
 //! | [`api`] | the interface for the outer layer, in types of the domain |
 //!
@@ -58,6 +58,7 @@ mod rights;
 mod scope;
 mod services;
 mod solve;
+mod usage;
 mod verify;
 
 pub use attestation::provenance_env;

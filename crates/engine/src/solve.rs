@@ -50,6 +50,7 @@ use crate::reference;
 use crate::resolve::SourceResolver;
 use crate::scope::{BuildScope, ScopeParts, canceled};
 use crate::services::Services;
+use crate::usage::MachineSampler;
 use crate::verify;
 
 /// Runs one build to its end. Dropped, it cancels the build, whose record says so.
@@ -159,10 +160,12 @@ async fn run(
         environment: services.provenance_env.clone(),
         ..Run::default()
     };
+    let machine = MachineSampler::start();
     let mut result = frontend(&bridge, request).await?;
 
     let mut source = evaluate(&result).await?;
     run.finished = timestamp(&services.clock);
+    run.machine = machine.finish().await;
 
     let attesting = Attesting {
         scope: &scope,

@@ -155,6 +155,14 @@ impl Groups {
         Ok(())
     }
 
+    /// The roots of all hierarchies, the v2 one first.
+    fn places(self) -> impl Iterator<Item = PathBuf> {
+        let mut v1: Vec<PathBuf> = self.v1.into_values().collect();
+        v1.sort();
+        v1.dedup();
+        self.v2.into_iter().chain(v1)
+    }
+
     /// Whether containers get a view of the hierarchy of their own.
     pub(crate) fn unified(&self) -> bool {
         self.unified
@@ -486,6 +494,15 @@ fn relative(parent: &str, id: &ContainerId) -> Result<PathBuf, ExecError> {
     path.push("buildkit");
     path.push(id.as_str());
     Ok(path)
+}
+
+/// Where the groups of a container would be that somebody else makes: in each hierarchy, the v2 one first.
+pub(crate) fn dirs_of(parent: &str, id: &ContainerId) -> Vec<PathBuf> {
+    let Ok(path) = relative(parent, id) else {
+        return Vec::new();
+    };
+    let groups = Groups::parse(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default());
+    groups.places().map(|place| place.join(&path)).collect()
 }
 
 fn failed(file: impl AsRef<Path>) -> impl FnOnce(io::Error) -> ExecError {

@@ -43,6 +43,7 @@ use crate::injection::{DeviceEdits, Node};
 use crate::io::{Control, OutputEnd, ProcessIo, Pumps, Streams};
 use crate::network::{ContainerNetwork, SandboxNetwork};
 use crate::running::RunningContainers;
+use crate::samples;
 use crate::spec::{ContainerId, ContainerSpec, ExitStatus, ProcessSpec};
 use crate::step_proxy;
 use crate::stubs::{self, Stubs};
@@ -276,7 +277,8 @@ impl Executor for Launcher {
         if let Some(started) = started {
             let _ = started.send(());
         }
-        let ended = drive(&mut cloned, pumps, start.terminal, OutputEnd::Certain).await;
+        let driven = drive(&mut cloned, pumps, start.terminal, OutputEnd::Certain);
+        let (ended, samples) = samples::while_running(group.dirs(), driven).await;
         // Nobody may join any more before the mount points go.
         registration.ended();
         stubs::remove(&root, &stubs);
@@ -284,10 +286,12 @@ impl Executor for Launcher {
         let ended = ended?;
         let mut usage = ended.usage;
         usage.memory_peak = group.memory_peak();
+        usage.memory_held = samples.memory_held;
         Ok(ExitStatus {
             code: ended.code,
             oom: ended.code != 0 && group.out_of_memory(),
             usage,
+            samples: Arc::new(samples),
         })
     }
 
@@ -376,6 +380,7 @@ impl Executor for Launcher {
             code: ended.code,
             oom: ended.code != 0 && container.group.out_of_memory(),
             usage: ended.usage,
+            samples: Arc::default(),
         })
     }
 }

@@ -19,12 +19,14 @@ use tokio::sync::oneshot;
 use crate::Executor;
 use crate::access::SecurityMode;
 use crate::bounds;
+use crate::cgroup;
 use crate::dns::{self, DnsConfig};
 use crate::error::{ExecError, StartError, errno};
 use crate::injection::DeviceEdits;
 use crate::io::{Control, OutputEnd, ProcessIo, Pumps, Streams};
 use crate::network::{ContainerNetwork, SandboxNetwork};
 use crate::running::{Joined, RunningContainers};
+use crate::samples;
 use crate::spec::{ContainerId, ContainerSpec, ExitStatus, ProcessSpec, Usage};
 use crate::stubs::{self, Kind};
 use crate::user;
@@ -193,6 +195,8 @@ impl Executor for Runtime {
         let network = sandbox.of_spec(proxy, &mut spec).await?;
         let proxied = network.is_proxied();
         let process = spec.process.clone();
+        let parent = spec.cgroup_parent_or(&self.config.cgroup_parent);
+        let groups = cgroup::dirs_of(parent, &id);
         let prepared = self.prepare(spec, devices, &network)?;
         let (dir, rootfs) = (prepared.files(), prepared.dir.join("rootfs"));
         cleanup.bundle = Some(prepared);
@@ -237,14 +241,23 @@ impl Executor for Runtime {
                     .await,
             );
         };
-        let exit = self.drive(&mut child, &mut pumps, master, kill).await?;
+        let driven = self.drive(&mut child, &mut pumps, master, kill);
+        let (exit, samples) = samples::while_running(groups, driven).await;
+        let exit = exit?;
         registration.ended();
         let failure = last_error(&log);
         cleanup.delete().await;
         network.close().await;
         match failure {
             Some(message) if !exit.success() => Err(self.failed(message)),
-            _ => Ok(status(exit)),
+            _ => Ok(ExitStatus {
+                usage: Usage {
+                    memory_held: samples.memory_held,
+                    ..Usage::default()
+                },
+                samples: Arc::new(samples),
+                ..status(exit)
+            }),
         }
     }
 
@@ -521,6 +534,7 @@ fn status(exit: ProgramExit) -> ExitStatus {
         code: code.cast_unsigned(),
         oom: false,
         usage: Usage::default(),
+        samples: Arc::default(),
     }
 }
 

@@ -12,6 +12,7 @@ use crate::access::Access;
 use crate::injection::{DeviceEdits, Injection};
 use crate::mount::Mount;
 use crate::resources::Resources;
+use crate::samples::Samples;
 use crate::step_proxy::StepProxy;
 
 /// A container's name: ASCII letters and digits, made by us or checked. It is a key in memory and never names a client's choice of path.
@@ -254,6 +255,8 @@ pub struct ExitStatus {
     pub oom: bool,
     /// What it used.
     pub usage: Usage,
+    /// What its container used while it ran; nothing of further processes of a container.
+    pub samples: Arc<Samples>,
 }
 
 impl fmt::Display for ExitStatus {
@@ -278,6 +281,8 @@ pub struct Usage {
     pub max_rss: u64,
     /// Most memory of the whole container, in bytes; zero when it had no control group that counts it.
     pub memory_peak: u64,
+    /// Most memory that all processes held at once, see [`Samples::memory_held`]; zero for further processes of a container.
+    pub memory_held: u64,
     /// Bytes read from block devices.
     pub read_bytes: u64,
     /// Bytes written to block devices.
@@ -285,16 +290,29 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// The bytes of memory that it could not have done without, as far as is known: the largest resident size of one process. The
-    /// peak of the control group counts cached files too, which give way.
+    /// The bytes of memory that it could not have done without, as far as is known: what all processes were seen to hold at once, or the
+    /// largest resident size of one of them. The peak of the control group counts cached files too, which give way.
     pub fn memory(&self) -> u64 {
-        self.max_rss
+        self.max_rss.max(self.memory_held)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_step_needs_what_all_its_processes_hold_or_the_largest_of_them() {
+        let usage = |max_rss, memory_held| Usage {
+            max_rss,
+            memory_held,
+            memory_peak: 1 << 30,
+            ..Usage::default()
+        };
+        // Four compilers beside each other; one that was over before anybody looked.
+        assert_eq!(usage(100, 400).memory(), 400);
+        assert_eq!(usage(100, 0).memory(), 100);
+    }
 
     #[test]
     fn ids_with_anything_but_letters_and_digits_are_refused() {

@@ -43,6 +43,11 @@ pub trait BuildOp: Op<BuildDomain> {
     fn requests(&self) -> Option<Arc<proxy::Capture>> {
         None
     }
+
+    /// Returns what a step used, once it has run; none for every other op, and for what was in the cache.
+    fn samples(&self) -> Option<Arc<executor::Samples>> {
+        None
+    }
 }
 
 /// What the engine puts into a vertex for its op.

@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use async_trait::async_trait;
 use executor::{
     ContainerSpec, Environment, ExitStatus, NetworkMode, Output, ProcessIo, ProcessSpec, Resources,
-    SecurityMode, StepProxy, Ulimit,
+    Samples, SecurityMode, StepProxy, Ulimit,
 };
 use llb::pb;
 use metrics::{NoLabels, Phase};
@@ -34,6 +34,8 @@ pub struct ExecOp {
     proxied: bool,
     /// What it asked for on the proxy network, once it has run.
     requests: OnceLock<Arc<proxy::Capture>>,
+    /// What it used, once it has run.
+    samples: OnceLock<Arc<Samples>>,
 }
 
 impl ExecOp {
@@ -55,6 +57,7 @@ impl ExecOp {
             inputs,
             proxied: false,
             requests: OnceLock::new(),
+            samples: OnceLock::new(),
         }
     }
 
@@ -131,6 +134,10 @@ impl ExecOp {
 impl BuildOp for ExecOp {
     fn requests(&self) -> Option<Arc<proxy::Capture>> {
         self.requests.get().cloned()
+    }
+
+    fn samples(&self) -> Option<Arc<Samples>> {
+        self.samples.get().cloned()
     }
 }
 
@@ -237,6 +244,7 @@ impl Op<BuildDomain> for ExecOp {
         };
         if let Ok(status) = &outcome {
             running.needed(status.usage.memory());
+            self.samples.get_or_init(|| Arc::clone(&status.samples));
             if status.oom {
                 say(ctx, &out_of_memory(status, limit));
             }

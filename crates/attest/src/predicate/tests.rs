@@ -9,10 +9,11 @@ use serde_json::Value;
 use super::{Provenance, Run};
 use crate::capture::Capture;
 use crate::error::AttestError;
-use crate::options::{Mode, ProvenanceOptions, SlsaVersion, UnknownMaterials};
+use crate::options::{Mode, ProvenanceOptions, SlsaVersion, UnknownMaterials, UsageSamples};
 use crate::request::filter_args;
 use crate::sources::IncompleteMaterial;
 use crate::steps::build_config;
+use crate::usage::UsageValue;
 use prost::Message as _;
 
 fn zero() -> String {
@@ -86,6 +87,58 @@ fn provenance(version: SlsaVersion, mode: Mode) -> serde_json::Value {
     let config = build_config(&definition).unwrap();
     let provenance = Provenance::new(&capture, &options, Some(config), run).unwrap();
     serde_json::from_slice(&provenance.to_json()).unwrap()
+}
+
+#[test]
+fn what_steps_and_the_machine_used_is_told_when_it_is_captured() {
+    let (mut capture, definition) = captured();
+    let step = Digest::sha256(&definition.def[0]);
+    let used = UsageValue::Object(vec![("samples", UsageValue::Count(7))]);
+    capture.usage(step, used);
+    // Another result of the build knows of another step.
+    let mut other = Capture::new();
+    other.usage(Digest::sha256(b"other"), UsageValue::Null);
+    capture.merge(&other);
+    let run = || Run {
+        machine: vec![UsageValue::Count(1)],
+        ..Run::default()
+    };
+    for (version, steps, machine) in [
+        (
+            SlsaVersion::V1,
+            "/buildDefinition/internalParameters/buildConfig/llbDefinition",
+            "/runDetails/metadata/buildkit_metadata/sysUsage",
+        ),
+        (
+            SlsaVersion::V02,
+            "/buildConfig/llbDefinition",
+            "/metadata/https:~1~1mobyproject.org~1buildkit@v1#metadata/sysUsage",
+        ),
+    ] {
+        for (usage, of_step, of_machine) in [
+            (UsageSamples::LeftOut, None, None),
+            (
+                UsageSamples::Captured,
+                Some(serde_json::json!({"samples": 7})),
+                Some(serde_json::json!([1])),
+            ),
+        ] {
+            let options = ProvenanceOptions {
+                version,
+                usage,
+                ..ProvenanceOptions::default()
+            };
+            let config = build_config(&definition).unwrap();
+            let provenance = Provenance::new(&capture, &options, Some(config), run()).unwrap();
+            let value: Value = serde_json::from_slice(&provenance.to_json()).unwrap();
+            assert_eq!(
+                value.pointer(&format!("{steps}/0/resourceUsage")),
+                of_step.as_ref()
+            );
+            assert_eq!(value.pointer(&format!("{steps}/1/resourceUsage")), None);
+            assert_eq!(value.pointer(machine), of_machine.as_ref());
+        }
+    }
 }
 
 #[test]

@@ -87,6 +87,7 @@ fn run() -> Run {
         dockerfile_version: "1.28.0".into(),
         environment: BTreeMap::from([("site".to_owned(), "here".into())]),
         compatibility_version: 20,
+        ..Run::default()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use attest::{Attests, Layers, Mode, Provenance, ProvenanceOptions, Run};
+use attest::{Attests, Layers, Mode, Provenance, ProvenanceOptions, Run, UsageSamples};
 use exporter::{ExportError, PlatformEntry};
 use frontend::FrontendResult;
 use oci::Descriptor;
@@ -79,6 +79,7 @@ pub(crate) async fn for_record(
     let requested = attests.provenance.as_ref();
     let options = ProvenanceOptions {
         builder_id: requested.map(|p| p.builder_id.clone()).unwrap_or_default(),
+        usage: UsageSamples::Captured,
         ..ProvenanceOptions::default()
     };
     let mut out = BTreeMap::new();

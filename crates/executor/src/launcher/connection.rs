@@ -280,6 +280,7 @@ fn hear(shared: &Shared, event: Event, fds: Vec<OwnedFd>) {
                 system: Duration::from_micros(system_micros),
                 max_rss,
                 memory_peak: 0,
+                memory_held: 0,
                 read_bytes: in_blocks.saturating_mul(512),
                 write_bytes: out_blocks.saturating_mul(512),
             };
