@@ -1,4 +1,4 @@
-//! Which subnet steps get, and who has which address of it.
+//! Which subnet steps get, and which of its addresses are in use.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -34,7 +34,7 @@ pub(crate) fn choose(configured: Option<Subnet>, routes: &[Subnet]) -> Result<Su
     }
 }
 
-/// Who has which address. An address that was given back is taken again as late as possible, for others may still send to it.
+/// The addresses of a subnet that are in use. A released address is taken again as late as possible, for others may still send to it.
 #[derive(Debug)]
 pub(crate) struct Addresses {
     subnet: Subnet,
@@ -56,7 +56,7 @@ impl Addresses {
         }
     }
 
-    /// Takes an address.
+    /// Takes the next free address.
     pub(crate) fn take(&mut self) -> Result<Ipv4Addr, NetError> {
         let end = self.subnet.size() - 1;
         let full = NetError::Full {
@@ -80,7 +80,7 @@ impl Addresses {
         Err(full)
     }
 
-    /// Gives an address back.
+    /// Makes an address free again; one that is not of the subnet changes nothing.
     pub(crate) fn release(&mut self, address: Ipv4Addr) {
         self.used.remove(&u32::from(address));
     }
@@ -113,12 +113,12 @@ mod tests {
         check(&["10.0.0.0/12"], "10.16.0.0/16");
         check(&["10.0.0.0/8"], "172.20.0.0/16");
         check(&["10.0.0.0/8", "172.16.0.0/12"], "192.168.200.0/24");
-        let all = [
+        let routes = [
             route("10.0.0.0/8"),
             route("172.16.0.0/12"),
             route("192.168.0.0/16"),
         ];
-        assert!(matches!(choose(None, &all), Err(NetError::NoSubnet)));
+        assert!(matches!(choose(None, &routes), Err(NetError::NoSubnet)));
     }
 
     #[test]
@@ -143,15 +143,15 @@ mod tests {
     fn an_address_comes_again_when_all_others_had_their_turn() {
         let mut addresses = Addresses::new(subnet("192.168.200.0/29"));
         let take = |addresses: &mut Addresses| addresses.take().map(|it| it.octets()[3]);
-        let all: Vec<u8> = (0..5).map(|_| take(&mut addresses).unwrap()).collect();
-        assert_eq!(all, [2, 3, 4, 5, 6]);
+        let taken: Vec<u8> = (0..5).map(|_| take(&mut addresses).unwrap()).collect();
+        assert_eq!(taken, [2, 3, 4, 5, 6]);
         let error = take(&mut addresses).unwrap_err();
         assert_eq!(
             error.to_string(),
             "all addresses of 192.168.200.0/29 are used by steps: set a larger worker.oci.bridgeSubnet"
         );
-        for last in [3, 5] {
-            addresses.release(Ipv4Addr::new(192, 168, 200, last));
+        for last_octet in [3, 5] {
+            addresses.release(Ipv4Addr::new(192, 168, 200, last_octet));
         }
         assert_eq!(take(&mut addresses).unwrap(), 3);
         addresses.release(Ipv4Addr::new(192, 168, 200, 3));
@@ -162,7 +162,7 @@ mod tests {
         );
         assert_eq!(take(&mut addresses).unwrap(), 3);
         assert!(take(&mut addresses).is_err());
-        // What is not ours changes nothing.
+        // It is not of the subnet.
         addresses.release(Ipv4Addr::new(8, 8, 8, 8));
         assert!(take(&mut addresses).is_err());
     }

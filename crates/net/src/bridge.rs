@@ -1,4 +1,4 @@
-//! The bridge: put together, checked, and taken away.
+//! The bridge network: how it is put together, checked and removed.
 
 use std::collections::HashMap;
 use std::fs;
@@ -34,18 +34,18 @@ const MAX_CHECKS: usize = 4;
 
 const DNS_PORT: u16 = 53;
 
-/// What is configured.
+/// The configuration of a bridge network.
 #[derive(Debug)]
 pub struct Config {
     /// The name of the bridge, which must not exist. Without, [`DEFAULT_NAME`] or the next that is free.
     pub name: Option<String>,
     /// The network of steps, which no route of the host may lead into. Without, 10.10.0.0/16 or another that is free.
     pub subnet: Option<Subnet>,
-    /// How many namespaces are always prepared.
+    /// How many namespaces are always kept prepared for steps.
     pub pool_size: usize,
-    /// Let steps reach the addresses at which providers of machines tell their credentials.
+    /// Whether steps may reach metadata services: the addresses at which providers of machines tell their credentials.
     pub reveal_metadata: bool,
-    /// Who answers the names that steps ask for.
+    /// The resolvers that answer the names which steps ask for.
     pub upstreams: Upstreams,
     /// What is done about a firewall that may keep steps from the outside.
     pub on_firewall: OnFirewall,
@@ -171,16 +171,16 @@ impl Bridge {
             .as_fd()
             .try_clone_to_owned()
             .map_err(NetError::system("copy a descriptor"))?;
-        // A thread of its own, for it does not come back from there.
+        // The thread is not used again: it stays in that namespace until it ends.
         let thread = task::thread("check of the bridge", move || {
             sys::netns::enter(&namespace)?;
             ask(SocketAddr::new(gateway.into(), DNS_PORT))
         });
-        let answered = match thread {
+        let outcome = match thread {
             Ok(answer) => answer.await,
             Err(error) => Err(error),
         };
-        answered.map_err(|source| NetError::Unanswered {
+        outcome.map_err(|source| NetError::Unanswered {
             address: gateway,
             bridge: self.name.clone(),
             source,
@@ -193,8 +193,8 @@ impl Bridge {
         self.shared.close();
         let maker = self.maker.lock().take();
         if let Some(maker) = maker {
-            let ended = task::blocking("remove the bridge", move || maker.join()).await;
-            if ended.is_err() {
+            let joined = task::blocking("remove the bridge", move || maker.join()).await;
+            if joined.is_err() {
                 tracing::error!("the thread of step networks ended by a panic");
             }
         }
@@ -215,20 +215,20 @@ fn ask(forwarder: SocketAddr) -> io::Result<()> {
     socket.connect(forwarder)?;
     let probe = dns::probe(forwarder::random_id()?);
     let mut answer = [0; 512];
-    let mut last = io::Error::from(io::ErrorKind::TimedOut);
+    let mut last_error = io::Error::from(io::ErrorKind::TimedOut);
     for _check in 0..MAX_CHECKS {
         socket.send(&probe)?;
         match socket.recv(&mut answer) {
-            // The number of the query is what both begin with.
+            // Both begin with the id of the query.
             Ok(length) if length >= probe.len() && answer.get(..2) == probe.get(..2) => {
                 return Ok(());
             }
-            Ok(_) => last = io::ErrorKind::InvalidData.into(),
+            Ok(_) => last_error = io::ErrorKind::InvalidData.into(),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }
     }
-    Err(last)
+    Err(last_error)
 }
 
 fn add_bridge(host: &mut Host, name: &str, alias: &str) -> Result<(), NetError> {
@@ -267,15 +267,15 @@ fn check_name(name: &str) -> Result<(), NetError> {
 
 // DIFFERS: BuildKit takes a bridge that is there already, whoever made it, and leaves it when it stops.
 fn choose_name(configured: Option<String>, links: &[Link]) -> Result<String, NetError> {
-    let taken = |name: &str| links.iter().any(|link| link.name == name);
+    let is_taken = |name: &str| links.iter().any(|link| link.name == name);
     match configured {
-        Some(name) if taken(&name) => Err(NetError::NameTaken { name }),
+        Some(name) if is_taken(&name) => Err(NetError::NameTaken { name }),
         Some(name) => Ok(name),
         None => {
             let stem = DEFAULT_NAME.trim_end_matches('0');
             let mut names = (0..MAX_NAMES).map(|number| format!("{stem}{number}"));
             names
-                .find(|name| !taken(name))
+                .find(|name| !is_taken(name))
                 .ok_or_else(|| NetError::NameTaken {
                     name: DEFAULT_NAME.to_owned(),
                 })
@@ -310,7 +310,7 @@ fn forward_packets() -> Result<(), NetError> {
     Ok(())
 }
 
-/// Looks for chains that will drop what steps send. They are not ours to change.
+/// Looks for chains that will drop what steps send. Those chains belong to others, so they are not changed.
 fn judge_firewalls(
     netfilter: &mut Socket,
     on_firewall: OnFirewall,

@@ -15,18 +15,18 @@ const CLASS_INTERNET: u16 = 1;
 /// Transfers of whole zones, which answer with many messages.
 const ZONE_TRANSFER_TYPES: [u16; 2] = [251, 252];
 
-/// A response code.
+/// A response code of RFC 1035.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Code {
     /// The query cannot be read.
     Format = 1,
-    /// Nobody answers it.
+    /// No resolver answers it.
     ServerFailure = 2,
     /// There is no such name.
     NoName = 3,
-    /// Another operation than a query.
+    /// The message asks for another operation than a query.
     NotImplemented = 4,
-    /// Not for steps.
+    /// The forwarder does not answer such a query for steps.
     Refused = 5,
 }
 
@@ -34,16 +34,16 @@ pub(crate) enum Code {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Query<'a> {
     bytes: &'a [u8],
-    /// Where the name, type and class are.
+    /// The bytes of the message that hold name, type and class.
     question: Range<usize>,
 }
 
-/// What happens to a query that is not forwarded.
+/// Why a message of a client is not forwarded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Unfit {
-    /// It is no query: whoever answers takes part in a loop.
+    /// It is not a query. It gets no answer, or two servers could answer each other for ever.
     Ignore,
-    /// It gets this answer.
+    /// It is answered with this message.
     Answer(Vec<u8>),
 }
 
@@ -66,24 +66,24 @@ impl<'a> Query<'a> {
         if class != CLASS_INTERNET || ZONE_TRANSFER_TYPES.contains(&kind) {
             return Err(Unfit::Answer(query.answer(Code::Refused)));
         }
-        // RFC 6761 reserves it: nobody has to be asked. Our own check of the network asks for such a name.
+        // RFC 6761 reserves it, so no resolver has to be asked. Our own check of the network asks for such a name.
         if query.ends_with(b"\x07invalid\0") {
             return Err(Unfit::Answer(query.answer(Code::NoName)));
         }
         Ok(query)
     }
 
-    /// The number by which the client knows the answer.
+    /// The id by which the client recognises the answer.
     pub(crate) fn id(&self) -> [u8; 2] {
         id(self.bytes)
     }
 
-    /// The message under another number.
+    /// The message with another id.
     pub(crate) fn with_id(&self, id: [u8; 2]) -> Vec<u8> {
         with_id(self.bytes, id)
     }
 
-    /// An answer of our own.
+    /// An answer without records, with this code.
     pub(crate) fn answer(&self, code: Code) -> Vec<u8> {
         answer(self.bytes, self.question.clone(), code)
     }
@@ -98,7 +98,7 @@ impl<'a> Query<'a> {
         bytes
     }
 
-    /// Whether a message answers this query under a number: somebody else's guess does not.
+    /// Whether `response` answers this query as it was sent with `expected_id`. A forged answer has to guess that id.
     pub(crate) fn is_answered_by(&self, response: &[u8], expected_id: [u8; 2]) -> bool {
         let same_question = match question(response) {
             Some(range) => response
@@ -107,7 +107,7 @@ impl<'a> Query<'a> {
             // A server that could not read the query has none to repeat.
             None => response.len() == HEADER_BYTES && response_code(response) != 0,
         };
-        let is_response = response.get(2).is_some_and(|first| first & RESPONSE != 0);
+        let is_response = response.get(2).is_some_and(|flags| flags & RESPONSE != 0);
         is_response && id(response) == expected_id && same_question
     }
 
@@ -140,7 +140,7 @@ pub(crate) fn is_failure(response: &[u8]) -> bool {
         .any(|failure| *failure as u8 == code)
 }
 
-/// The message under another number.
+/// The message with another id.
 pub(crate) fn with_id(bytes: &[u8], id: [u8; 2]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     if let [first, second, ..] = bytes.as_mut_slice() {
@@ -169,7 +169,7 @@ fn response_code(bytes: &[u8]) -> u8 {
     bytes.get(3).copied().unwrap_or_default() & 0x0f
 }
 
-/// Where the only question of a message is. `None` if there is not exactly one, or it cannot be read.
+/// The bytes of the only question of a message. `None` if there is not exactly one, or it cannot be read.
 fn question(bytes: &[u8]) -> Option<Range<usize>> {
     if bytes.get(4..6)? != [0, 1] {
         return None;
@@ -194,7 +194,7 @@ fn question(bytes: &[u8]) -> Option<Range<usize>> {
     Some(HEADER_BYTES..end)
 }
 
-/// An answer without records to a message, of which a question is repeated.
+/// An answer without records to `query`, with the question repeated.
 fn answer(query: &[u8], question: Range<usize>, code: Code) -> Vec<u8> {
     let mut bytes = id(query).to_vec();
     let query_flags = query.get(2).copied().unwrap_or_default();
@@ -256,10 +256,10 @@ pub(crate) mod tests {
         let bytes = ask(0x1234, "example.com");
         let query = Query::parse(&bytes).unwrap();
         assert_eq!(query.id(), [0x12, 0x34]);
-        let sent = query.with_id([9, 8]);
-        assert_eq!(sent[..2], [9, 8]);
-        assert_eq!(sent[2..], bytes[2..]);
-        assert!(query.is_answered_by(&reply(&sent, [1, 2, 3, 4]), [9, 8]));
+        let sent_query = query.with_id([9, 8]);
+        assert_eq!(sent_query[..2], [9, 8]);
+        assert_eq!(sent_query[2..], bytes[2..]);
+        assert!(query.is_answered_by(&reply(&sent_query, [1, 2, 3, 4]), [9, 8]));
     }
 
     #[test]
@@ -272,12 +272,12 @@ pub(crate) mod tests {
         assert!(query.is_answered_by(&upper, [0, 1]));
         assert!(!query.is_answered_by(&good, [0, 2]), "another number");
         assert!(!query.is_answered_by(&bytes, [0, 1]), "no response");
-        for other in [
+        for foreign_answer in [
             ask(1, "example.org"),
             ask_for(1, "example.com", 28, 1),
             ask_for(1, "example.com", 1, 3),
         ] {
-            assert!(!query.is_answered_by(&reply(&other, [6; 4]), [0, 1]));
+            assert!(!query.is_answered_by(&reply(&foreign_answer, [6; 4]), [0, 1]));
         }
         for length in 0..bytes.len() {
             assert!(!query.is_answered_by(&good[..length], [0, 1]), "{length}");

@@ -16,34 +16,34 @@ pub enum NetError {
     /// The host has a route to something inside of the configured subnet.
     #[error("subnet {subnet} is used already: this host has a route to {route}")]
     SubnetUsed {
-        /// What was configured.
+        /// The configured `worker.oci.bridgeSubnet`.
         subnet: Subnet,
         /// The route's destination.
         route: Subnet,
     },
-    /// The host has routes into all subnets that we know.
+    /// The host has routes into all subnets that are tried when none is configured.
     #[error("no free subnet was found: set worker.oci.bridgeSubnet")]
     NoSubnet,
-    /// Not a name of a network interface.
+    /// The configured name is not one that a network interface can have.
     #[error(
         "bridge name `{name}` cannot be used: it needs 1 to 15 letters, digits, `-`, `_` or `.`"
     )]
     Name {
-        /// What was configured.
+        /// The configured `worker.oci.bridgeName`.
         name: String,
     },
-    /// The interface is there, and it is not ours.
+    /// Somebody else has made an interface of this name.
     #[error(
         "network interface `{name}` exists already and was not made by this daemon: set another worker.oci.bridgeName, or remove it"
     )]
     NameTaken {
-        /// Its name.
+        /// The interface's name.
         name: String,
     },
     /// As many steps run as the subnet has addresses.
     #[error("all addresses of {subnet} are used by steps: set a larger worker.oci.bridgeSubnet")]
     Full {
-        /// The subnet.
+        /// The subnet of the bridge.
         subnet: Subnet,
     },
     /// The daemon is stopping.
@@ -52,7 +52,7 @@ pub enum NetError {
     /// Another daemon holds the lock for long.
     #[error("another daemon of this host has been setting up its network for {seconds} seconds")]
     Locked {
-        /// How long we have waited.
+        /// How long this daemon has waited for the lock.
         seconds: u64,
     },
     /// What steps send would be dropped.
@@ -71,19 +71,19 @@ pub enum NetError {
         errno_text(source)
     )]
     Unanswered {
-        /// Where it listens.
+        /// The bridge's address, at which the forwarder listens on port 53.
         address: std::net::Ipv4Addr,
-        /// The bridge.
+        /// The bridge's name.
         bridge: String,
-        /// What came instead of an answer.
+        /// The error that the step got in place of an answer.
         source: io::Error,
     },
-    /// The kernel refused.
+    /// A system call failed.
     #[error("cannot {during}: {}", errno_text(source))]
     System {
-        /// What was being done.
+        /// What was tried, as it follows "cannot".
         during: &'static str,
-        /// What the kernel said.
+        /// The error of the call.
         source: io::Error,
     },
 }

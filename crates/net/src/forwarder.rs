@@ -31,12 +31,12 @@ const TCP_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long a step's TCP connection may say nothing.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Queries over UDP and connections that are served at a time, of all steps and of one.
-const MAX_QUERIES: Limits = Limits {
-    all: 512,
+const MAX_QUERIES: QueryLimits = QueryLimits {
+    total: 512,
     per_step: 64,
 };
-const MAX_CONNECTIONS: Limits = Limits {
-    all: 128,
+const MAX_CONNECTIONS: QueryLimits = QueryLimits {
+    total: 128,
     per_step: 16,
 };
 /// Queries that a step may ask by one connection.
@@ -55,23 +55,23 @@ const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
 const PUBLIC_RESOLVERS: [Ipv4Addr; 2] = [Ipv4Addr::new(8, 8, 8, 8), Ipv4Addr::new(8, 8, 4, 4)];
 
 #[derive(Debug, Clone, Copy)]
-struct Limits {
+struct QueryLimits {
     /// Of all steps together.
-    all: usize,
+    total: usize,
     /// Of one step.
     per_step: usize,
 }
 
-/// Who is asked.
+/// The resolvers that the forwarder asks for steps.
 #[derive(Debug)]
 pub struct Upstreams {
-    source: Source,
-    /// What the host's file said last, and when.
+    source: ResolverSource,
+    /// The resolvers of the host's file when it was last read, and that moment.
     cached: Mutex<Option<(Instant, Vec<SocketAddr>)>>,
 }
 
 #[derive(Debug)]
-enum Source {
+enum ResolverSource {
     Fixed(Vec<SocketAddr>),
     /// A resolv.conf. `excluded` is not asked: the forwarder's own address.
     File {
@@ -88,15 +88,15 @@ impl Upstreams {
         let fixed = configured.iter().take(MAX_RESOLVERS);
         let fixed: Vec<_> = fixed.map(|ip| SocketAddr::new(*ip, DNS_PORT)).collect();
         if fixed.is_empty() {
-            return Self::of(Source::File {
+            return Self::of(ResolverSource::File {
                 path: "/etc/resolv.conf".into(),
                 excluded: Ipv4Addr::UNSPECIFIED,
             });
         }
-        Self::of(Source::Fixed(fixed))
+        Self::of(ResolverSource::Fixed(fixed))
     }
 
-    fn of(source: Source) -> Self {
+    fn of(source: ResolverSource) -> Self {
         Self {
             source,
             cached: Mutex::new(None),
@@ -106,16 +106,16 @@ impl Upstreams {
     /// Leaves out the forwarder itself, should the host's file name it.
     pub(crate) fn without(mut self, own_address: Ipv4Addr) -> Self {
         match &mut self.source {
-            Source::Fixed(list) => list.retain(|address| address.ip() != own_address),
-            Source::File { excluded, .. } => *excluded = own_address,
+            ResolverSource::Fixed(list) => list.retain(|address| address.ip() != own_address),
+            ResolverSource::File { excluded, .. } => *excluded = own_address,
         }
         self
     }
 
     fn list(&self) -> Vec<SocketAddr> {
         let (path, excluded) = match &self.source {
-            Source::Fixed(list) => return list.clone(),
-            Source::File { path, excluded } => (path, *excluded),
+            ResolverSource::Fixed(list) => return list.clone(),
+            ResolverSource::File { path, excluded } => (path, *excluded),
         };
         let mut cached = self.cached.lock();
         let now = task::clock::monotonic();
@@ -125,9 +125,9 @@ impl Upstreams {
             return list.clone();
         }
         let mut text = Vec::new();
-        let read = File::open(path)
+        let outcome = File::open(path)
             .and_then(|file| file.take(MAX_RESOLV_CONF_BYTES).read_to_end(&mut text));
-        if let Err(error) = read {
+        if let Err(error) = outcome {
             tracing::debug!(%error, "the host's resolvers cannot be read");
         }
         let list = resolvers(&String::from_utf8_lossy(&text), excluded);
@@ -160,7 +160,7 @@ fn resolvers(text: &str, excluded: Ipv4Addr) -> Vec<SocketAddr> {
     list
 }
 
-/// The sockets, open.
+/// The open sockets of a forwarder.
 #[derive(Debug)]
 pub(crate) struct Listening {
     udp: UdpSocket,
@@ -169,7 +169,7 @@ pub(crate) struct Listening {
 }
 
 impl Listening {
-    /// Opens them for whoever is behind the interface `device`. Needs a runtime.
+    /// Opens the sockets for steps behind the interface `device`. Needs a runtime.
     pub(crate) fn open(
         address: SocketAddr,
         device: Option<&str>,
@@ -201,15 +201,15 @@ impl Listening {
     }
 }
 
-/// What is under way, and for whom.
+/// The queries or connections that are being served, counted by step.
 struct UnderWay<'a> {
-    limits: Limits,
+    limits: QueryLimits,
     count: HashMap<IpAddr, usize>,
     running: FuturesUnordered<BoxFuture<'a, IpAddr>>,
 }
 
 impl<'a> UnderWay<'a> {
-    fn new(limits: Limits) -> Self {
+    fn new(limits: QueryLimits) -> Self {
         Self {
             limits,
             count: HashMap::new(),
@@ -217,10 +217,10 @@ impl<'a> UnderWay<'a> {
         }
     }
 
-    /// Whether one more of this step may begin.
+    /// Whether one more query or connection of this step may begin.
     fn admits(&self, step: IpAddr) -> bool {
         let of_step = self.count.get(&step).copied().unwrap_or_default();
-        self.running.len() < self.limits.all && of_step < self.limits.per_step
+        self.running.len() < self.limits.total && of_step < self.limits.per_step
     }
 
     fn begin(&mut self, step: IpAddr, work: impl Future<Output = ()> + Send + 'a) {
@@ -231,7 +231,7 @@ impl<'a> UnderWay<'a> {
         }));
     }
 
-    /// Waits until one has ended; for ever if there is none.
+    /// Waits until one of them has ended; for ever if there is none.
     async fn end_one(&mut self) {
         match self.running.next().await {
             Some(step) => {
@@ -292,25 +292,25 @@ async fn answer_datagram(message: &[u8], upstreams: &Upstreams) -> Option<Vec<u8
         Err(Unfit::Ignore) => return None,
         Err(Unfit::Answer(answer)) => return Some(answer),
     };
-    let mut last = None;
+    let mut failed_answer = None;
     for upstream in upstreams.list() {
         match timeout(UDP_TIMEOUT, ask_datagram(&query, upstream)).await {
-            Ok(Ok(answer)) if dns::is_failure(&answer) => last = Some(answer),
+            Ok(Ok(answer)) if dns::is_failure(&answer) => failed_answer = Some(answer),
             Ok(Ok(answer)) => return Some(answer),
             Ok(Err(error)) => tracing::debug!(%error, %upstream, "a resolver cannot be asked"),
             Err(_late) => tracing::debug!(%upstream, "a resolver does not answer"),
         }
     }
-    Some(last.unwrap_or_else(|| query.answer(Code::ServerFailure)))
+    Some(failed_answer.unwrap_or_else(|| query.answer(Code::ServerFailure)))
 }
 
 /// Asks one resolver, from a port and under a number that nobody can guess.
 async fn ask_datagram(query: &Query<'_>, upstream: SocketAddr) -> io::Result<Vec<u8>> {
-    let any: SocketAddr = match upstream {
+    let unspecified: SocketAddr = match upstream {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (std::net::Ipv6Addr::UNSPECIFIED, 0).into(),
     };
-    let socket = UdpSocket::bind(any).await?;
+    let socket = UdpSocket::bind(unspecified).await?;
     socket.connect(upstream).await?;
     let id = random_id()?;
     socket.send(&query.with_id(id)).await?;
@@ -371,16 +371,16 @@ async fn serve_connection(mut stream: TcpStream, upstreams: &Upstreams) -> io::R
 }
 
 async fn answer_stream(query: &Query<'_>, upstreams: &Upstreams) -> Vec<u8> {
-    let mut last = None;
+    let mut failed_answer = None;
     for upstream in upstreams.list() {
         match timeout(TCP_TIMEOUT, ask_stream(query, upstream)).await {
-            Ok(Ok(answer)) if dns::is_failure(&answer) => last = Some(answer),
+            Ok(Ok(answer)) if dns::is_failure(&answer) => failed_answer = Some(answer),
             Ok(Ok(answer)) => return answer,
             Ok(Err(error)) => tracing::debug!(%error, %upstream, "a resolver cannot be asked"),
             Err(_late) => tracing::debug!(%upstream, "a resolver does not answer"),
         }
     }
-    last.unwrap_or_else(|| query.answer(Code::ServerFailure))
+    failed_answer.unwrap_or_else(|| query.answer(Code::ServerFailure))
 }
 
 async fn ask_stream(query: &Query<'_>, upstream: SocketAddr) -> io::Result<Vec<u8>> {

@@ -89,7 +89,7 @@ pub(crate) struct Link {
     pub(crate) alias: String,
     pub(crate) group: u32,
     pub(crate) mtu: u32,
-    /// It is up, and so is what it is connected to: packets pass.
+    /// Whether packets pass: the link is up, and so is what it is connected to.
     pub(crate) operating: bool,
     /// The type of a link that is no device: `bridge`, `veth` …
     pub(crate) kind: String,
@@ -101,7 +101,7 @@ pub(crate) struct Route {
     pub(crate) to: Subnet,
     /// The link it goes out by, 0 if it has none or several.
     pub(crate) link: u32,
-    /// The smaller the better.
+    /// The route's priority; the smallest wins.
     pub(crate) metric: u32,
 }
 
@@ -282,14 +282,14 @@ fn read_route(body: &[u8]) -> Option<Route> {
 impl Socket {
     /// All links of the namespace.
     pub(crate) fn links(&mut self) -> io::Result<Vec<Link>> {
-        let all = Message::new(GET_LINK, 0, &link_header(0, false));
-        self.dump(&all, |received| read_link(received.body))
+        let request = Message::new(GET_LINK, 0, &link_header(0, false));
+        self.dump(&request, |received| read_link(received.body))
     }
 
     /// All IPv4 routes of the namespace, of all its tables.
     pub(crate) fn routes(&mut self) -> io::Result<Vec<Route>> {
-        let all = Message::new(GET_ROUTE, 0, &[AF_INET, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-        self.dump(&all, |received| read_route(received.body))
+        let request = Message::new(GET_ROUTE, 0, &[AF_INET, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        self.dump(&request, |received| read_route(received.body))
     }
 
     /// The number of the link with a name.

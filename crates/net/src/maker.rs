@@ -76,7 +76,7 @@ impl Drop for StepNetwork {
     }
 }
 
-/// Between those who want networks and the thread.
+/// The state that the thread shares with those who take and release networks.
 #[derive(Debug)]
 pub(crate) struct Shared {
     state: Mutex<State>,
@@ -87,7 +87,7 @@ pub(crate) struct Shared {
 #[derive(Debug)]
 struct State {
     pool: Pool<Namespace>,
-    /// As many as there are steps that wait.
+    /// One sender for each step that waits, so bounded by the number of steps.
     waiting: VecDeque<oneshot::Sender<Result<StepNetwork, NetError>>>,
     released: Vec<Namespace>,
     closing: bool,
@@ -167,9 +167,9 @@ impl Shared {
 
 /// What the thread does next.
 enum Work {
-    /// Remove this one.
+    /// Remove a namespace whose step has ended.
     Remove(Namespace),
-    /// Make one; for a step that waits, or for the pool.
+    /// Make a namespace for a waiting step, or for the pool.
     Make,
     End,
 }
@@ -179,7 +179,7 @@ enum Work {
 pub(crate) struct Host {
     pub(crate) owner: Owner,
     pub(crate) route: Socket,
-    /// The table belongs to it.
+    /// The socket that owns the table: the kernel removes the table when it is closed.
     pub(crate) netfilter: Socket,
     pub(crate) namespace: OwnedFd,
     pub(crate) bridge: Option<Index>,
@@ -286,7 +286,7 @@ impl Host {
         if let Some(bridge) = self.bridge
             && let Err(error) = self.route.delete_neighbour(bridge, address)
         {
-            // It was not written, or the bridge is gone.
+            // The entry was never written, or the bridge is gone.
             tracing::debug!(%error, %address, "no neighbour was forgotten");
         }
         self.addresses.release(address);
@@ -333,13 +333,13 @@ fn next(shared: &Shared, pause: &mut Option<Instant>) -> Work {
     let mut state = shared.state.lock();
     loop {
         if state.closing {
-            // Whoever waits hears it; whoever still runs is cut off.
+            // Waiting steps get an error; running steps lose their network.
             state.waiting.clear();
             state.released.clear();
             drop(state.pool.drain().collect::<Vec<_>>());
             return Work::End;
         }
-        // Steps that have left want nothing.
+        // Cancelled steps no longer wait.
         state.waiting.retain(|step| !step.is_closed());
         if !state.waiting.is_empty() {
             return Work::Make;
@@ -384,7 +384,7 @@ fn deliver(
                 }
                 return;
             }
-            // The step has left.
+            // The step was cancelled.
             Err(back) => result = back,
         }
     }

@@ -16,7 +16,7 @@ pub(crate) mod flags {
     pub(crate) const REPLACE: u16 = 0x100;
     pub(crate) const EXCLUSIVE: u16 = 0x200;
     pub(crate) const CREATE: u16 = 0x400;
-    /// Of an answer: what was dumped changed meanwhile.
+    /// A flag of answers: the dumped objects changed meanwhile.
     pub(crate) const INTERRUPTED: u16 = 0x10;
 }
 
@@ -173,7 +173,7 @@ pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])>
 /// The value of the first attribute of a type.
 pub(crate) fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
     attributes(bytes)
-        .find(|(each, _)| *each == kind)
+        .find(|(attribute_kind, _)| *attribute_kind == kind)
         .map(|(_, value)| value)
 }
 
@@ -228,24 +228,25 @@ mod tests {
 
     #[test]
     fn what_was_written_is_read_again() {
-        let one = Message::new(16, 0, &[0; 4]).text(3, "eth0").finish(1, 0);
-        let two = Message::new(17, 0, &[0; 4])
+        let first_message = Message::new(16, 0, &[0; 4]).text(3, "eth0").finish(1, 0);
+        let second_message = Message::new(17, 0, &[0; 4])
             .nest(5, |inside| inside.be32(1, 6))
             .finish(2, 0);
-        let datagram = [one, two].concat();
-        let read: Vec<_> = messages(&datagram).collect();
+        let datagram = [first_message, second_message].concat();
+        let received: Vec<_> = messages(&datagram).collect();
         assert_eq!(
-            read.iter()
+            received
+                .iter()
                 .map(|m| (m.kind, m.sequence))
                 .collect::<Vec<_>>(),
             [(16, 1), (17, 2)]
         );
-        let first = read[0].body.get(4..).unwrap();
-        assert_eq!(attribute(first, 3).map(text).unwrap(), "eth0");
-        assert_eq!(attribute(first, 4), None);
-        let second = attribute(read[1].body.get(4..).unwrap(), 5).unwrap();
+        let link_attributes = received[0].body.get(4..).unwrap();
+        assert_eq!(attribute(link_attributes, 3).map(text).unwrap(), "eth0");
+        assert_eq!(attribute(link_attributes, 4), None);
+        let second = attribute(received[1].body.get(4..).unwrap(), 5).unwrap();
         assert_eq!(attribute(second, 1), Some(&[0, 0, 0, 6][..]));
-        assert_eq!(read[0].errno(), None);
+        assert_eq!(received[0].errno(), None);
     }
 
     #[test]

@@ -102,13 +102,13 @@ pub(crate) const METADATA: [Subnet; 3] = [
     Subnet::literal([168, 63, 129, 16], 32),
 ];
 
-/// What the table says.
+/// What the rules of the table depend on.
 #[derive(Debug, Clone)]
 pub(crate) struct Rules {
     pub(crate) table: String,
     pub(crate) bridge: String,
     pub(crate) subnet: Subnet,
-    /// Refuse packets to the addresses of [`METADATA`].
+    /// Whether packets to the addresses of [`METADATA`] are refused.
     pub(crate) hide_metadata: bool,
 }
 
@@ -340,26 +340,26 @@ impl Rules {
 
     /// Makes the table. The socket must stay open as long as the table is wanted.
     pub(crate) fn install(&self, socket: &mut Socket) -> io::Result<()> {
-        let mut last = Ok(());
+        let mut outcome = Ok(());
         for table_flags in [OWNED | PERSISTENT, 0] {
             for refusal in [Refusal::Answer, Refusal::Silence] {
-                last = socket.batch(batch(self.changes(table_flags, refusal)));
+                outcome = socket.batch(batch(self.changes(table_flags, refusal)));
                 let unknown = [
                     rustix::io::Errno::NOENT,
                     rustix::io::Errno::OPNOTSUPP,
                     rustix::io::Errno::INVAL,
                 ];
-                match &last {
+                match &outcome {
                     // An older kernel: it knows no such flag or no such expression.
                     Err(error)
                         if unknown
                             .iter()
                             .any(|errno| error.raw_os_error() == Some(errno.raw_os_error())) => {}
-                    _ => return last,
+                    _ => return outcome,
                 }
             }
         }
-        last
+        outcome
     }
 }
 
@@ -399,8 +399,8 @@ pub(crate) fn closed_forward_chains(socket: &mut Socket) -> io::Result<Vec<Close
         let big = |bytes: &[u8]| bytes.try_into().ok().map(u32::from_be_bytes);
         let hook = attribute(attribute(attributes, CHAIN_HOOK)?, HOOK_NUMBER).and_then(big)?;
         let policy = attribute(attributes, CHAIN_POLICY).and_then(big)?;
-        let ours = matches!(family, FAMILY_INET | FAMILY_IPV4);
-        (ours && hook == FORWARD && policy == DROP).then(|| ClosedChain {
+        let is_our_family = matches!(family, FAMILY_INET | FAMILY_IPV4);
+        (is_our_family && hook == FORWARD && policy == DROP).then(|| ClosedChain {
             table: attribute(attributes, CHAIN_TABLE)
                 .map(message::text)
                 .unwrap_or_default(),

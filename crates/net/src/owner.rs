@@ -61,12 +61,12 @@ impl Mark {
         format!("{PORT_PREFIX}{}{:06x}", self.0, number & 0x00ff_ffff)
     }
 
-    /// Of a table's name.
+    /// The mark in a table's name; `None` for a table that no daemon of ours made.
     fn of_table(name: &str) -> Option<Self> {
         Self::new(name.strip_prefix(TABLE_PREFIX)?)
     }
 
-    /// Of a link that a daemon made. A bridge without alias is one whose daemon ended in the moment between making and marking it, for
+    /// Which daemon of ours made a link; `None` for a link of somebody else. A bridge without alias is one whose daemon ended in the moment between making and marking it, for
     /// that happens under the lock.
     fn of_link(link: &Link) -> Option<Owned> {
         if link.group != GROUP {
@@ -88,7 +88,7 @@ impl Mark {
         SocketAddr::from_abstract_name(format!("rbuild-net-{}", self.0))
     }
 
-    /// Whether its daemon lives. What cannot be told counts as alive.
+    /// Whether its daemon lives. One whose socket cannot be tried for any other reason counts as alive.
     fn lives(&self) -> bool {
         let connected = self.address().and_then(|it| UnixStream::connect_addr(&it));
         match connected {
@@ -104,7 +104,7 @@ enum Owned {
     Unfinished,
 }
 
-/// This daemon, alive as long as the value is there.
+/// The sign that this daemon lives: a socket that is open until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Owner {
     pub(crate) mark: Mark,
@@ -112,7 +112,7 @@ pub(crate) struct Owner {
 }
 
 impl Owner {
-    /// Finds digits that nobody has.
+    /// Takes a mark that no living daemon of this namespace has.
     pub(crate) fn new() -> io::Result<Self> {
         loop {
             let mark = Mark::random()?;
@@ -130,14 +130,14 @@ impl Owner {
     }
 }
 
-/// The right to set up or sweep in this namespace, until dropped.
+/// The lock under which a daemon sets up or sweeps in this namespace, held until dropped.
 #[derive(Debug)]
 pub(crate) struct SetupLock {
     _namespace: OwnedFd,
 }
 
 impl SetupLock {
-    /// Waits for it. Blocks the thread.
+    /// Waits for the lock. Blocks the thread.
     pub(crate) fn take() -> Result<Self, NetError> {
         Self::take_within(LOCK_TIMEOUT)
     }
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn what_others_made_is_never_ours() {
-        for other in [
+        for foreign_link in [
             // Of buildkitd, Docker and a user, who even uses our group.
             link("bridge", "buildkit0", "", 0),
             link("bridge", "docker0", "rbuild-net 0a1b2c", 0),
@@ -243,7 +243,7 @@ mod tests {
             link("dummy", "rb0a1b2c000102", "", GROUP),
             link("", "eth0", "", GROUP),
         ] {
-            assert_eq!(Mark::of_link(&other), None, "{other:?}");
+            assert_eq!(Mark::of_link(&foreign_link), None, "{foreign_link:?}");
         }
         for table in [
             "rbuild",
@@ -269,9 +269,10 @@ mod tests {
     #[test]
     fn one_sets_up_at_a_time() {
         let lock = SetupLock::take().unwrap();
-        let other = std::thread::spawn(|| SetupLock::take_within(LOCK_POLL_INTERVAL * 2)).join();
+        let second_lock =
+            std::thread::spawn(|| SetupLock::take_within(LOCK_POLL_INTERVAL * 2)).join();
         assert!(matches!(
-            other.unwrap(),
+            second_lock.unwrap(),
             Err(NetError::Locked { seconds: 0 })
         ));
         drop(lock);

@@ -30,15 +30,15 @@ const PREFIX: u8 = 30;
 /// The addresses of a pair: both in one block of four.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PairAddresses {
-    /// Of the proxy's end.
+    /// The address of the proxy's end.
     pub proxy: Ipv4Addr,
-    /// Where the proxy listens.
+    /// The port at which the proxy listens.
     pub port: u16,
-    /// Of the step's end.
+    /// The address of the step's end.
     pub step: Ipv4Addr,
 }
 
-/// The pair of one step.
+/// The two namespaces of one step, and the listener of its proxy.
 #[derive(Debug)]
 pub struct Pair {
     step: OwnedFd,
@@ -48,12 +48,12 @@ pub struct Pair {
 impl Pair {
     /// Makes a pair with a listener in the proxy's namespace, which the listener keeps. Needs CAP_SYS_ADMIN. Cancel-safe.
     pub async fn make(addresses: PairAddresses) -> Result<Self, NetError> {
-        // A thread of its own, for it does not come back from there.
+        // The thread is not used again: it stays in those namespaces until it ends.
         let making = task::thread("pair of networks", move || Self::make_here(addresses));
         making.map_err(NetError::system("start a thread"))?.await
     }
 
-    /// Makes it, and leaves the calling thread in it.
+    /// Makes the pair. The calling thread stays in the proxy's namespace.
     fn make_here(addresses: PairAddresses) -> Result<Self, NetError> {
         let failed = NetError::system;
         let subnet = Subnet::around(addresses.proxy, PREFIX)
@@ -101,7 +101,7 @@ pub async fn connect_within(
     address: SocketAddr,
 ) -> io::Result<TcpStream> {
     let namespace = namespace.try_clone_to_owned()?;
-    // A socket is of the namespace of the thread that opens it; this one does not come back from there.
+    // A socket is of the namespace of the thread that opens it; that thread stays in the namespace until it ends.
     let opening = task::thread("socket of a network", move || {
         sys::netns::enter(&namespace)?;
         match address {
@@ -131,8 +131,11 @@ mod tests {
         testkit::requires!(root);
         let (first, listener) = Pair::make(ADDRESSES).await.unwrap().into_parts();
         // The same addresses once more, at the same time.
-        let (second, other) = Pair::make(ADDRESSES).await.unwrap().into_parts();
-        for (step, listener, word) in [(&first, &listener, b"one"), (&second, &other, b"two")] {
+        let (second, second_listener) = Pair::make(ADDRESSES).await.unwrap().into_parts();
+        for (step, listener, word) in [
+            (&first, &listener, b"one"),
+            (&second, &second_listener, b"two"),
+        ] {
             let mut from_step = lab::within(step, move || {
                 std::net::TcpStream::connect((ADDRESSES.proxy, ADDRESSES.port)).unwrap()
             });

@@ -1,4 +1,4 @@
-//! How many prepared namespaces there shall be: a value without kernel and clock.
+//! How many namespaces are kept prepared, decided without the kernel and the clock.
 //!
 //! A namespace serves one step. When as many steps have run at a time as `peak`, that many may soon run again, so namespaces for them
 //! are made ahead, and those that nobody took within [`UNUSED_TIMEOUT`] go again.
@@ -12,7 +12,7 @@ pub(crate) const UNUSED_TIMEOUT: Duration = Duration::from_secs(300);
 /// How many namespaces the load of the last minutes can make us prepare beyond the configured number.
 const MAX_PREPARED_AHEAD: usize = 32;
 
-/// Prepared things and how many of them are wanted.
+/// Prepared namespaces, and how many are needed.
 #[derive(Debug)]
 pub(crate) struct Pool<N> {
     /// In the order in which they were made.
@@ -36,14 +36,14 @@ impl<N> Pool<N> {
         }
     }
 
-    /// Takes the one that was made last: the others may grow old and go.
+    /// Takes the namespace that was made last, so that the oldest ones expire.
     pub(crate) fn take(&mut self, now: Instant) -> Option<N> {
         let (namespace, _) = self.ready.pop_back()?;
         self.use_one(now);
         Some(namespace)
     }
 
-    /// Counts one that is used without having been in the pool.
+    /// Counts a namespace that is used without having been in the pool.
     pub(crate) fn use_one(&mut self, now: Instant) {
         self.in_use += 1;
         if self.in_use >= self.peak {
@@ -52,22 +52,22 @@ impl<N> Pool<N> {
         }
     }
 
-    /// Counts one that is not used any more.
+    /// Counts a namespace that is not used any more.
     pub(crate) fn release(&mut self) {
         self.in_use = self.in_use.saturating_sub(1);
     }
 
-    /// Adds one that has been made.
+    /// Adds a namespace that has just been made.
     pub(crate) fn add(&mut self, namespace: N, now: Instant) {
         self.ready.push_back((namespace, now));
     }
 
-    /// How many are missing.
+    /// How many namespaces have to be made.
     pub(crate) fn missing(&self) -> usize {
         self.target().saturating_sub(self.ready.len())
     }
 
-    /// Takes one out that is too many and has not been wanted for long. To be called again until there is none.
+    /// Takes out a namespace beyond the number needed that nobody took for [`UNUSED_TIMEOUT`]. To be called until it returns `None`.
     pub(crate) fn expire(&mut self, now: Instant) -> Option<N> {
         if now.saturating_duration_since(self.peak_at) >= UNUSED_TIMEOUT {
             self.peak = self.in_use;
@@ -89,7 +89,7 @@ impl<N> Pool<N> {
         let (_, since) = self.ready.front()?;
         let oldest = *since + UNUSED_TIMEOUT;
         let peak = self.peak_at + UNUSED_TIMEOUT;
-        // At least a moment from now, so that nobody turns in a circle.
+        // At least a second from now, so that the caller does not spin.
         Some(oldest.max(peak).max(now + Duration::from_secs(1)))
     }
 
@@ -198,7 +198,7 @@ mod tests {
             fake.pool.release();
         }
         assert_eq!(fake.fill(), MAX_PREPARED_AHEAD);
-        // More is given back than was taken: nothing underflows.
+        // More is released than was taken: the count does not underflow.
         fake.pool.release();
         assert_eq!(fake.pool.missing(), 0);
     }

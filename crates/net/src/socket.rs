@@ -10,7 +10,7 @@ use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, So
 
 use crate::message::{self, DONE, Message, Received, flags};
 
-/// The kernel answers before it returns from the request; that it takes longer happens when it is out of memory.
+/// The kernel answers before it returns from the request, unless it is out of memory.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The kernel's own dumps fill at most 32 KiB at a time.
@@ -60,26 +60,28 @@ impl Socket {
 
     /// Sends several messages in one datagram; `true` beside those that the kernel acknowledges. The first refusal is the error.
     pub(crate) fn batch(&mut self, messages: Vec<(Message, bool)>) -> io::Result<()> {
-        let first = self.sequence.wrapping_add(1);
-        let mut last = first;
+        let first_sequence = self.sequence.wrapping_add(1);
+        let mut last_sequence = first_sequence;
         let mut datagram = Vec::new();
         for (message, acknowledged) in messages {
             self.sequence = self.sequence.wrapping_add(1);
             let flag = if acknowledged { flags::ACK } else { 0 };
             datagram.extend(message.finish(self.sequence, flag));
             if acknowledged {
-                last = self.sequence;
+                last_sequence = self.sequence;
             }
         }
         self.send(&datagram)?;
         let end = self.sequence;
-        let is_of_batch = |sequence: u32| sequence.wrapping_sub(first) <= end.wrapping_sub(first);
+        let is_of_batch = |sequence: u32| {
+            sequence.wrapping_sub(first_sequence) <= end.wrapping_sub(first_sequence)
+        };
         loop {
             let length = self.receive()?;
             let received = self.buffer.get(..length).unwrap_or_default();
             for answer in message::messages(received) {
                 match answer.errno() {
-                    Some(0) if answer.sequence == last => return Ok(()),
+                    Some(0) if answer.sequence == last_sequence => return Ok(()),
                     Some(errno) if errno != 0 && is_of_batch(answer.sequence) => {
                         return Err(io::Error::from_raw_os_error(errno));
                     }
@@ -94,7 +96,7 @@ impl Socket {
     pub(crate) fn question<T>(
         &mut self,
         message: Message,
-        read: impl FnOnce(&[u8]) -> T,
+        decode: impl FnOnce(&[u8]) -> T,
     ) -> io::Result<T> {
         self.sequence = self.sequence.wrapping_add(1);
         let sequence = self.sequence;
@@ -108,25 +110,27 @@ impl Socket {
             };
             return match answer.errno() {
                 Some(errno) => Err(io::Error::from_raw_os_error(errno)),
-                None => Ok(read(answer.body)),
+                None => Ok(decode(answer.body)),
             };
         }
     }
 
-    /// Asks for all objects of a kind, and keeps what `read` makes of each. Starts again if they change meanwhile.
+    /// Asks for all objects of a kind, and keeps what `decode` makes of each. Starts again if they change meanwhile.
     pub(crate) fn dump<T>(
         &mut self,
         message: &Message,
-        mut read: impl FnMut(&Received<'_>) -> Option<T>,
+        mut decode: impl FnMut(&Received<'_>) -> Option<T>,
     ) -> io::Result<Vec<T>> {
         let mut list = Vec::new();
         for _attempt in 0..MAX_DUMP_ATTEMPTS {
             list.clear();
-            if self.dump_once(message.clone(), &mut |received| list.extend(read(received)))? {
+            if self.dump_once(message.clone(), &mut |received| {
+                list.extend(decode(received))
+            })? {
                 break;
             }
         }
-        // What changes all the time is taken as it was.
+        // A list that changes during every attempt is taken as the last attempt read it.
         Ok(list)
     }
 
@@ -134,7 +138,7 @@ impl Socket {
     fn dump_once(
         &mut self,
         message: Message,
-        read: &mut dyn FnMut(&Received<'_>),
+        take: &mut dyn FnMut(&Received<'_>),
     ) -> io::Result<bool> {
         self.sequence = self.sequence.wrapping_add(1);
         let sequence = self.sequence;
@@ -152,7 +156,7 @@ impl Socket {
                     Some(0) => return Ok(unchanged),
                     Some(errno) => return Err(io::Error::from_raw_os_error(errno)),
                     None if answer.kind == DONE => return Ok(unchanged),
-                    None => read(&answer),
+                    None => take(&answer),
                 }
             }
         }
@@ -160,10 +164,10 @@ impl Socket {
 
     fn send(&self, bytes: &[u8]) -> io::Result<()> {
         let kernel = SocketAddrNetlink::new(0, 0);
-        let sent = rustix::io::retry_on_intr(|| {
+        let sent_bytes = rustix::io::retry_on_intr(|| {
             rustix::net::sendto(&self.fd, bytes, SendFlags::empty(), &kernel)
         })?;
-        if sent == bytes.len() {
+        if sent_bytes == bytes.len() {
             Ok(())
         } else {
             Err(io::ErrorKind::WriteZero.into())

@@ -17,11 +17,11 @@ pub struct Subnet {
     "subnet `{text}` cannot be used: write a private IPv4 network of 8 to 29 bits, such as 10.10.0.0/16"
 )]
 pub struct InvalidSubnet {
-    /// What was configured.
+    /// The configured text.
     text: String,
 }
 
-/// How many bits the addresses of a subnet for steps may have in common.
+/// The prefix lengths that a subnet for steps may have.
 const ALLOWED_PREFIXES: std::ops::RangeInclusive<u8> = 8..=29;
 
 /// Blocks that belong to private networks (RFC 1918), carriers (RFC 6598), tests (RFC 2544) or documents (RFC 5737).
@@ -45,7 +45,7 @@ impl InvalidSubnet {
 }
 
 impl Subnet {
-    /// Of what is written in the program: `prefix` is at most 32.
+    /// A subnet that is written in the program: `prefix` is at most 32.
     pub(crate) const fn literal(base: [u8; 4], prefix: u8) -> Self {
         Self {
             base: u32::from_be_bytes(base),

@@ -33,9 +33,9 @@ impl World {
         let host = sys::netns::current().unwrap();
         sys::netns::unshare().unwrap();
         let outside = sys::netns::current().unwrap();
-        let mut there = Socket::route().unwrap();
+        let mut outside_route = Socket::route().unwrap();
         sys::netns::enter(&host).unwrap();
-        let mut here = Socket::route().unwrap();
+        let mut host_route = Socket::route().unwrap();
         let uplink = Veth {
             name: "up0",
             bridge: Index(0),
@@ -43,17 +43,17 @@ impl World {
             hardware: hardware(OUTSIDE),
             namespace: outside.as_fd(),
         };
-        let uplink = here.add_veth(&uplink).unwrap();
-        here.add_address(uplink, HOST, UPLINK).unwrap();
-        here.up(uplink).unwrap();
-        let far = there.index_of(INSIDE).unwrap();
-        there.up(LOOPBACK).unwrap();
-        there.add_address(far, OUTSIDE, UPLINK).unwrap();
-        there
+        let uplink = host_route.add_veth(&uplink).unwrap();
+        host_route.add_address(uplink, HOST, UPLINK).unwrap();
+        host_route.up(uplink).unwrap();
+        let far = outside_route.index_of(INSIDE).unwrap();
+        outside_route.up(LOOPBACK).unwrap();
+        outside_route.add_address(far, OUTSIDE, UPLINK).unwrap();
+        outside_route
             .add_address(far, METADATA, Subnet::literal([169, 254, 169, 254], 32))
             .unwrap();
-        there.up(far).unwrap();
-        here.add_default_route(OUTSIDE).unwrap();
+        outside_route.up(far).unwrap();
+        host_route.add_default_route(OUTSIDE).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -144,10 +144,10 @@ fn remains() -> (Vec<String>, Vec<String>) {
 }
 
 /// Waits for what another thread of ours does.
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let begun = task::clock::monotonic();
+fn wait_until_true(expectation: &str, mut holds: impl FnMut() -> bool) {
+    let start = task::clock::monotonic();
     while !holds() {
-        assert!(begun.elapsed() < Duration::from_secs(20), "{what}");
+        assert!(start.elapsed() < Duration::from_secs(20), "{expectation}");
         std::thread::yield_now();
     }
 }

@@ -80,7 +80,7 @@ async fn forwarder(subnet: Subnet, upstreams: Vec<SocketAddr>) -> (SocketAddr, t
     // Both have to have the same port, as they have it on the bridge.
     let address = nobody().await;
     let listening = Listening::open(address, None, subnet).unwrap();
-    let upstreams = Upstreams::of(Source::Fixed(upstreams));
+    let upstreams = Upstreams::of(ResolverSource::Fixed(upstreams));
     (
         address,
         task::spawn("forwarder", listening.serve(upstreams)),
@@ -190,8 +190,8 @@ async fn zones_are_not_transferred_and_what_is_no_query_ends_the_connection() {
     write_message(&mut stream, &reply(&ask(1, "a"), ANSWER))
         .await
         .unwrap();
-    let ended = read_message(&mut stream).await.unwrap_err();
-    assert_eq!(ended.kind(), io::ErrorKind::UnexpectedEof);
+    let error = read_message(&mut stream).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
 }
 
 #[tokio::test]
@@ -229,8 +229,8 @@ async fn responses_are_never_answered_for_two_forwarders_would_never_end() {
 
 #[tokio::test]
 async fn one_step_cannot_take_the_places_of_all() {
-    let limits = Limits {
-        all: 5,
+    let limits = QueryLimits {
+        total: 5,
         per_step: 3,
     };
     let mut under_way = UnderWay::new(limits);
@@ -292,7 +292,7 @@ fn configured_resolvers_stand_for_those_of_the_host() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("resolv.conf");
     let of_file = |path: PathBuf| {
-        Upstreams::of(Source::File {
+        Upstreams::of(ResolverSource::File {
             path,
             excluded: Ipv4Addr::UNSPECIFIED,
         })

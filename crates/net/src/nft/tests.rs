@@ -14,15 +14,15 @@ fn rules(table: &str) -> Rules {
 
 /// The chains of all rules, in their order.
 fn chains_of_rules(socket: &mut Socket) -> Vec<String> {
-    let all = message(GET_RULE, 0, FAMILY_INET);
-    let read = |received: &message::Received<'_>| {
+    let request = message(GET_RULE, 0, FAMILY_INET);
+    let chain_of = |received: &message::Received<'_>| {
         attribute(received.body.get(4..)?, RULE_CHAIN).map(message::text)
     };
-    socket.dump(&all, read).unwrap()
+    socket.dump(&request, chain_of).unwrap()
 }
 
-fn count(list: &[String], what: &str) -> usize {
-    list.iter().filter(|each| *each == what).count()
+fn count(list: &[String], name: &str) -> usize {
+    list.iter().filter(|chain| *chain == name).count()
 }
 
 #[test]
@@ -73,13 +73,17 @@ fn nobody_else_takes_the_table_away_while_its_owner_lives_and_it_outlives_him() 
     lab::alone(|| {
         let mut owner = Socket::netfilter().unwrap();
         rules("t").install(&mut owner).unwrap();
-        let mut other = Socket::netfilter().unwrap();
-        let refused = delete_table(&mut other, "t").unwrap_err();
+        let mut second_socket = Socket::netfilter().unwrap();
+        let refused = delete_table(&mut second_socket, "t").unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::PermissionDenied);
         drop(owner);
-        assert_eq!(tables(&mut other).unwrap(), ["t"], "steps may still run");
-        delete_table(&mut other, "t").unwrap();
-        delete_table(&mut other, "t").unwrap();
+        assert_eq!(
+            tables(&mut second_socket).unwrap(),
+            ["t"],
+            "steps may still run"
+        );
+        delete_table(&mut second_socket, "t").unwrap();
+        delete_table(&mut second_socket, "t").unwrap();
     });
 }
 

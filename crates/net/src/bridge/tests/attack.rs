@@ -3,17 +3,17 @@
 use super::*;
 
 /// A host with a bridge, a step in it, and servers at all addresses of the host.
-struct Scene {
+struct AttackedHost {
     world: World,
     bridge: Bridge,
     step: StepNetwork,
 }
 
-fn scene() -> Scene {
+fn attacked_host() -> AttackedHost {
     let world = World::new();
     let bridge = world.bridge();
     let step = world.step(&bridge);
-    Scene {
+    AttackedHost {
         world,
         bridge,
         step,
@@ -24,20 +24,20 @@ fn scene() -> Scene {
 fn a_step_reaches_no_tcp_listener_of_the_host() {
     testkit::requires!(root);
     alone(|| {
-        let scene = scene();
+        let host_under_attack = attacked_host();
         let everywhere = serve(Ipv4Addr::UNSPECIFIED, 0);
         let loopback = serve(Ipv4Addr::LOCALHOST, 0);
-        let bridge = serve(scene.bridge.gateway(), 0);
+        let bridge = serve(host_under_attack.bridge.gateway(), 0);
         assert!(call(HOST, everywhere).is_ok(), "the host itself does");
         for (address, port) in [
-            (scene.bridge.gateway(), everywhere),
-            (scene.bridge.gateway(), bridge),
+            (host_under_attack.bridge.gateway(), everywhere),
+            (host_under_attack.bridge.gateway(), bridge),
             (HOST, everywhere),
             (Ipv4Addr::LOCALHOST, everywhere),
             (Ipv4Addr::LOCALHOST, loopback),
             (Ipv4Addr::new(127, 0, 0, 2), everywhere),
         ] {
-            let reached = call_from(&scene.step, address, port);
+            let reached = call_from(&host_under_attack.step, address, port);
             assert!(reached.is_err(), "{address}:{port} said {reached:?}");
         }
     });
@@ -47,8 +47,8 @@ fn a_step_reaches_no_tcp_listener_of_the_host() {
 fn a_program_that_calls_the_host_is_refused_at_once() {
     testkit::requires!(root);
     alone(|| {
-        let scene = scene();
-        let error = call_from(&scene.step, HOST, 1).unwrap_err();
+        let host_under_attack = attacked_host();
+        let error = call_from(&host_under_attack.step, HOST, 1).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::HostUnreachable, "{error}");
     });
 }
@@ -57,13 +57,13 @@ fn a_program_that_calls_the_host_is_refused_at_once() {
 fn a_step_reaches_no_udp_listener_of_the_host() {
     testkit::requires!(root);
     alone(|| {
-        let scene = scene();
+        let host_under_attack = attacked_host();
         let host = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
         host.set_nonblocking(true).unwrap();
         let port = host.local_addr().unwrap().port();
-        let gateway = scene.bridge.gateway();
+        let gateway = host_under_attack.bridge.gateway();
         let forwarder = SocketAddr::new(gateway.into(), DNS_PORT);
-        inside(&scene.step, move || {
+        inside(&host_under_attack.step, move || {
             let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
             for address in [
                 gateway,
@@ -79,8 +79,8 @@ fn a_step_reaches_no_udp_listener_of_the_host() {
             // What was sent before has arrived when this is answered.
             ask(forwarder).unwrap();
         });
-        let heard = host.recv_from(&mut [0; 16]);
-        assert_eq!(heard.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        let received = host.recv_from(&mut [0; 16]);
+        assert_eq!(received.unwrap_err().kind(), io::ErrorKind::WouldBlock);
     });
 }
 
@@ -88,11 +88,11 @@ fn a_step_reaches_no_udp_listener_of_the_host() {
 fn a_step_reaches_no_other_step() {
     testkit::requires!(root);
     alone(|| {
-        let Scene {
+        let AttackedHost {
             world,
             bridge,
             step,
-        } = scene();
+        } = attacked_host();
         let victim = world.step(&bridge);
         let port = inside(&victim, || serve(Ipv4Addr::UNSPECIFIED, 0));
         let (address, gateway) = (victim.address(), bridge.gateway());
@@ -117,14 +117,14 @@ fn a_step_reaches_no_other_step() {
 fn a_step_of_another_daemon_is_out_of_reach_too() {
     testkit::requires!(root);
     alone(|| {
-        let Scene { world, step, .. } = scene();
-        let other = world.bridge();
-        let victim = world.step(&other);
+        let AttackedHost { world, step, .. } = attacked_host();
+        let other_bridge = world.bridge();
+        let victim = world.step(&other_bridge);
         let port = inside(&victim, || serve(Ipv4Addr::UNSPECIFIED, 0));
         let server = serve(Ipv4Addr::UNSPECIFIED, 0);
         assert!(call_from(&step, victim.address(), port).is_err());
-        assert!(call_from(&step, other.gateway(), server).is_err());
-        let forwarder = SocketAddr::new(other.gateway().into(), DNS_PORT);
+        assert!(call_from(&step, other_bridge.gateway(), server).is_err());
+        let forwarder = SocketAddr::new(other_bridge.gateway().into(), DNS_PORT);
         assert!(inside(&step, move || ask(forwarder)).is_err());
     });
 }
@@ -133,11 +133,11 @@ fn a_step_of_another_daemon_is_out_of_reach_too() {
 fn metadata_services_are_out_of_reach_unless_wanted() {
     testkit::requires!(root);
     alone(|| {
-        let Scene {
+        let AttackedHost {
             world,
             bridge,
             step,
-        } = scene();
+        } = attacked_host();
         let port = within(&world.outside, || serve(Ipv4Addr::UNSPECIFIED, 0));
         assert!(call_from(&step, OUTSIDE, port).is_ok());
         let refused = call_from(&step, METADATA, port).unwrap_err();
@@ -157,11 +157,11 @@ fn metadata_services_are_out_of_reach_unless_wanted() {
 fn nobody_outside_reaches_a_step_or_the_forwarder() {
     testkit::requires!(root);
     alone(|| {
-        let Scene {
+        let AttackedHost {
             world,
             bridge,
             step,
-        } = scene();
+        } = attacked_host();
         let port = inside(&step, || serve(Ipv4Addr::UNSPECIFIED, 0));
         let (address, gateway) = (step.address(), bridge.gateway());
         within(&world.outside, move || {
@@ -179,15 +179,15 @@ fn nobody_outside_reaches_a_step_or_the_forwarder() {
 fn what_claims_to_come_from_elsewhere_goes_nowhere() {
     testkit::requires!(root);
     alone(|| {
-        let scene = scene();
-        let listener = within(&scene.world.outside, || {
+        let host_under_attack = attacked_host();
+        let listener = within(&host_under_attack.world.outside, || {
             let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
             socket.set_nonblocking(true).unwrap();
             socket
         });
         let port = listener.local_addr().unwrap().port();
         let forged = Ipv4Addr::new(192, 0, 2, 77);
-        inside(&scene.step, move || {
+        inside(&host_under_attack.step, move || {
             let mut socket = Socket::route().unwrap();
             let everybody = Subnet::literal([192, 0, 2, 77], 32);
             socket.add_address(LOOPBACK, forged, everybody).unwrap();
@@ -196,10 +196,10 @@ fn what_claims_to_come_from_elsewhere_goes_nowhere() {
             let honest = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
             honest.send_to(b"truth", (OUTSIDE, port)).unwrap();
         });
-        let mut heard = [0; 16];
+        let mut datagram = [0; 16];
         let mut length = 0;
-        until("the honest one arrives", || {
-            match listener.recv(&mut heard) {
+        wait_until_true("the honest one arrives", || {
+            match listener.recv(&mut datagram) {
                 Ok(received) => {
                     length = received;
                     true
@@ -207,7 +207,7 @@ fn what_claims_to_come_from_elsewhere_goes_nowhere() {
                 Err(_) => false,
             }
         });
-        assert_eq!(&heard[..length], b"truth");
+        assert_eq!(&datagram[..length], b"truth");
     });
 }
 
@@ -215,11 +215,11 @@ fn what_claims_to_come_from_elsewhere_goes_nowhere() {
 fn frames_of_another_hardware_address_are_dropped() {
     testkit::requires!(root);
     alone(|| {
-        let Scene {
+        let AttackedHost {
             world,
             bridge,
             step,
-        } = scene();
+        } = attacked_host();
         let victim = world.step(&bridge);
         let port = within(&world.outside, || serve(Ipv4Addr::UNSPECIFIED, 0));
         let stolen = hardware(victim.address());
@@ -242,8 +242,10 @@ fn frames_of_another_hardware_address_are_dropped() {
 fn ports_that_the_host_redirects_are_listeners_of_the_host() {
     testkit::requires!(root);
     alone(|| {
-        let scene = scene();
-        let port = within(&scene.world.outside, || serve(Ipv4Addr::UNSPECIFIED, 0));
+        let host_under_attack = attacked_host();
+        let port = within(&host_under_attack.world.outside, || {
+            serve(Ipv4Addr::UNSPECIFIED, 0)
+        });
         let to = format!("{OUTSIDE}:{port}");
         let redirect = Command::new("iptables")
             .args([
@@ -262,9 +264,16 @@ fn ports_that_the_host_redirects_are_listeners_of_the_host() {
             testkit::skip::skip("needs the program iptables");
             return;
         }
-        assert!(call_from(&scene.step, OUTSIDE, port).is_ok());
-        assert!(call_from(&scene.step, HOST, 5555).is_err());
-        assert!(call_from(&scene.step, scene.bridge.gateway(), 5555).is_err());
+        assert!(call_from(&host_under_attack.step, OUTSIDE, port).is_ok());
+        assert!(call_from(&host_under_attack.step, HOST, 5555).is_err());
+        assert!(
+            call_from(
+                &host_under_attack.step,
+                host_under_attack.bridge.gateway(),
+                5555
+            )
+            .is_err()
+        );
     });
 }
 
@@ -272,12 +281,15 @@ fn ports_that_the_host_redirects_are_listeners_of_the_host() {
 fn there_is_no_ipv6_inside() {
     testkit::requires!(root);
     alone(|| {
-        let scene = scene();
+        let host_under_attack = attacked_host();
         let addresses = || fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap_or_default();
-        let of_step = inside(&scene.step, addresses);
+        let of_step = inside(&host_under_attack.step, addresses);
         assert!(!of_step.contains(INSIDE), "{of_step}");
         let of_host = addresses();
-        assert!(!of_host.contains(scene.bridge.name()), "{of_host}");
+        assert!(
+            !of_host.contains(host_under_attack.bridge.name()),
+            "{of_host}"
+        );
         assert!(
             !of_host.lines().any(|line| line.contains(" rb")),
             "{of_host}"

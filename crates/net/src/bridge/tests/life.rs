@@ -88,14 +88,16 @@ fn a_network_ends_with_its_step_whoever_is_still_in_it() {
         let bridge = bridge.unwrap();
         let port = within(&world.outside, || serve(Ipv4Addr::UNSPECIFIED, 0));
         let step = world.step(&bridge);
-        let left = step.as_fd().try_clone_to_owned().unwrap();
+        let namespace = step.as_fd().try_clone_to_owned().unwrap();
         let address = step.address();
-        assert!(within(&left, move || call(OUTSIDE, port)).is_ok());
+        assert!(within(&namespace, move || call(OUTSIDE, port)).is_ok());
         drop(step);
-        until("its link goes", || {
-            within(&left, || Socket::route().unwrap().index_of(INSIDE).is_err())
+        wait_until_true("its link goes", || {
+            within(&namespace, || {
+                Socket::route().unwrap().index_of(INSIDE).is_err()
+            })
         });
-        assert!(within(&left, move || call(OUTSIDE, port)).is_err());
+        assert!(within(&namespace, move || call(OUTSIDE, port)).is_err());
         // The next step has a network that nobody was in before.
         assert_ne!(world.step(&bridge).address(), address);
     });
@@ -111,7 +113,7 @@ fn prepared_networks_are_handed_out_at_once_and_replaced() {
             ..config()
         });
         let bridge = bridge.unwrap();
-        until("three are ready", || bridge.shared.missing() == 0);
+        wait_until_true("three are ready", || bridge.shared.missing() == 0);
         let steps: Vec<StepNetwork> = (0..3)
             .map(|_| {
                 // It is ready without anybody working for it.
@@ -123,9 +125,9 @@ fn prepared_networks_are_handed_out_at_once_and_replaced() {
         addresses.sort();
         addresses.dedup();
         assert_eq!(addresses.len(), 3);
-        until("three are ready again", || bridge.shared.missing() == 0);
+        wait_until_true("three are ready again", || bridge.shared.missing() == 0);
         drop(steps);
-        until("what was used is removed", || bridge.shared.missing() == 0);
+        wait_until_true("what was used is removed", || bridge.shared.missing() == 0);
     });
 }
 
@@ -152,7 +154,7 @@ fn a_step_that_leaves_while_it_waits_costs_nothing() {
             "{full}"
         );
         drop(steps);
-        until("an address is free", || {
+        wait_until_true("an address is free", || {
             world.runtime.block_on(bridge.acquire()).is_ok()
         });
     });
@@ -178,7 +180,7 @@ fn a_bridge_that_is_closed_or_forgotten_leaves_nothing() {
         world.close(&bridge);
         let forgotten = world.bridge();
         drop(forgotten);
-        until("nothing is left", || remains() == (vec![], vec![]));
+        wait_until_true("nothing is left", || remains() == (vec![], vec![]));
         assert_eq!(names(&mut Socket::route().unwrap()), before);
     });
 }
@@ -233,8 +235,10 @@ fn what_a_killed_daemon_left_is_removed_and_nothing_of_others() {
             hide_metadata: false,
         };
         foreign.install(&mut others).unwrap();
-        let own = route.add_bridge("br0", hardware(HOST), 1500).unwrap();
-        route.set_alias(own, "of the administrator").unwrap();
+        let host_bridge = route.add_bridge("br0", hardware(HOST), 1500).unwrap();
+        route
+            .set_alias(host_bridge, "of the administrator")
+            .unwrap();
         assert!(remains().0.contains(&port) && remains().1.contains(&table));
 
         let bridge = world.bridge();
@@ -281,8 +285,8 @@ fn what_is_configured_and_cannot_be_had_is_refused_and_nothing_stays() {
     alone(|| {
         let world = World::new();
         let mut route = Socket::route().unwrap();
-        let taken = route.add_bridge("buildkit7", hardware(HOST), 1500).unwrap();
-        route.set_alias(taken, "of somebody").unwrap();
+        let foreign_bridge = route.add_bridge("buildkit7", hardware(HOST), 1500).unwrap();
+        route.set_alias(foreign_bridge, "of somebody").unwrap();
         let check = |config: Config, expected: &str| {
             let error = world.open(config).unwrap_err();
             assert_eq!(error.to_string(), expected);
@@ -315,7 +319,7 @@ fn what_is_configured_and_cannot_be_had_is_refused_and_nothing_stays() {
             "subnet 192.0.2.0/24 is used already: this host has a route to 192.0.2.0/24",
         );
         // Somebody has the port of the forwarder at every address, also at ours.
-        let _taken = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, DNS_PORT)).unwrap();
+        let _occupied_port = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, DNS_PORT)).unwrap();
         check(
             config(),
             "cannot listen for DNS queries of steps on the bridge: address already in use",
