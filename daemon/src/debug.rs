@@ -1,8 +1,8 @@
-//! The debugging listener: metrics, health, and what a running daemon is at.
+//! The debugging listener: metrics, health, and what a running daemon does at the moment.
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`address`] | who may reach the listener, and what he may see then |
+//! | [`address`] | who may reach the listener, and which pages are shown to them |
 //! | [`server`] | HTTP/1.1 on it, bounded |
 //! | [`pages`] | the answers |
 //! | [`process`] | what the kernel counts of this process |

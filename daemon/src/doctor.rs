@@ -1,6 +1,6 @@
 //! `rbuild doctor`: what of the kernel, the container and the host is missing for builds, the line that mends it, and what is used instead.
 //!
-//! [`facts`] looks, once and at everything; [`checks`] has one row for each precondition, a pure function of what was seen.
+//! [`facts`] looks, once and at everything; [`checks`] has one row for each precondition, a pure function of the facts.
 
 mod checks;
 mod facts;
@@ -10,14 +10,14 @@ use std::fmt::Write as _;
 pub use checks::{CHECKS, Check};
 pub use facts::{Cgroups, Facts, Helper, Trial};
 
-/// How a precondition stands.
+/// Whether a precondition of builds is met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
-    /// It is there.
+    /// It is met.
     Good,
-    /// It is not, and builds run without.
+    /// It is not met, and builds run without it.
     Missing,
-    /// It is not, and no build can run.
+    /// It is not met, and no build can run.
     Fatal,
 }
 
@@ -31,47 +31,47 @@ impl State {
     }
 }
 
-/// What a check says.
+/// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// How it stands.
+    /// Whether the precondition is met.
     pub state: State,
-    /// What was seen.
-    pub seen: String,
-    /// What is used instead, if it is missing.
+    /// What was found on this machine, as people read it.
+    pub observation: String,
+    /// What builds use instead where it is missing; empty if nothing is.
     pub instead: String,
     /// The line or the setting that mends it.
     pub remedy: String,
 }
 
 impl Finding {
-    fn good(seen: impl Into<String>) -> Self {
+    fn good(observation: impl Into<String>) -> Self {
         Self {
             state: State::Good,
-            seen: seen.into(),
+            observation: observation.into(),
             instead: String::new(),
             remedy: String::new(),
         }
     }
 
-    fn missing(seen: impl Into<String>, instead: &str, remedy: impl Into<String>) -> Self {
+    fn missing(observation: impl Into<String>, instead: &str, remedy: impl Into<String>) -> Self {
         Self {
             state: State::Missing,
-            seen: seen.into(),
+            observation: observation.into(),
             instead: instead.to_owned(),
             remedy: remedy.into(),
         }
     }
 
-    fn fatal(seen: impl Into<String>, remedy: impl Into<String>) -> Self {
+    fn fatal(observation: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self {
             state: State::Fatal,
-            ..Self::missing(seen, "", remedy)
+            ..Self::missing(observation, "", remedy)
         }
     }
 }
 
-/// The whole answer.
+/// The results of all checks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     /// Each check that applies here, by its name, in the order of the table.
@@ -79,7 +79,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Judges what was seen.
+    /// Runs every check on the facts.
     #[must_use]
     pub fn of(facts: &Facts) -> Self {
         let judge = |check: &Check| Some((check.name, (check.judge)(facts)?));
@@ -101,7 +101,7 @@ impl Report {
         let mut text = String::new();
         for (name, finding) in &self.findings {
             let state = finding.state.word();
-            let _ = writeln!(text, "{state:<8} {name:<22} {}", finding.seen);
+            let _ = writeln!(text, "{state:<8} {name:<22} {}", finding.observation);
             for (label, words) in [("instead", &finding.instead), ("mend it", &finding.remedy)] {
                 if !words.is_empty() {
                     let _ = writeln!(text, "{:<8} {label:>22} {words}", "");

@@ -59,14 +59,14 @@ const GROUP: &str = "root:x:0:\n";
 
 /// The empty root holds mount points only.
 const ROOT_SIZE: &str = "1m";
-/// For what git and ssh put down beside a repository.
+/// Bytes of the tmpfs for temporary files of git and ssh.
 const TMP_SIZE: u64 = 64 << 20;
 
 /// Runs git in containers of an executor.
 #[derive(Debug)]
 pub(crate) struct ContainedGit {
     executor: Arc<dyn Executor>,
-    /// Where git is, if not where programs usually are.
+    /// The folder of git's installation, if it is not one of [`READ_ONLY`].
     prefix: Option<PathBuf>,
 }
 
@@ -80,7 +80,7 @@ impl ContainedGit {
     }
 }
 
-/// The folder with `bin` in it where git is, unless that is read anyway.
+/// The folder of git's installation (its `bin` lies in it), unless it is one of [`READ_ONLY`].
 fn prefix(path: &OsString) -> Option<PathBuf> {
     let is_there = |dir: &PathBuf| dir.is_absolute() && dir.join("git").is_file();
     let bin = std::env::split_paths(path).find(is_there)?;
@@ -106,7 +106,7 @@ fn mount(path: &Path, readonly: bool) -> io::Result<Mount> {
 fn text(value: OsString) -> io::Result<String> {
     value
         .into_string()
-        // The error is the text itself, which may be secret.
+        // The dropped error holds the text itself, which may be secret.
         .map_err(|_| io::Error::other("an argument or a variable of git is not UTF-8"))
 }
 
@@ -192,12 +192,12 @@ impl GitRunner for ContainedGit {
             stderr: Output::sink(stderr),
             ..ProcessIo::default()
         };
-        let ended = self
+        let exit = self
             .executor
             .run(spec, io, None)
             .await
             .map_err(io::Error::other)?;
-        Ok(i32::try_from(ended.code).unwrap_or(i32::MAX))
+        Ok(i32::try_from(exit.code).unwrap_or(i32::MAX))
     }
 }
 
@@ -299,7 +299,7 @@ mod tests {
 
     /// Runs git as a user does, for what the test needs.
     fn by_hand(dir: &Path, args: &[&str]) -> String {
-        let ended = std::process::Command::new("git")
+        let output = std::process::Command::new("git")
             .args(["-c", "user.name=t", "-c", "user.email=t@t"])
             .args([
                 "-c",
@@ -311,9 +311,9 @@ mod tests {
             .current_dir(dir)
             .output()
             .unwrap();
-        let errors = String::from_utf8_lossy(&ended.stderr);
-        assert!(ended.status.success(), "git {args:?}: {errors}");
-        String::from_utf8(ended.stdout).unwrap().trim().to_owned()
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "git {args:?}: {errors}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
     /// Serves repositories until it is dropped.
@@ -337,9 +337,9 @@ mod tests {
                 .spawn()
                 .unwrap();
             let address = format!("127.0.0.1:{port}");
-            let begun = task::clock::monotonic();
+            let start = task::clock::monotonic();
             while std::net::TcpStream::connect(&address).is_err() {
-                assert!(begun.elapsed().as_secs() < 20, "git-daemon does not listen");
+                assert!(start.elapsed().as_secs() < 20, "git-daemon does not listen");
                 std::thread::yield_now();
             }
             Self { server, address }
@@ -426,15 +426,15 @@ mod tests {
             let ctx = source::Context::new(session::Group::none(), progress::Writer::null());
             let snapshot = source.snapshot(&ctx).await.unwrap().unwrap();
             for path in want {
-                let there = snapshot.root().unwrap().lstat_opt(path).unwrap();
-                let there = there.map(|meta| (meta.uid, meta.gid));
-                assert_eq!(there, Some((0, 0)), "{fragment} {attribute:?} {path}");
+                let owner = snapshot.root().unwrap().lstat_opt(path).unwrap();
+                let owner = owner.map(|meta| (meta.uid, meta.gid));
+                assert_eq!(owner, Some((0, 0)), "{fragment} {attribute:?} {path}");
             }
         }
-        let left = std::fs::read_dir(dir.path().join("scratch"))
+        let leftovers = std::fs::read_dir(dir.path().join("scratch"))
             .unwrap()
             .count();
-        assert_eq!(left, 0);
+        assert_eq!(leftovers, 0);
     }
 
     #[test]

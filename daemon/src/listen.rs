@@ -36,15 +36,15 @@ const MAX_CONNECTIONS_PER_PEER: usize = 2_000;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ListenError {
-    /// The address has no known form.
+    /// The address is of none of the forms `unix://`, `tcp://` and `fd://`.
     #[error("address {0:?} is not understood: use unix:///path, tcp://host:port or fd://")]
     Address(String),
     /// The socket cannot be bound.
     #[error("cannot listen on {address}: {source}")]
     Bind {
-        /// The address.
+        /// The address of the listener.
         address: String,
-        /// Why.
+        /// Why it cannot be bound.
         source: io::Error,
     },
     /// Another daemon is listening there.
@@ -60,12 +60,12 @@ pub enum ListenError {
         "refusing to listen on {0} without client certificates: build steps share this host's network ({1}), so every step could use the address and be root here; give --tlscert, --tlskey and --tlscacert, listen on a unix socket, or insist with --allow-insecure-loopback"
     )]
     OpenToSteps(String, &'static str),
-    /// The debugging address has no known form.
+    /// The debugging address is of none of the forms `unix://`, `tcp://` and `host:port`.
     #[error(
         "debugging address {0:?} is not understood: use unix:///path, tcp://host:port or host:port"
     )]
     DebugAddress(String),
-    /// Others would see the metrics.
+    /// Other machines could reach the debugging address, and with it the metrics.
     #[error(
         "refusing to serve metrics on {0}, which others than this machine can reach; use a loopback address or a unix socket, or insist with --allow-insecure-debugaddr (then only metrics and health are shown)"
     )]
@@ -78,9 +78,9 @@ pub enum ListenError {
     /// A TLS file cannot be used.
     #[error("cannot use {}: {}", path.display(), chain(source.as_ref()))]
     Tls {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Why it cannot be read, or what in it cannot be used.
         source: Box<dyn Error + Send + Sync>,
     },
     /// The service manager handed over no socket.
@@ -89,7 +89,7 @@ pub enum ListenError {
 }
 
 impl ListenError {
-    /// What kind of failure it is.
+    /// What kind of error it is.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
@@ -313,15 +313,15 @@ fn acceptor(tls: &TlsSettings) -> Result<Tls, ListenError> {
 #[derive(Debug, Clone, Default)]
 struct Open(Arc<Mutex<HashMap<Peer, usize>>>);
 
-/// One of the connections that a peer may have; given back when dropped.
-struct Place {
+/// The count of one open connection of a peer, taken back when dropped.
+struct CountedConnection {
     open: Open,
     peer: Peer,
     _counted: metrics::GaugeGuard,
 }
 
 impl Open {
-    fn place(&self, peer: &Peer) -> Option<Place> {
+    fn place(&self, peer: &Peer) -> Option<CountedConnection> {
         let mut open = self.0.lock();
         let count = open.entry(peer.clone()).or_default();
         if *count >= MAX_CONNECTIONS_PER_PEER {
@@ -329,14 +329,14 @@ impl Open {
             return None;
         }
         *count += 1;
-        Some(Place {
+        Some(CountedConnection {
             open: self.clone(),
             peer: peer.clone(),
             _counted: metrics::CONNECTIONS.enter(metrics::NoLabels),
         })
     }
 
-    /// A connection of `peer`, unless it has as many as it may have.
+    /// Counts a connection of `peer`; `None` if the peer has [`MAX_CONNECTIONS_PER_PEER`] open already.
     fn admit(
         &self,
         peer: Peer,
@@ -347,7 +347,7 @@ impl Open {
     }
 }
 
-impl Drop for Place {
+impl Drop for CountedConnection {
     fn drop(&mut self) {
         let mut open = self.open.0.lock();
         if let Some(count) = open.get_mut(&self.peer) {
@@ -359,7 +359,7 @@ impl Drop for Place {
     }
 }
 
-/// Accepts connections until the stream is dropped, each with who is at its other end. One that fails is logged and forgotten.
+/// Accepts connections until the stream is dropped, each with the peer at its other end. One that fails is logged and forgotten.
 pub fn accept(listener: Listener) -> impl Stream<Item = (Peer, Connection)> {
     let (to, from) = mpsc::channel(MAX_WAITING_CONNECTIONS);
     let open = Open::default();
@@ -437,7 +437,7 @@ pub fn accept(listener: Listener) -> impl Stream<Item = (Peer, Connection)> {
     })
 }
 
-/// Out of descriptors, for one, does not get better by asking again at once.
+/// Waits after a failed accept: an error such as too many open descriptors does not pass at once.
 pub(crate) async fn pause(error: &io::Error) {
     tracing::warn!(%error, "cannot accept a connection");
     task::clock::sleep(Duration::from_millis(50)).await;
@@ -521,11 +521,11 @@ mod tests {
             .take(MAX_CONNECTIONS_PER_PEER + 1)
             .collect();
         assert_eq!(greedy.len(), MAX_CONNECTIONS_PER_PEER);
-        let other = open.admit(Peer::User(2), stream());
-        assert!(other.is_some());
+        let other_peer = open.admit(Peer::User(2), stream());
+        assert!(other_peer.is_some());
         greedy.pop();
         assert!(open.admit(Peer::User(1), stream()).is_some());
-        drop((greedy, other));
+        drop((greedy, other_peer));
         assert!(open.0.lock().is_empty());
     }
 

@@ -10,7 +10,7 @@ use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use crate::settings::Settings;
 
-/// Libraries that say at `info` what nobody asks a builder for.
+/// Directives for libraries whose events of level `info` are of no use in a builder's log.
 const QUIET_LIBRARIES: &str =
     "h2=warn,hyper=warn,tower=warn,tonic=warn,rustls=warn,reqwest=warn,hyper_util=warn";
 
@@ -30,7 +30,7 @@ impl LogFilter {
     }
 }
 
-/// A log in the format and of the level of the settings.
+/// Makes a log with the format and the level of the settings.
 fn log<W>(
     settings: &Settings,
     directives: Option<&str>,
@@ -92,7 +92,7 @@ mod tests {
         Settings::resolve(&args, file, warnings, &Defaults::of("rbuildd")).unwrap()
     }
 
-    /// Keeps what is written.
+    /// Keeps what is written to the log.
     #[derive(Clone, Default)]
     struct Page(Arc<Mutex<Vec<u8>>>);
 

@@ -1,6 +1,6 @@
 //! The file mode mask of the process.
 
-/// While it lives, nothing that is made can be used by others: sockets are opened and the state directory is made under it.
+/// While it lives, files that the process makes are for its user only: sockets are opened and the state directory is made under it.
 ///
 /// Afterwards the mask is the usual one, or a stricter one that the daemon was started with. What the daemon makes later has its
 /// mode said: files of images must not depend on a mask.

@@ -8,7 +8,7 @@ use net::{Bridge, NetError, OnFirewall, Upstreams};
 use crate::settings::Settings;
 use crate::wire::WireError;
 
-/// Makes what the settings name.
+/// Makes the network that the settings name.
 pub(crate) async fn open(settings: &Settings) -> Result<SandboxNetwork, WireError> {
     match settings.worker.network.as_deref() {
         // As under buildkitd without CNI, steps share the host's network, and builds reach registries and mirrors on its loopback
@@ -45,7 +45,7 @@ async fn automatic(settings: &Settings) -> Result<SandboxNetwork, WireError> {
 /// Makes the bridge, and tries it.
 async fn bridge(settings: &Settings, on_firewall: OnFirewall) -> Result<Bridge, NetError> {
     let keys = &settings.worker.bridge;
-    // What is no address is refused with the first step, as in the other modes.
+    // A nameserver that is not an address is refused with the first step, as in the other modes.
     let nameservers: Vec<std::net::IpAddr> = settings
         .dns
         .iter()
@@ -68,7 +68,7 @@ async fn bridge(settings: &Settings, on_firewall: OnFirewall) -> Result<Bridge, 
     Ok(bridge)
 }
 
-/// Removes what was made. The last thing that is done: steps may run until then.
+/// Removes the network. It is called last: steps may run until then.
 pub(crate) async fn close(network: SandboxNetwork) {
     match network {
         SandboxNetwork::Bridge(bridge) => bridge.close().await,

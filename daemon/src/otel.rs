@@ -26,44 +26,44 @@ const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
 /// Where Debian, Alpine and others keep the authorities that the machine trusts.
 const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
-/// Why the environment makes no sense.
+/// Why the variables of OpenTelemetry cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OtelError {
-    /// An exporter that there is not.
+    /// The environment names an exporter that is not `otlp` or `none`.
     #[error("unsupported opentelemetry exporter {value} ({variable}): use otlp or none")]
     Exporter {
-        /// Who says so.
+        /// The variable that names it.
         variable: String,
-        /// What.
+        /// Its value.
         value: String,
     },
-    /// A protocol that there is not.
+    /// The environment names a protocol that is not `grpc` or `http/protobuf`.
     #[error("unsupported otlp protocol {value}: use grpc or http/protobuf")]
     Protocol {
-        /// What was asked for.
+        /// The value of the variable.
         value: String,
     },
-    /// A number that is none.
+    /// A variable of milliseconds is not a positive number.
     #[error("{variable} is not a number of milliseconds: {value:?}")]
     Number {
-        /// Which.
+        /// The variable.
         variable: String,
-        /// What it says.
+        /// Its value.
         value: String,
     },
-    /// Authorities cannot be read.
+    /// The file of authorities cannot be read.
     #[error("cannot read the authorities of {variable}: {source}")]
     Authorities {
-        /// Who names the file.
+        /// The variable that names the file.
         variable: String,
-        /// Why.
+        /// Why it cannot be read.
         source: std::io::Error,
     },
 }
 
 impl OtelError {
-    /// What kind of failure it is.
+    /// What kind of error it is.
     #[must_use]
     pub fn kind(&self) -> oci::ErrorKind {
         match self {
@@ -75,7 +75,7 @@ impl OtelError {
     }
 }
 
-/// What is sent where; nothing if the environment does not say so. `program` is the name of the service unless there is another.
+/// Where spans and metrics are sent; `None` if the environment names no collector. `program` is the name of the service unless there is another.
 pub(crate) fn config(
     program: &str,
     variable: &dyn Fn(&str) -> Option<String>,
@@ -84,14 +84,14 @@ pub(crate) fn config(
     let traces = endpoint("TRACES", "v1/traces", &variable);
     let metrics = endpoint("METRICS", "v1/metrics", &variable);
     let is_ignored = variable("OTEL_IGNORE_ERROR").is_some_and(|v| gostd::strconv::is_true(&v));
-    let either = |result: Result<Option<Endpoint>, OtelError>| match result {
+    let unless_ignored = |result: Result<Option<Endpoint>, OtelError>| match result {
         Err(error) if is_ignored => {
             tracing::warn!(%error, "telemetry is not sent");
             Ok(None)
         }
-        other => other,
+        result => result,
     };
-    let (traces, metrics) = (either(traces)?, either(metrics)?);
+    let (traces, metrics) = (unless_ignored(traces)?, unless_ignored(metrics)?);
     if traces.is_none() && metrics.is_none() {
         return Ok(None);
     }
@@ -104,7 +104,7 @@ pub(crate) fn config(
     }))
 }
 
-/// As [`config`], of this process's environment.
+/// Reads the environment of this process as [`config`] does.
 pub fn from_environment(program: &str) -> Result<Option<OtlpConfig>, OtelError> {
     #[expect(
         clippy::disallowed_methods,
@@ -122,27 +122,27 @@ fn endpoint(
     variable: Variable<'_>,
 ) -> Result<Option<Endpoint>, OtelError> {
     let name = format!("OTEL_{signal}_EXPORTER");
-    let own = |what: &str| format!("OTEL_EXPORTER_OTLP_{signal}_{what}");
-    let general = |what: &str| format!("OTEL_EXPORTER_OTLP_{what}");
-    let either = |what: &str| variable(&own(what)).or_else(|| variable(&general(what)));
+    let of_signal = |suffix: &str| format!("OTEL_EXPORTER_OTLP_{signal}_{suffix}");
+    let general = |suffix: &str| format!("OTEL_EXPORTER_OTLP_{suffix}");
+    let either = |suffix: &str| variable(&of_signal(suffix)).or_else(|| variable(&general(suffix)));
     let is_named = either("ENDPOINT").is_some();
     match variable(&name).as_deref() {
         Some("otlp") => {}
         None if is_named => {}
         None | Some("none") => return Ok(None),
-        Some(other) => {
+        Some(value) => {
             return Err(OtelError::Exporter {
                 variable: name,
-                value: other.into(),
+                value: value.into(),
             });
         }
     }
     let protocol = match either("PROTOCOL").as_deref() {
         None | Some("grpc") => Protocol::Grpc,
         Some("http/protobuf") => Protocol::HttpProtobuf,
-        Some(other) => {
+        Some(value) => {
             return Err(OtelError::Protocol {
-                value: other.into(),
+                value: value.into(),
             });
         }
     };
@@ -153,12 +153,15 @@ fn endpoint(
         None => format!("https://{address}"),
     };
     let url = match protocol {
-        // Paths mean nothing to gRPC.
+        // gRPC has no use for a path in the endpoint.
         Protocol::Grpc => {
             either("ENDPOINT").map_or_else(|| "http://localhost:4317".to_owned(), with_scheme)
         }
         Protocol::HttpProtobuf => {
-            match (variable(&own("ENDPOINT")), variable(&general("ENDPOINT"))) {
+            match (
+                variable(&of_signal("ENDPOINT")),
+                variable(&general("ENDPOINT")),
+            ) {
                 (Some(whole), _) => whole,
                 (None, Some(base)) => format!("{}/{path}", base.trim_end_matches('/')),
                 (None, None) => format!("http://localhost:4318/{path}"),
@@ -166,12 +169,12 @@ fn endpoint(
         }
     };
     let authorities = match (
-        variable(&own("CERTIFICATE")),
+        variable(&of_signal("CERTIFICATE")),
         variable(&general("CERTIFICATE")),
     ) {
         (Some(file), _) | (None, Some(file)) => {
-            let read = std::fs::read(&file);
-            Some(read.map_err(|source| OtelError::Authorities {
+            let pem = std::fs::read(&file);
+            Some(pem.map_err(|source| OtelError::Authorities {
                 variable: general("CERTIFICATE"),
                 source,
             })?)
@@ -181,7 +184,7 @@ fn endpoint(
         }
         (None, None) => None,
     };
-    let timeout = match millis(&own("TIMEOUT"), variable)? {
+    let timeout = match millis(&of_signal("TIMEOUT"), variable)? {
         Some(timeout) => Some(timeout),
         None => millis(&general("TIMEOUT"), variable)?,
     };

@@ -55,7 +55,7 @@ pub fn main() -> ExitCode {
             );
         }
     };
-    let stop = match crate::signals::heard(settings.drain_timeout, reread) {
+    let stop = match crate::signals::listen(settings.drain_timeout, reread) {
         Ok(stop) => stop,
         Err(error) => return fail(&error),
     };

@@ -26,12 +26,12 @@ use subids::{IdLine, User};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RootlessError {
-    /// The kernel makes none.
+    /// The kernel refuses to make one.
     #[error(
         "cannot start without root: the kernel makes no user namespace for this user (`rbuild doctor` says what is missing): {0}"
     )]
     Namespace(#[source] std::io::Error),
-    /// It cannot be mapped.
+    /// The user's id cannot be mapped into it.
     #[error(
         "cannot start without root: this user's id cannot be mapped into its user namespace (`rbuild doctor` says what is missing): {0}"
     )]
@@ -39,7 +39,7 @@ pub enum RootlessError {
 }
 
 impl RootlessError {
-    /// What kind of failure it is.
+    /// What kind of error it is.
     #[must_use]
     pub fn kind(&self) -> oci::ErrorKind {
         match self {
@@ -48,7 +48,7 @@ impl RootlessError {
     }
 }
 
-/// What came of it.
+/// How the process is root after [`enter`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub enum Entered {
@@ -56,18 +56,18 @@ pub enum Entered {
     AlreadyRoot,
     /// It is root of a namespace of its own with this many ids.
     Mapped {
-        /// How many users there are.
+        /// How many user ids the namespace has.
         ids: u32,
     },
-    /// It is, and has no other id.
+    /// It is root of a namespace of its own that has no other id.
     Alone {
-        /// Why.
+        /// Why no subordinate ids could be mapped.
         why: String,
     },
 }
 
 impl Entered {
-    /// What a user should be told: what builds will miss.
+    /// A warning for the user about what builds will miss; `None` if they miss nothing.
     #[must_use]
     pub fn warning(&self) -> Option<String> {
         let Self::Alone { why } = self else {
@@ -122,7 +122,7 @@ pub fn enter() -> Result<Entered, RootlessError> {
     }
 }
 
-/// Which ids the namespace gets.
+/// The id maps of the new namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Plan {
     users: Vec<IdLine>,
@@ -178,8 +178,8 @@ impl Plan {
                 .output()
                 .map_err(|error| format!("{program}: {error}"))?;
             if !output.status.success() {
-                let said = String::from_utf8_lossy(&output.stderr);
-                return Err(format!("{program} refused: {}", said.trim()));
+                let message = String::from_utf8_lossy(&output.stderr);
+                return Err(format!("{program} refused: {}", message.trim()));
             }
         }
         Ok(())
@@ -221,10 +221,10 @@ mod tests {
 
     #[test]
     fn a_plan_without_subordinate_ids_asks_nobody() {
-        let own = |id| subids::map(id, &[]);
+        let own_id_only = |id| subids::map(id, &[]);
         let plan = Plan {
-            users: own(1000),
-            groups: own(1000),
+            users: own_id_only(1000),
+            groups: own_id_only(1000),
             name: "eve".to_owned(),
         };
         assert_eq!(plan.count(), 1);

@@ -29,29 +29,29 @@ const LAST_CALLS: Duration = Duration::from_millis(500);
 /// How long the last spans and metrics may take to their collector.
 const TELEMETRY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Why the daemon did not run, or ended.
+/// Why the daemon did not start, or stopped early.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DaemonError {
     /// A listener cannot be opened.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// A part cannot be set up.
+    /// A part of the daemon cannot be set up.
     #[error(transparent)]
     Wire(#[from] WireError),
-    /// Nothing can be sent to the collector.
+    /// The connection to the collector of spans and metrics cannot be set up.
     #[error(transparent)]
     Otlp(#[from] control::OtlpError),
     /// Serving ended early.
     #[error(transparent)]
     Serve(#[from] control::ServeError),
-    /// The worker is off, and there is no other.
+    /// The configuration switches the only worker off.
     #[error("the worker is switched off (--oci-worker=false), and rbuildd has no other")]
     NoWorker,
 }
 
 impl DaemonError {
-    /// What kind of failure it is.
+    /// What kind of error it is.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
@@ -72,7 +72,7 @@ pub async fn run(
     ready: oneshot::Sender<()>,
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), DaemonError> {
-    let begun = task::clock::monotonic();
+    let start = task::clock::monotonic();
     crate::idle::bound_heaps();
     if let Err(error) = sys::process::raise_open_files() {
         tracing::warn!(%error, "the limit of open descriptors stays as it is");
@@ -83,7 +83,7 @@ pub async fn run(
     if !settings.worker.enabled {
         return Err(DaemonError::NoWorker);
     }
-    // Installed once in a process; a second daemon in it (tests) finds it there.
+    // It is installed once in a process; a second daemon of the same process (in tests) uses the first one's.
     if rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
         .is_err()
@@ -122,7 +122,7 @@ pub async fn run(
         })
         .collect();
     tracing::info!(
-        after_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+        after_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
         "ready"
     );
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
@@ -178,11 +178,11 @@ async fn drain(behind: &Behind, timeout: Duration) {
     }
 }
 
-/// What is behind the listeners.
+/// The state or states that the listeners serve.
 enum Behind {
-    /// One state for all clients.
+    /// One state that all clients share.
     One(Composed),
-    /// One for each client.
+    /// A state for each client.
     Tenants(Arc<Tenants>),
 }
 
@@ -233,7 +233,7 @@ impl Behind {
         }
     }
 
-    /// The engines that there are when it is called. They are not kept from closing.
+    /// The engines that are open at the moment of the call, as weak references that do not keep them from closing.
     fn engines(&self) -> Engines {
         match self {
             Self::One(composed) => {

@@ -39,7 +39,7 @@ pub struct Settings {
     pub addresses: Vec<String>,
     /// Certificate, key and CA of the TCP listeners.
     pub tls: Option<TlsSettings>,
-    /// What clients share.
+    /// Whether clients share a state.
     pub isolation: Isolation,
     /// Whether loopback addresses may be open to steps that share the host's network.
     pub allow_insecure_loopback: bool,
@@ -96,13 +96,13 @@ pub struct Settings {
 pub struct TlsSettings {
     /// The server's certificate.
     pub cert: PathBuf,
-    /// Its key.
+    /// The key of that certificate.
     pub key: PathBuf,
     /// The authority that clients' certificates must come from.
     pub ca: Option<PathBuf>,
 }
 
-/// What the one worker does and may use.
+/// The settings of the worker.
 #[derive(Debug, Clone)]
 pub struct WorkerSettings {
     /// Labels shown by `debug workers`.
@@ -113,23 +113,23 @@ pub struct WorkerSettings {
     pub snapshotter: String,
     /// Whether garbage is collected by itself.
     pub gc: bool,
-    /// The rules by which it is; empty for the default ones.
+    /// The rules of garbage collection; empty for the default ones.
     pub gc_policies: Vec<GcPolicy>,
     /// `auto`, `host`, `none`, `bridge` or `cni`; without, what buildkitd does by itself.
     pub network: Option<String>,
     /// What the mode `bridge` is made of.
     pub bridge: BridgeSettings,
-    /// An OCI runtime in the place of the launcher.
+    /// The program of an OCI runtime that runs steps; `None` for the built-in launcher.
     pub binary: Option<String>,
     /// Whether steps get a user namespace.
     pub user_namespaces: UserNamespaces,
     /// The host's ids that steps in a user namespace have.
     pub user_namespace_ids: executor::IdRange,
-    /// Versions of it that are taken although they are below the fixed ones.
+    /// Versions of the OCI runtime that may run steps although they are below those with known faults fixed.
     pub accepted_binary_versions: Vec<String>,
     /// Steps at a time; 0 for no limit.
     pub max_parallelism: usize,
-    /// What steps are limited to.
+    /// The limits of steps.
     pub steps: StepSettings,
     /// Parent of the steps' cgroups.
     pub cgroup_parent: String,
@@ -142,9 +142,9 @@ pub struct WorkerSettings {
 /// The bridge network of steps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BridgeSettings {
-    /// Its name; without, one that is free.
+    /// The name of the bridge; `None` for one that is free.
     pub name: Option<String>,
-    /// The addresses of steps; without, some that are free.
+    /// The subnet of steps; `None` for one that is free.
     pub subnet: Option<String>,
     /// How many networks are always prepared.
     pub pool_size: usize,
@@ -155,83 +155,83 @@ pub struct BridgeSettings {
 /// One rule of garbage collection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GcPolicy {
-    /// Whether internal and frontend records count.
+    /// Whether the rule is also for internal and frontend records.
     pub all: bool,
     /// Which records the rule is for.
     pub filters: Vec<String>,
-    /// What was used within this time stays.
+    /// Records that were used within this time are kept.
     pub keep_duration: Duration,
-    /// Space that stays in any case.
+    /// Space that is never collected.
     pub reserved: DiskSpace,
-    /// Space that is not exceeded.
+    /// Records are collected when they take more than this.
     pub max_used: DiskSpace,
-    /// Space that stays free.
+    /// Records are collected when less than this is free.
     pub min_free: DiskSpace,
 }
 
 /// How long records of builds are kept.
 #[derive(Debug, Clone)]
 pub struct HistorySettings {
-    /// By age.
+    /// Records that are older than this are deleted.
     pub max_age: Duration,
-    /// By number.
+    /// How many records are kept.
     pub max_entries: usize,
 }
 
-/// Why the settings make no sense.
+/// Why the settings cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SettingsError {
-    /// The file is there but cannot be read.
+    /// The configuration file exists but cannot be read.
     #[error("cannot read the configuration {}: {source}", path.display())]
     Read {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// Why.
+        /// Why it cannot be read.
         source: std::io::Error,
     },
-    /// The file is no TOML, or a value has the wrong type.
+    /// The file is not TOML, or a value has the wrong type.
     #[error("configuration {}: {source}", path.display())]
     Parse {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// Place and reason.
+        /// The place in the file and the reason.
         source: toml::de::Error,
     },
-    /// A flag's amount cannot be understood.
+    /// The value of a flag is not an amount.
     #[error("--{flag}: {source}")]
     Amount {
-        /// The flag.
+        /// The flag as it is written.
         flag: &'static str,
-        /// What is wrong with its value.
+        /// Which values the setting takes, as the message says it.
         source: UnitError,
     },
-    /// A flag's value cannot be understood.
+    /// The value of a flag cannot be used.
     #[error("--{flag}: {message}")]
     Flag {
-        /// The flag.
+        /// The flag as it is written.
         flag: &'static str,
-        /// What is wrong with its value.
+        /// Which values the setting takes, as the message says it.
         message: String,
     },
-    /// A key's value cannot be understood.
+    /// The value of a key cannot be used.
     #[error("{key}: {message}")]
     Value {
-        /// The key.
+        /// The path of the key.
         key: &'static str,
-        /// What is wrong with its value.
+        /// Which values the setting takes, as the message says it.
         message: String,
     },
-    /// The log level is none.
+    /// The configured log level does not exist.
     #[error("unsupported log level {0:?}: use trace, debug, info, warn or error")]
     LogLevel(String),
-    /// The log format is none.
+    /// The configured log format does not exist.
     #[error("unsupported log type {0:?}: use text or json")]
     LogFormat(String),
 }
 
 impl SettingsError {
-    /// What kind of failure it is.
+    /// What kind of error it is.
     #[must_use]
     pub fn kind(&self) -> oci::ErrorKind {
         match self {
@@ -246,7 +246,7 @@ impl SettingsError {
     }
 }
 
-/// The paths and addresses that a program name stands for.
+/// The default paths and addresses, which depend on the name that the program is started under.
 #[derive(Debug, Clone)]
 pub struct Defaults {
     /// State directory.

@@ -1,8 +1,8 @@
-//! Signals, heard on a thread of their own whatever the others do.
+//! Signals, received on a thread of their own whatever the other threads do.
 //!
 //! SIGHUP has the configuration read again, of which the level of the log takes effect. The first SIGTERM or SIGINT asks the daemon to stop, which it does in order. A second one ends the process at once, and so does
-//! having been asked longer ago than builds have to end and [`STOP_TIMEOUT`]: what was committed is not lost by that. The same thread tells who keeps a thread of the runtime
-//! from everybody else while he does.
+//! stopping for longer than builds have to end and [`STOP_TIMEOUT`] together: what was committed is not lost by that. The same thread
+//! reports a task that holds a thread of the runtime.
 
 use std::future::Future;
 use std::io;
@@ -14,18 +14,18 @@ use tokio::sync::oneshot;
 // DIFFERS: BuildKit's daemon takes a second signal like the first.
 /// How long stopping in order may take, beside the time that builds have to end.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
-/// How often it is looked who holds a thread of the runtime.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Holding one for longer is worth a line in the log while it lasts.
-const HELD_TOO_LONG: Duration = Duration::from_secs(2);
+/// How often the threads of the runtime are checked for one that is held.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// A thread that is held for longer is reported in the log.
+const MAX_HELD: Duration = Duration::from_secs(2);
 
-/// Hears signals from now on; what is returned resolves at the first that asks to stop. `reread` is called at every SIGHUP until then.
+/// Receives signals from now on. The returned future resolves at the first one that asks to stop. `reread` is called at every SIGHUP until then.
 /// Builds have `drain` to end when the daemon stops.
-pub fn heard(
+pub fn listen(
     drain: Duration,
     reread: impl Fn() + Send + 'static,
 ) -> io::Result<impl Future<Output = ()> + Send> {
-    let (to, first) = oneshot::channel();
+    let (stop, stop_requested) = oneshot::channel();
     let (set_up, is_set_up) = std::sync::mpsc::channel();
     std::thread::Builder::new()
         .name("signals".into())
@@ -38,50 +38,50 @@ pub fn heard(
                 Err(error) => return drop(set_up.send(Err(error))),
             };
             runtime.block_on(async move {
-                let both = (|| {
+                let signals = (|| {
                     Ok((
                         signal(SignalKind::terminate())?,
                         signal(SignalKind::interrupt())?,
                         signal(SignalKind::hangup())?,
                     ))
                 })();
-                let (mut term, mut int, mut hangup) = match both {
-                    Ok(both) => both,
+                let (mut term, mut int, mut hangup) = match signals {
+                    Ok(signals) => signals,
                     Err(error) => return drop(set_up.send(Err(error))),
                 };
                 drop(set_up.send(Ok(())));
                 tokio::select! {
-                    () = one(&mut term, &mut int) => {}
-                    () = tell_who_holds() => {}
-                    () = at_every(&mut hangup, &reread) => {}
+                    () = stop_signal(&mut term, &mut int) => {}
+                    () = watch_threads() => {}
+                    () = reread_at_hangups(&mut hangup, &reread) => {}
                 }
-                if to.send(()).is_err() {
+                if stop.send(()).is_err() {
                     // The daemon has ended already.
                     return;
                 }
                 tokio::select! {
-                    () = one(&mut term, &mut int) => {
+                    () = stop_signal(&mut term, &mut int) => {
                         tracing::warn!("asked to stop a second time");
                     }
                     () = task::clock::sleep(STOP_TIMEOUT.saturating_add(drain)) => {
                         tracing::error!("stopping takes too long");
                     }
                 }
-                tell(Duration::ZERO);
+                warn_of_held_threads(Duration::ZERO);
                 sys::process::exit_now(1);
             });
         })?;
     let failed = |_| io::Error::other("the thread for signals is gone");
     is_set_up.recv().map_err(failed)??;
     Ok(async move {
-        // A thread that is gone hears nothing, and says nothing either.
-        if first.await.is_err() {
+        // The thread of signals has ended without a signal, so none will come.
+        if stop_requested.await.is_err() {
             std::future::pending::<()>().await;
         }
     })
 }
 
-async fn one(term: &mut Signal, int: &mut Signal) {
+async fn stop_signal(term: &mut Signal, int: &mut Signal) {
     tokio::select! {
         _ = term.recv() => {}
         _ = int.recv() => {}
@@ -89,23 +89,23 @@ async fn one(term: &mut Signal, int: &mut Signal) {
 }
 
 // DIFFERS: BuildKit's daemon ends at SIGHUP.
-/// Runs for ever.
-async fn at_every(hangup: &mut Signal, reread: &impl Fn()) {
+/// Calls `reread` at every SIGHUP, for ever.
+async fn reread_at_hangups(hangup: &mut Signal, reread: &impl Fn()) {
     while hangup.recv().await.is_some() {
         reread();
     }
     std::future::pending().await
 }
 
-/// Runs for ever.
-async fn tell_who_holds() {
+/// Looks once a second whether a thread of the runtime is held, for ever.
+async fn watch_threads() {
     loop {
-        task::clock::sleep(LOOK_EVERY).await;
-        tell(HELD_TOO_LONG);
+        task::clock::sleep(CHECK_INTERVAL).await;
+        warn_of_held_threads(MAX_HELD);
     }
 }
 
-fn tell(limit: Duration) {
+fn warn_of_held_threads(limit: Duration) {
     for thread in task::watch::holding(limit) {
         let ms = u64::try_from(thread.took.as_millis()).unwrap_or(u64::MAX);
         tracing::warn!(task = thread.name, ms, "a thread of the runtime is held");
@@ -122,12 +122,12 @@ pub(crate) async fn within<T>(limit: Duration, work: impl Future<Output = T>) ->
     let clock = async {
         match clock {
             Ok(clock) => clock.await,
-            // Without threads, the runtime's own clock has to do.
+            // If no thread can be started, the runtime's clock is used.
             Err(_) => task::clock::sleep(limit).await,
         }
     };
     tokio::select! {
-        done = work => Some(done),
+        output = work => Some(output),
         () = clock => None,
     }
 }
@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn a_signal_is_heard_and_a_deadline_is_kept_while_all_threads_of_the_runtime_are_held() {
         let (again, is_read_again) = std::sync::mpsc::channel();
-        let stop = heard(Duration::ZERO, move || again.send(()).unwrap()).unwrap();
+        let stop = listen(Duration::ZERO, move || again.send(()).unwrap()).unwrap();
         let send = |signal| {
             rustix::process::kill_process(rustix::process::getpid(), signal).unwrap();
         };

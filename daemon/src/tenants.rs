@@ -51,8 +51,8 @@ pub enum Peer {
 impl Peer {
     /// The subject of the client's certificate.
     pub(crate) fn of_tls(connection: &rustls::ServerConnection) -> Self {
-        let shown = connection.peer_certificates().and_then(<[_]>::first);
-        shown.map_or(Self::Unknown, |certificate| {
+        let certificate = connection.peer_certificates().and_then(<[_]>::first);
+        certificate.map_or(Self::Unknown, |certificate| {
             Self::Certificate(Digest::sha256(certificate))
         })
     }
@@ -70,16 +70,16 @@ impl Peer {
 /// Why a connection has no tenant.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TenantError {
-    /// Neither a certificate nor a unix socket says whose it is.
+    /// Neither a client certificate nor a unix socket vouches for the peer.
     #[error("the connection has no client certificate and comes over no unix socket")]
     Unknown,
-    /// There are too many.
+    /// The daemon has [`MAX_TENANTS`] tenants open.
     #[error("{MAX_TENANTS} tenants are open already")]
     TooMany,
-    /// Its state cannot be opened.
+    /// The tenant's state cannot be opened.
     #[error("cannot open the tenant's state: {0}")]
     Open(#[from] WireError),
-    /// Its server has ended.
+    /// The tenant's server has ended.
     #[error("the tenant's server has ended")]
     Ended,
 }
@@ -103,12 +103,12 @@ pub(crate) struct Tenants {
     spans: Option<Arc<dyn SpanSink>>,
     stop: watch::Receiver<bool>,
     open: Cells<Peer, Tenant>,
-    /// No tenant may begin builds any more.
+    /// Whether no tenant may begin builds any more.
     is_draining: AtomicBool,
 }
 
 struct Tenant {
-    /// The name of its folder.
+    /// The name of the tenant's folder.
     name: String,
     composed: Composed,
     connections: mpsc::Sender<io::Result<Connection>>,
@@ -166,9 +166,9 @@ impl Tenants {
             () = handled => {}
             () = stop => {}
         }
-        for cell in self.open.all() {
+        for cell in self.open.open_cells() {
             if let Some(tenant) = cell.get() {
-                tenant.ended().await;
+                tenant.server_end().await;
             }
         }
     }
@@ -179,7 +179,7 @@ impl Tenants {
         let cell = self
             .open
             .get(peer, MAX_TENANTS)
-            .map_err(|none| match none {
+            .map_err(|no_cell| match no_cell {
                 NoCell::Full => TenantError::TooMany,
                 NoCell::Closed => TenantError::Ended,
             })?;
@@ -197,7 +197,7 @@ impl Tenants {
 
     /// The engines of the tenants that are open, with their folders' names.
     pub(crate) fn engines(&self) -> Vec<(String, Arc<Engine>)> {
-        let cells = self.open.all();
+        let cells = self.open.open_cells();
         let open = cells.iter().filter_map(|cell| cell.get());
         open.filter_map(|tenant| Some((tenant.name.clone(), tenant.composed.engine().upgrade()?)))
             .collect()
@@ -264,8 +264,8 @@ impl Tenants {
 }
 
 impl Tenant {
-    /// Waits until its server has ended.
-    async fn ended(&self) {
+    /// Waits until the tenant's server has ended.
+    async fn server_end(&self) {
         let mut ended = self.ended.clone();
         // An error means that the server is gone already.
         if ended.wait_for(|ended| *ended).await.is_err() {

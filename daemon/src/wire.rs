@@ -1,4 +1,4 @@
-//! The one composition function: which implementation stands behind which seam.
+//! Puts the daemon together: which implementation stands behind which trait.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -30,24 +30,24 @@ use crate::signals::within;
 
 const USER_AGENT: &str = concat!("buildkit/v0.34 rbuild/", env!("CARGO_PKG_VERSION"));
 
-/// Why a part cannot be set up.
+/// Why a part of the daemon cannot be set up.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WireError {
     /// The state directory cannot be opened.
     #[error("cannot open the state directory {}: {source}", root.display())]
     Store {
-        /// The directory.
+        /// The state directory.
         root: PathBuf,
-        /// Why.
+        /// Why it cannot be opened or made.
         source: Box<store::OpenError>,
     },
-    /// The tenants' states have no place.
+    /// The folder of the tenants' states cannot be made.
     #[error("cannot make the folder of the tenants, {}: {source}", folder.display())]
     Tenants {
-        /// The folder.
+        /// The path of that folder.
         folder: PathBuf,
-        /// Why.
+        /// Why it cannot be opened or made.
         source: std::io::Error,
     },
     /// A registry's settings cannot be used.
@@ -59,10 +59,10 @@ pub enum WireError {
     /// What is added to provenance cannot be read.
     #[error("cannot read what is added to provenance: {0}")]
     Provenance(#[source] std::io::Error),
-    /// A platform of the settings is none.
+    /// A platform of the settings cannot be parsed.
     #[error("worker platform: {0}")]
     Platform(#[from] oci::PlatformError),
-    /// The network mode is not built.
+    /// The configured network mode is not supported.
     #[error("network mode {0:?} is not built yet: use auto, bridge, host or none")]
     Network(String),
     /// The bridge network cannot be made.
@@ -85,13 +85,13 @@ pub enum WireError {
     /// Steps cannot be limited as the configuration says.
     #[error(transparent)]
     Steps(#[from] StepLimitsError),
-    /// The snapshotter is not built.
+    /// The configured snapshotter is not supported.
     #[error("snapshotter {0:?} is not built yet: use auto or overlayfs")]
     Snapshotter(String),
 }
 
 impl WireError {
-    /// What kind of failure it is.
+    /// What kind of error it is.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
@@ -116,7 +116,7 @@ impl WireError {
 /// How long the records of cancelled builds may take when the daemon stops.
 const RECORDS_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 
-/// The daemon, put together.
+/// A daemon that has been put together and can serve.
 pub struct Composed {
     /// All gRPC services.
     pub routes: control::Routes,
@@ -131,7 +131,7 @@ impl std::fmt::Debug for Composed {
 }
 
 impl Composed {
-    /// What runs builds; not kept from closing.
+    /// The engine, as a weak reference that does not keep it from closing.
     pub(crate) fn engine(&self) -> std::sync::Weak<engine::Engine> {
         Arc::downgrade(&self.engine)
     }
@@ -429,7 +429,7 @@ pub fn version_line() -> String {
     )
 }
 
-/// What clients are told this daemon is. Clients compare the version with those of BuildKit, whose features we answer for.
+/// The version that clients are told. Clients compare the version with those of BuildKit, whose features we answer for.
 fn version() -> VersionInfo {
     VersionInfo {
         package: "rbuild".into(),

@@ -1,4 +1,4 @@
-//! What a container may reach, and the one place where that is granted (P1, P12).
+//! Network and security modes of a container, and the one place where they are granted (P1, P12).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,9 +10,9 @@ pub enum NetworkMode {
     /// What the worker is configured to give.
     #[default]
     Sandbox,
-    /// The host's.
+    /// The host's network; needs the entitlement `network.host`.
     Host,
-    /// Nothing but loopback.
+    /// A network with nothing but loopback.
     None,
 }
 
@@ -55,9 +55,9 @@ pub(crate) const READONLY_PATHS: [&str; 5] = [
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown {what} mode {value}")]
 pub struct UnknownMode {
-    /// Which kind of mode.
+    /// Which kind of mode: `network mode` or `security mode`.
     pub what: &'static str,
-    /// The number received.
+    /// The number that the client sent.
     pub value: i32,
 }
 
@@ -97,7 +97,7 @@ impl TryFrom<i32> for SecurityMode {
 /// The devices a build was granted, as an entitlement says it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DeviceRights {
-    /// All of them.
+    /// Whether the build may have every device; [`Self::names`] is not looked at then.
     pub all: bool,
     /// Devices, kinds or classes; each with the name that takes its place, or nothing.
     pub names: BTreeMap<String, String>,
@@ -168,7 +168,7 @@ impl UnknownMode {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{entitlement} is not allowed")]
 pub struct Denied {
-    /// The entitlement's name.
+    /// The name of the missing entitlement, as clients ask for it.
     pub entitlement: &'static str,
 }
 

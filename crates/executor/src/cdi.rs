@@ -45,7 +45,7 @@ pub struct Config {
 pub struct DeviceRequest {
     /// A device, a kind, a kind with `=*`, or a class.
     pub name: String,
-    /// The step can do without.
+    /// Whether the step runs without the device where the machine does not have it.
     pub optional: bool,
 }
 
@@ -54,9 +54,9 @@ pub struct DeviceRequest {
 pub struct DeviceInfo {
     /// `vendor.com/class=name`.
     pub name: String,
-    /// Every build may have it.
+    /// Whether every build may have it without an entitlement.
     pub auto_allow: bool,
-    /// What its file says about it.
+    /// The annotations of its file, those of the device over those of the file.
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -64,45 +64,45 @@ pub struct DeviceInfo {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DeviceError {
-    /// No file describes it.
+    /// No file describes the device.
     #[error("required device {name:?} is not registered")]
     NotRegistered {
-        /// What was asked for.
+        /// The name that the step asked for.
         name: String,
     },
-    /// The build was not granted them.
+    /// The build was not granted these devices.
     #[error("{}", refusal(.names))]
     NotAllowed {
-        /// The devices.
+        /// The full names of the devices.
         names: Vec<String>,
     },
     /// The device's file asks for something that is not built.
-    #[error("CDI device {device} asks for {what}, which rbuild does not support yet")]
+    #[error("CDI device {device} asks for {feature}, which rbuild does not support yet")]
     NotBuilt {
-        /// The device.
+        /// The full name of the device.
         device: String,
-        /// What its file asks for.
-        what: String,
+        /// The part of the specification that the file uses.
+        feature: String,
     },
     /// A node of the host is not there.
     #[error("failed to stat CDI host device {path:?}: {source}")]
     Stat {
-        /// Where it should be.
+        /// The path of the node on the host.
         path: String,
-        /// What the kernel said, or what is wrong with what is there.
+        /// The error of the system call, or why the node on the host cannot be used.
         source: std::io::Error,
     },
-    /// A place of the host cannot be mounted.
+    /// A file or folder of the host cannot be mounted.
     #[error(
         "cannot mount {path:?} for CDI device {device}: {}",
         oci::error::errno_text(source)
     )]
     Mount {
-        /// The device.
+        /// The full name of the device.
         device: String,
-        /// The place.
+        /// The path on the host.
         path: String,
-        /// What the kernel said.
+        /// The error of the system call.
         source: std::io::Error,
     },
 }
@@ -121,9 +121,9 @@ fn refusal(names: &[String]) -> String {
 #[derive(Debug)]
 struct DescribedDevice {
     annotations: BTreeMap<String, String>,
-    /// Of the whole file; applied once if several of its devices are asked for.
+    /// The edits of the whole file, applied once if several of its devices are asked for.
     common: Arc<Edits>,
-    own: Edits,
+    device_edits: Edits,
 }
 
 /// The machine's devices.
@@ -276,7 +276,7 @@ impl Devices {
                 injection.add(name, &device.common)?;
                 applied.push(&device.common);
             }
-            injection.add(name, &device.own)?;
+            injection.add(name, &device.device_edits)?;
         }
         injection.sort();
         Ok(injection)

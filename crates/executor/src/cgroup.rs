@@ -39,13 +39,13 @@ fn v1_rule(rule: &DeviceRule) -> String {
     )
 }
 
-/// The hierarchies of this host.
+/// The hierarchies of control groups on this host.
 #[derive(Debug, Default)]
 pub(crate) struct Groups {
     v2: Option<PathBuf>,
     v1: BTreeMap<String, PathBuf>,
     program: Option<DeviceProgram>,
-    /// The v2 hierarchy is the only one, and mounted where everybody looks for it.
+    /// Whether the v2 hierarchy is the only one, and mounted at `/sys/fs/cgroup`.
     unified: bool,
 }
 
@@ -56,9 +56,9 @@ pub(crate) struct Group {
     v1: Vec<PathBuf>,
     /// The v2 directory, for the clone.
     pub(crate) fd: Option<OwnedFd>,
-    /// Files to write oneself into.
+    /// The `cgroup.procs` files of v1 groups, into which a process writes itself.
     pub(crate) procs: Vec<OwnedFd>,
-    /// Something limits devices.
+    /// Whether a device program or the v1 controller limits which devices can be opened.
     pub(crate) limits_devices: bool,
     oom_before: u64,
 }
@@ -71,7 +71,7 @@ impl Group {
 }
 
 impl Groups {
-    /// Looks the hierarchies up in procfs. A host without any is fine as long as nothing is limited.
+    /// Looks the hierarchies up in procfs. A host without any runs containers that have no limits.
     pub(crate) fn find() -> Self {
         let mut groups =
             Self::parse(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default());
@@ -148,7 +148,7 @@ impl Groups {
         let procs = fs::read_to_string(group.join("cgroup.procs"))?;
         for process in procs.lines() {
             if let Err(error) = fs::write(init.join("cgroup.procs"), process) {
-                // One that has ended meanwhile; or one of somebody else, which keeps controllers from being handed down.
+                // The process has ended meanwhile, or it is somebody else's and keeps controllers from being handed down.
                 tracing::debug!(%error, process, "stays in its control group");
             }
         }
@@ -163,7 +163,7 @@ impl Groups {
         self.v2.into_iter().chain(v1)
     }
 
-    /// Whether containers get a view of the hierarchy of their own.
+    /// Whether containers get a cgroup namespace of their own.
     pub(crate) fn unified(&self) -> bool {
         self.unified
     }
@@ -253,8 +253,9 @@ impl Groups {
             let handed_down =
                 fs::read_to_string(group.join("cgroup.subtree_control")).unwrap_or_default();
             for controller in controllers {
-                let named = |list: &str| list.split_whitespace().any(|name| name == controller);
-                if named(&available) && !named(&handed_down) {
+                let lists_controller =
+                    |list: &str| list.split_whitespace().any(|name| name == controller);
+                if lists_controller(&available) && !lists_controller(&handed_down) {
                     let result = fs::write(
                         group.join("cgroup.subtree_control"),
                         format!("+{controller}"),

@@ -161,32 +161,35 @@ mod tests {
     #[test]
     fn loopback_servers_are_kept_on_the_hosts_network_only() {
         let host = "# c\nnameserver 127.0.0.11\nnameserver 10.0.0.2\nnameserver nonsense\nsearch a\ndomain b c\noptions ndots:1\nsortlist x\n";
-        let none = DnsConfig::default();
+        let defaults = DnsConfig::default();
         let text = |source: &str, config: &DnsConfig, mode| {
             render(&apply(parse(source), config, mode).unwrap())
         };
         let tail = "search b c\noptions ndots:1\nsortlist x\n";
         assert_eq!(
-            text(host, &none, NetworkMode::Host),
+            text(host, &defaults, NetworkMode::Host),
             format!("nameserver 127.0.0.11\nnameserver 10.0.0.2\n{tail}")
         );
         assert_eq!(
-            text(host, &none, NetworkMode::None),
+            text(host, &defaults, NetworkMode::None),
             format!("nameserver 10.0.0.2\n{tail}")
         );
         let public: String = PUBLIC_NAMESERVERS
             .iter()
             .map(|address| format!("nameserver {address}\n"))
             .collect();
-        assert_eq!(text("nameserver ::1\n", &none, NetworkMode::None), public);
-        assert_eq!(text("", &none, NetworkMode::Host), public);
-        let own = DnsConfig {
+        assert_eq!(
+            text("nameserver ::1\n", &defaults, NetworkMode::None),
+            public
+        );
+        assert_eq!(text("", &defaults, NetworkMode::Host), public);
+        let configured = DnsConfig {
             nameservers: vec!["127.0.0.1".into()],
             search_domains: vec![".".into()],
-            ..none
+            ..defaults
         };
         assert_eq!(
-            text(host, &own, NetworkMode::None),
+            text(host, &configured, NetworkMode::None),
             "nameserver 127.0.0.1\noptions ndots:1\nsortlist x\n"
         );
         let bad = DnsConfig {

@@ -95,8 +95,8 @@ mod tests {
             let variables = environment.into_variables();
             assert!(variables[0].starts_with(start), "{variables:?}");
         }
-        let mut own = of(&["PATH=/own"]);
-        own.set_default_path("linux");
-        assert_eq!(own.into_variables(), ["PATH=/own"]);
+        let mut environment = of(&["PATH=/own"]);
+        environment.set_default_path("linux");
+        assert_eq!(environment.into_variables(), ["PATH=/own"]);
     }
 }

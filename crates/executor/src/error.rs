@@ -1,4 +1,4 @@
-//! Why a process could not be run.
+//! Errors of running a process in a container.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::user::LookupError;
 
-/// Why there is no exit status.
+/// Why a process has no exit status.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExecError {
@@ -21,7 +21,7 @@ pub enum ExecError {
     /// The step's network could not be had.
     #[error("cannot give a step its network: {0}")]
     Network(#[from] net::NetError),
-    /// The proxy of a step of the proxy network.
+    /// The proxy of a step could not be started.
     #[error("cannot give a step its proxy: {0}")]
     Proxy(#[from] proxy::ProxyError),
     /// The proxy network was asked for, and there is none.
@@ -33,27 +33,27 @@ pub enum ExecError {
     /// No such container runs.
     #[error("container {id} not found")]
     NotFound {
-        /// The container asked for.
+        /// The id of the container that was named.
         id: String,
     },
     /// The container ended before the process could be started in it.
     #[error("container {id} has stopped")]
     Stopped {
-        /// The container asked for.
+        /// The id of the container that was named.
         id: String,
     },
-    /// There is one of this name already.
+    /// Another container with this id is being made or runs.
     #[error("container {id} already exists")]
     Exists {
-        /// The name.
+        /// The id.
         id: String,
     },
-    /// A word of the spec makes no sense.
+    /// A value of the spec cannot be used.
     #[error("invalid {what}: {value:?}")]
     Invalid {
-        /// Which word.
+        /// Which value of the spec.
         what: &'static str,
-        /// Its value.
+        /// The value as the spec has it.
         value: String,
     },
     /// A path is longer than the kernel takes.
@@ -62,11 +62,11 @@ pub enum ExecError {
         crate::bounds::MAX_PATH_BYTES
     )]
     LongPath {
-        /// Which path.
+        /// Which path of the spec.
         what: &'static str,
-        /// How it begins.
+        /// The beginning of the path.
         path: String,
-        /// Its length.
+        /// The length of the path in bytes.
         bytes: usize,
     },
     /// A path leads through too many folders.
@@ -75,38 +75,38 @@ pub enum ExecError {
         crate::bounds::MAX_PATH_PARTS
     )]
     DeepPath {
-        /// Which path.
+        /// Which path of the spec.
         what: &'static str,
-        /// How it begins.
+        /// The beginning of the path.
         path: String,
-        /// Its names.
+        /// How many names the path has.
         parts: usize,
     },
-    /// A container is to have more mounts than we make.
+    /// A container is to have more than [`crate::bounds::MAX_MOUNTS`] mounts.
     #[error(
         "{count} mounts are more than the {} that a container may have",
         crate::bounds::MAX_MOUNTS
     )]
     ManyMounts {
-        /// How many.
+        /// How many mounts the spec has.
         count: usize,
     },
     /// An argument that no program can be given. It is not shown, for it may hold a secret.
     #[error("argument {index} of the process has a zero byte")]
     ZeroByteInArgument {
-        /// Its place, the program being 0.
+        /// The index of the argument; 0 is the program.
         index: usize,
     },
     /// An entry of the environment that no program can be given. The value is not shown, for it may be a secret.
     #[error("environment variable `{name}` has a zero byte in its name or value")]
     ZeroByteInEnvironment {
-        /// The variable.
+        /// The name of the variable.
         name: String,
     },
     /// Steps are to have user namespaces, and this host gives none.
     #[error("cannot make a user namespace for steps: {}", errno_text(source))]
     UserNamespace {
-        /// What the kernel said.
+        /// The error of the system call.
         source: io::Error,
     },
     /// A user or group that the user namespace of steps does not have.
@@ -114,7 +114,7 @@ pub enum ExecError {
     UnmappedId {
         /// The id in the container.
         id: u32,
-        /// How many there are, from 0 on.
+        /// The namespace has the ids from 0 up to and without this one.
         count: u32,
     },
     /// A user or group that the daemon's own user namespace does not have.
@@ -122,17 +122,17 @@ pub enum ExecError {
         "no process can run as {uid}:{gid} here: the daemon runs in a user namespace without these ids; give its user more in /etc/subuid and /etc/subgid (`rbuild doctor` says how)"
     )]
     NoSuchIds {
-        /// The user.
+        /// The user id in the container.
         uid: u32,
-        /// The group.
+        /// The group id in the container.
         gid: u32,
     },
-    /// A device wants a program of the host run for the container.
+    /// A CDI device asks for a hook, which is a program of the host.
     #[error(
         "a CDI device of this step has the hook {hook}, which needs an OCI runtime: set worker.oci.binary"
     )]
     Hook {
-        /// The program.
+        /// The path of the hook on the host.
         hook: String,
     },
     /// A configured nameserver is not an address.
@@ -141,49 +141,49 @@ pub enum ExecError {
     /// A limit was asked for that this host cannot enforce.
     #[error("cannot limit {what}: this host has no usable `{controller}` controller")]
     NoController {
-        /// What was to be limited.
+        /// The resource that was to be limited.
         what: &'static str,
-        /// The controller that would do it.
+        /// The controller of control groups that would enforce it.
         controller: &'static str,
     },
     /// The control group could not be made or written.
     #[error("cannot set up control group file `{file}`: {}", errno_text(source))]
     Cgroup {
-        /// The file or directory.
+        /// The file or directory of the control group.
         file: String,
-        /// What the kernel said.
+        /// The error of the system call.
         source: io::Error,
     },
     /// The launcher process ended, or cannot be started. The next run starts another.
     #[error("container launcher failed: {during}: {}", errno_text(source))]
     Launcher {
-        /// What was being done.
+        /// What was being done when it failed.
         during: &'static str,
-        /// What the kernel said.
+        /// The error of the system call.
         source: io::Error,
     },
-    /// The OCI runtime did not do what it was asked to.
+    /// The OCI runtime reported an error.
     #[error("{program} failed: {message}")]
     Runtime {
-        /// The runtime's name.
+        /// The runtime's program, as the configuration names it.
         program: String,
-        /// Its last words.
+        /// The last error in the runtime's log, or the last line that it wrote.
         message: String,
     },
     /// The OCI runtime cannot be started or waited for.
     #[error("{program} failed: {source}")]
     RuntimeProcess {
-        /// The runtime's name.
+        /// The runtime's program, as the configuration names it.
         program: String,
-        /// What the kernel said.
+        /// The error of the system call.
         source: io::Error,
     },
     /// A system call of the daemon failed.
     #[error("{during}: {}", errno_text(source))]
     System {
-        /// What was being done.
+        /// What was being done when it failed.
         during: &'static str,
-        /// What the kernel said.
+        /// The error of the system call.
         source: io::Error,
     },
 }
@@ -192,7 +192,7 @@ pub enum ExecError {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// There is no program at all.
+    /// The arguments are empty.
     #[error("no command specified")]
     NoCommand,
     /// The program is not where the PATH leads.
@@ -206,7 +206,7 @@ pub enum StartError {
     Lookup {
         /// The program's path.
         path: String,
-        /// The error's number.
+        /// The errno of the system call.
         errno: i32,
     },
     /// The kernel refused the program.
@@ -214,47 +214,47 @@ pub enum StartError {
     Exec {
         /// The program's path.
         path: String,
-        /// The error's number.
+        /// The errno of the system call.
         errno: i32,
     },
     /// The working directory cannot be entered.
     #[error("working dir {path} points to invalid target: {}", reason(*errno))]
     WorkingDir {
-        /// The directory's name in the container.
+        /// The directory's path in the container.
         path: String,
-        /// The error's number.
+        /// The errno of the system call.
         errno: i32,
     },
     /// A mount point leads where nothing may be mounted.
     #[error("{path:?} cannot be mounted because it is inside /proc")]
     InsideProc {
-        /// The destination.
+        /// Where the mount was to go in the container.
         path: String,
     },
     /// A mount's source is not there.
     #[error("open /{}: {}", selector.trim_start_matches('/'), reason(*errno))]
     Selector {
-        /// The destination.
+        /// Where the mount was to go in the container.
         dest: String,
-        /// What was to be mounted.
+        /// The path inside of the mount's source that was to be mounted.
         selector: String,
-        /// The error's number.
+        /// The errno of the system call.
         errno: i32,
     },
     /// Something could not be mounted.
     #[error("failed to mount {dest}: {}", reason(*errno))]
     Mount {
-        /// The destination.
+        /// Where the mount was to go in the container.
         dest: String,
-        /// The error's number.
+        /// The errno of the system call.
         errno: i32,
     },
     /// Another step of the set-up failed.
     #[error("failed to start container: {step}: {}", reason(*errno))]
     Step {
-        /// Which step.
+        /// The name of the step, such as `prctl` or `join namespaces`.
         step: String,
-        /// The error's number.
+        /// The errno of the system call.
         errno: i32,
     },
 }
@@ -419,7 +419,7 @@ mod tests {
                 sentence.contains("format"),
                 "{sentence}"
             );
-            // It travels from the container to the daemon.
+            // The container's process sends it to the daemon as JSON.
             let text = serde_json::to_string(&error).unwrap();
             assert_eq!(serde_json::from_str::<StartError>(&text).unwrap(), error);
             assert_eq!(ExecError::from(error).kind(), ErrorKind::Failed);

@@ -21,22 +21,22 @@ pub struct Injection {
 pub(crate) struct DeviceEdits {
     /// Device nodes.
     pub(crate) nodes: Vec<Node>,
-    /// Further groups of the process.
+    /// Additional groups of the process.
     pub(crate) groups: Vec<u32>,
-    /// Programs to run; for OCI runtimes.
+    /// Programs of the host that an OCI runtime runs.
     pub(crate) hooks: Vec<Hook>,
 }
 
 /// A device node of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Node {
-    /// Below /dev.
+    /// The path below /dev.
     pub(crate) name: String,
     pub(crate) kind: FileType,
     pub(crate) permissions: u32,
     pub(crate) major: u32,
     pub(crate) minor: u32,
-    /// The process's where not given.
+    /// User and group; the process's where they are not given.
     pub(crate) owner: (Option<u32>, Option<u32>),
     /// What the control group allows: of `r`, `w` and `m`.
     pub(crate) access: String,

@@ -33,9 +33,9 @@ pub struct Signal(pub i32);
 /// What can be done to a process while it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Control {
-    /// Its terminal has another size.
+    /// Gives its terminal another size.
     Resize(WinSize),
-    /// It gets a signal.
+    /// Sends it a signal.
     Signal(Signal),
 }
 
@@ -54,12 +54,12 @@ impl<F: FnMut(Bytes) + Send> OutputSink for F {
 /// Where output goes.
 #[derive(Default)]
 pub enum Output {
-    /// Nowhere: the process has /dev/null.
+    /// The process has /dev/null in its place.
     #[default]
     Null,
-    /// To something that does not block.
+    /// Each chunk goes to a sink that does not block.
     Sink(Box<dyn OutputSink>),
-    /// To a stream, at its pace. It is shut down when the output ends.
+    /// The output goes to a stream, at its pace, which is shut down when the output ends.
     Stream(Box<dyn AsyncWrite + Send + Unpin>),
 }
 
@@ -87,11 +87,11 @@ impl fmt::Debug for Output {
 /// A process's streams. The default is /dev/null thrice.
 #[derive(Default)]
 pub struct ProcessIo {
-    /// Input; none is /dev/null.
+    /// The standard input; `None` is /dev/null.
     pub stdin: Option<Box<dyn AsyncRead + Send + Unpin>>,
-    /// Output. With a terminal everything comes here.
+    /// The standard output. With a terminal the errors come here as well.
     pub stdout: Output,
-    /// Errors.
+    /// The standard error.
     pub stderr: Output,
     /// Resizes and signals; dropping the sender means no more.
     pub control: Option<mpsc::Receiver<Control>>,
@@ -110,7 +110,7 @@ impl fmt::Debug for ProcessIo {
 /// What the process gets: its three streams, or nothing when it makes a terminal.
 pub(crate) struct Streams(pub(crate) Option<[OwnedFd; 3]>);
 
-/// Our ends, and where they lead.
+/// The daemon's ends of the streams, and where their bytes go.
 pub(crate) struct Pumps {
     stdin: Option<(Option<pipe::Sender>, Box<dyn AsyncRead + Send + Unpin>)>,
     outputs: Vec<(pipe::Receiver, Output)>,
@@ -186,12 +186,12 @@ impl Pumps {
         )
     }
 
-    /// Moves bytes until the process has `ended` and its output is read.
+    /// Moves bytes until the process has `process_end` and its output is read.
     pub(crate) async fn until<T>(
         self,
         terminal: Option<OwnedFd>,
         output_end: OutputEnd,
-        ended: impl Future<Output = T>,
+        process_end: impl Future<Output = T>,
     ) -> T {
         let terminal = terminal.and_then(|fd| {
             Terminal::new(fd)
@@ -206,7 +206,7 @@ impl Pumps {
                     if let Some(pipe) = pipe.as_mut() {
                         drop(tokio::io::copy(source, pipe).await);
                     }
-                    // Closing is how the process learns the end.
+                    // The process reads the end of its input when the pipe is closed.
                     *pipe = None;
                 }
                 Some((None, source)) => {
@@ -229,10 +229,10 @@ impl Pumps {
         }
         let mut drained = futures::future::join_all(drains);
         let mut all_read = false;
-        tokio::pin!(ended, feed);
+        tokio::pin!(process_end, feed);
         let result = loop {
             tokio::select! {
-                result = &mut ended => break result,
+                result = &mut process_end => break result,
                 () = &mut feed => {}
                 _ = &mut drained, if !all_read => all_read = true,
             }
@@ -356,14 +356,14 @@ mod tests {
         )
     }
 
-    fn opened(io: ProcessIo) -> ([std::fs::File; 3], Pumps) {
+    fn open_streams(io: ProcessIo) -> ([std::fs::File; 3], Pumps) {
         let (streams, pumps) = Streams::open(io, false).unwrap();
         (streams.0.unwrap().map(file), pumps)
     }
 
     #[tokio::test]
     async fn streams_that_nobody_wants_are_the_null_device() {
-        let ([mut input, mut output, mut errors], pumps) = opened(ProcessIo::default());
+        let ([mut input, mut output, mut errors], pumps) = open_streams(ProcessIo::default());
         assert_eq!(input.read(&mut [0; 4]).unwrap(), 0);
         output.write_all(b"lost").unwrap();
         errors.write_all(b"lost").unwrap();
@@ -374,25 +374,25 @@ mod tests {
     async fn everything_that_was_written_is_read_when_nobody_else_holds_the_pipes() {
         let (stdout, out) = collected();
         let (stderr, err) = collected();
-        let (streams, pumps) = opened(ProcessIo {
+        let (streams, pumps) = open_streams(ProcessIo {
             stdout,
             stderr,
             ..ProcessIo::default()
         });
-        let ended = task::blocking("process", move || {
+        let process_end = task::blocking("process", move || {
             let [_, mut output, mut errors] = streams;
             output.write_all(&vec![b'o'; 300_000]).unwrap();
             errors.write_all(b"err").unwrap();
             7
         });
-        assert_eq!(pumps.until(None, OutputEnd::Certain, ended).await, 7);
+        assert_eq!(pumps.until(None, OutputEnd::Certain, process_end).await, 7);
         assert!(out.lock().len() == 300_000 && *err.lock() == b"err");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_pipe_that_somebody_else_holds_is_not_waited_for_long() {
         let (stdout, out) = collected();
-        let ([_, mut output, _], pumps) = opened(ProcessIo {
+        let ([_, mut output, _], pumps) = open_streams(ProcessIo {
             stdout,
             ..ProcessIo::default()
         });
@@ -413,7 +413,7 @@ mod tests {
     #[tokio::test]
     async fn input_arrives_whole_and_ends() {
         let bytes: Vec<u8> = (0..200_000_u32).map(|i| (i % 251) as u8).collect();
-        let ([mut input, _, _], pumps) = opened(ProcessIo {
+        let ([mut input, _, _], pumps) = open_streams(ProcessIo {
             stdin: Some(Box::new(std::io::Cursor::new(bytes.clone()))),
             ..ProcessIo::default()
         });
@@ -427,7 +427,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_process_that_reads_no_input_ends_all_the_same() {
-        let ([input, _, _], pumps) = opened(ProcessIo {
+        let ([input, _, _], pumps) = open_streams(ProcessIo {
             stdin: Some(Box::new(tokio::io::repeat(b'x'))),
             ..ProcessIo::default()
         });
@@ -436,9 +436,9 @@ mod tests {
     }
 
     /// Takes some bytes and then fails.
-    struct Broken(usize);
+    struct FailingWriter(usize);
 
-    impl AsyncWrite for Broken {
+    impl AsyncWrite for FailingWriter {
         fn poll_write(
             mut self: Pin<&mut Self>,
             _: &mut Context<'_>,
@@ -447,9 +447,9 @@ mod tests {
             if self.0 == 0 {
                 return Poll::Ready(Err(std::io::ErrorKind::BrokenPipe.into()));
             }
-            let taken = bytes.len().min(self.0);
-            self.0 -= taken;
-            Poll::Ready(Ok(taken))
+            let length = bytes.len().min(self.0);
+            self.0 -= length;
+            Poll::Ready(Ok(length))
         }
         fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
             Poll::Ready(Ok(()))
@@ -461,16 +461,19 @@ mod tests {
 
     #[tokio::test]
     async fn a_reader_that_is_gone_does_not_stop_the_process() {
-        let (streams, pumps) = opened(ProcessIo {
-            stdout: Output::Stream(Box::new(Broken(10))),
+        let (streams, pumps) = open_streams(ProcessIo {
+            stdout: Output::Stream(Box::new(FailingWriter(10))),
             ..ProcessIo::default()
         });
-        let ended = task::blocking("process", move || {
+        let process_end = task::blocking("process", move || {
             let [_, mut output, _] = streams;
             output.write_all(&vec![b'o'; 1 << 20])
         });
         assert!(
-            pumps.until(None, OutputEnd::Certain, ended).await.is_ok(),
+            pumps
+                .until(None, OutputEnd::Certain, process_end)
+                .await
+                .is_ok(),
             "what follows is thrown away"
         );
     }
@@ -494,7 +497,7 @@ mod tests {
         };
         let (streams, pumps) = Streams::open(io, true).unwrap();
         assert!(streams.0.is_none(), "the process makes its terminal itself");
-        let ended = task::blocking("process", move || {
+        let process_end = task::blocking("process", move || {
             let mut terminal = file(peer);
             let mut line = [0; 16];
             let length = terminal.read(&mut line).unwrap();
@@ -502,10 +505,12 @@ mod tests {
             line[..length].to_vec()
         });
         assert_eq!(
-            pumps.until(Some(master), OutputEnd::Certain, ended).await,
+            pumps
+                .until(Some(master), OutputEnd::Certain, process_end)
+                .await,
             b"line\n"
         );
-        let shown = String::from_utf8(out.lock().clone()).unwrap();
-        assert!(shown.ends_with("answer"), "{shown:?}");
+        let screen = String::from_utf8(out.lock().clone()).unwrap();
+        assert!(screen.ends_with("answer"), "{screen:?}");
     }
 }

@@ -47,7 +47,7 @@ use crate::samples;
 use crate::spec::{ContainerId, ContainerSpec, ExitStatus, ProcessSpec};
 use crate::step_proxy;
 use crate::stubs::{self, Stubs};
-use connection::{Cloned, Connection};
+use connection::{ClonedProcess, Connection};
 use message::{JoinPlan, MAX_MESSAGE_BYTES, NetworkPlan, Plan, Report, Request};
 use prepare::{Basics, PlanFds};
 
@@ -82,11 +82,11 @@ pub struct Config {
     pub sandbox_network: SandboxNetwork,
     /// The proxy of steps of the proxy network; none if there is no such network.
     pub proxy: Option<Arc<Proxy>>,
-    /// Name resolution.
+    /// The name resolution of containers.
     pub dns: DnsConfig,
     /// The control group above all containers that name none.
     pub cgroup_parent: String,
-    /// The ids of the user namespace of confined containers; without, they share the host's.
+    /// The host's ids for the user namespace of confined containers; `None` when they share the host's users.
     pub user_namespace: Option<IdRange>,
 }
 
@@ -112,7 +112,7 @@ pub struct Launcher {
     running: RunningContainers<Arc<RunningContainer>>,
 }
 
-/// A container that runs, as further processes need it.
+/// What further processes need of a container that runs.
 #[derive(Debug)]
 struct RunningContainer {
     pidfd: OwnedFd,
@@ -121,7 +121,7 @@ struct RunningContainer {
     security: SecurityMode,
     process: ProcessSpec,
     joined: JoinPlan,
-    /// Further processes find the proxy as well.
+    /// Whether the container's only network is the proxy network, so that further processes get the variables of its proxy.
     proxied: bool,
     ids: Option<Arc<IdMapping>>,
 }
@@ -150,14 +150,14 @@ impl Launcher {
         let connection = self.connection.lock();
         let running = connection
             .as_ref()
-            .filter(|connection| !connection.is_gone());
+            .filter(|connection| !connection.has_ended());
         running.map(|connection| connection.pid)
     }
 
     fn connection(&self) -> Result<Arc<Connection>, ExecError> {
         let mut current = self.connection.lock();
         match &*current {
-            Some(connection) if !connection.is_gone() => Ok(Arc::clone(connection)),
+            Some(connection) if !connection.has_ended() => Ok(Arc::clone(connection)),
             _ => {
                 let program = self
                     .config
@@ -175,7 +175,7 @@ impl Launcher {
     }
 }
 
-/// Everything of a container that is ready to be cloned.
+/// The plan of a container whose process can be cloned, with its descriptors.
 struct Ready {
     plan: Plan,
     fds: PlanFds,
@@ -220,7 +220,7 @@ impl Executor for Launcher {
             root,
         } = ready;
         prepare::send(&ours, &plan, &plan_fds)?;
-        // Ours of the process's streams must go, or their end would never come.
+        // The daemon's copies of the process's ends have to be closed, or the streams would never end.
         drop((plan, plan_fds));
         let mut fds = vec![theirs.as_fd()];
         fds.extend(group.fd.as_ref().map(AsFd::as_fd));
@@ -273,23 +273,23 @@ impl Executor for Launcher {
             proxied,
             ids,
         };
-        registration.started(Arc::new(container));
+        registration.set_started(Arc::new(container));
         if let Some(started) = started {
             let _ = started.send(());
         }
         let driven = drive(&mut cloned, pumps, start.terminal, OutputEnd::Certain);
-        let (ended, samples) = samples::while_running(group.dirs(), driven).await;
+        let (outcome, samples) = samples::while_running(group.dirs(), driven).await;
         // Nobody may join any more before the mount points go.
-        registration.ended();
+        registration.set_ended();
         stubs::remove(&root, &stubs);
         network.close().await;
-        let ended = ended?;
-        let mut usage = ended.usage;
+        let exit = outcome?;
+        let mut usage = exit.usage;
         usage.memory_peak = group.memory_peak();
         usage.memory_held = samples.memory_held;
         Ok(ExitStatus {
-            code: ended.code,
-            oom: ended.code != 0 && group.out_of_memory(),
+            code: exit.code,
+            oom: exit.code != 0 && group.out_of_memory(),
             usage,
             samples: Arc::new(samples),
         })
@@ -375,11 +375,11 @@ impl Executor for Launcher {
             drop(cloned.wait().await);
             return Err(error.into());
         }
-        let ended = drive(&mut cloned, pumps, start.terminal, OutputEnd::MayBeHeld).await?;
+        let exit = drive(&mut cloned, pumps, start.terminal, OutputEnd::MayBeHeld).await?;
         Ok(ExitStatus {
-            code: ended.code,
-            oom: ended.code != 0 && container.group.out_of_memory(),
-            usage: ended.usage,
+            code: exit.code,
+            oom: exit.code != 0 && container.group.out_of_memory(),
+            usage: exit.usage,
             samples: Arc::default(),
         })
     }
@@ -420,7 +420,7 @@ impl Launcher {
             &spec.resources,
             (security == SecurityMode::Sandbox).then_some(rules.as_slice()),
         )?;
-        // Copies, so that further processes can be put there too.
+        // They are copied, so that further processes can be put into the groups too.
         let procs = group
             .procs
             .iter()
@@ -468,7 +468,7 @@ struct Start {
     /// Mount points that were made in the root.
     stubs: Vec<Stubs>,
     terminal: Option<OwnedFd>,
-    /// Why it will not be the program.
+    /// Why the program was not started.
     failed: Option<StartError>,
 }
 
@@ -512,11 +512,11 @@ async fn read_reports(socket: &OwnedFd) -> Result<Start, ExecError> {
 
 /// Moves the bytes of the streams and applies controls until the process has ended and its output is read.
 async fn drive(
-    cloned: &mut Cloned,
+    cloned: &mut ClonedProcess,
     mut pumps: Pumps,
     terminal: Option<OwnedFd>,
     output_end: OutputEnd,
-) -> Result<connection::Ended, ExecError> {
+) -> Result<connection::ProcessExit, ExecError> {
     let pidfd = cloned
         .pidfd
         .try_clone()
@@ -548,11 +548,11 @@ async fn drive(
         }
         std::future::pending::<Infallible>().await
     };
-    let ended = pumps.until(terminal, output_end, async {
+    let exit = pumps.until(terminal, output_end, async {
         tokio::select! {
-            ended = cloned.wait() => ended,
+            exit = cloned.wait() => exit,
             never = apply_controls => match never {},
         }
     });
-    ended.await
+    exit.await
 }

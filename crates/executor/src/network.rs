@@ -28,16 +28,16 @@ pub enum SandboxNetwork {
 pub(crate) enum ContainerNetwork {
     /// The host's.
     Host,
-    /// A new one with nothing but loopback.
+    /// A new network with nothing but loopback.
     Isolated,
-    /// One that has been prepared.
+    /// A network behind the bridge, which has been prepared.
     Bridge(StepNetwork),
-    /// One of which the only way out is a proxy.
+    /// A network whose only way out is a proxy.
     Proxied(Box<ProxiedNetwork>),
 }
 
 impl SandboxNetwork {
-    /// Its mode, as a worker's label tells it.
+    /// The name of the mode, as the worker's label has it.
     #[must_use]
     pub fn label(&self) -> &'static str {
         match self {
@@ -47,7 +47,7 @@ impl SandboxNetwork {
         }
     }
 
-    /// What the container of a spec gets; for the proxy network, the spec gets what its process needs to find the proxy. Cancel-safe.
+    /// The network of the container of a spec; for the proxy network, the spec gets what its process needs to find the proxy. Cancel-safe.
     pub(crate) async fn of_spec(
         &self,
         proxy: Option<&Arc<Proxy>>,
@@ -84,7 +84,7 @@ impl SandboxNetwork {
         })
     }
 
-    /// What a container of a mode gets. Cancel-safe.
+    /// The network of a container of a mode. Cancel-safe.
     async fn of(&self, mode: NetworkMode) -> Result<ContainerNetwork, ExecError> {
         match (mode, self) {
             (NetworkMode::Host, _) | (NetworkMode::Sandbox, Self::Host) => {
@@ -125,7 +125,7 @@ impl ContainerNetwork {
         matches!(self, Self::Proxied(_))
     }
 
-    /// Ends what works for it. When this returns, all that there is to tell of its requests has been told.
+    /// Ends the proxy, if there is one. When this returns, all its requests have been recorded.
     pub(crate) async fn close(self) {
         if let Self::Proxied(network) = self {
             network.close().await;

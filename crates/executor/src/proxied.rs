@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 use crate::error::ExecError;
 
-/// The host's network.
+/// The host's network, by which a proxy sends what steps request.
 #[derive(Debug)]
 pub(crate) struct HostEgress;
 
@@ -23,7 +23,7 @@ impl Egress for HostEgress {
     }
 }
 
-/// The network of a step behind the bridge.
+/// The network of a step behind the bridge, by which its proxy sends what it requests.
 #[derive(Debug)]
 pub(crate) struct BridgeEgress(pub(crate) StepNetwork);
 
@@ -34,7 +34,7 @@ impl Egress for BridgeEgress {
     }
 }
 
-/// The network of one container, until dropped.
+/// The network of one container on the proxy network; removed when dropped.
 #[derive(Debug)]
 pub(crate) struct ProxiedNetwork {
     namespace: OwnedFd,

@@ -48,7 +48,7 @@ impl Resources {
     /// more, or for no limit.
     #[must_use]
     pub fn bounded_by(&self, bounds: &Self) -> Self {
-        let lower = |asked: i64, bound: i64| match (asked, bound) {
+        let lower = |requested: i64, bound: i64| match (requested, bound) {
             (asked, ..=0) => asked,
             (..=0, bound) => bound,
             (asked, bound) => asked.min(bound),

@@ -54,9 +54,9 @@ impl<T: Clone> RunningContainers<T> {
     pub(crate) async fn join(&self, id: &ContainerId) -> Result<Joined<T>, ExecError> {
         let receiver = self.0.lock().get(id).cloned();
         let mut state = receiver.ok_or_else(|| ExecError::NotFound { id: id.to_string() })?;
-        let started = state.wait_for(Option::is_some).await;
+        let start = state.wait_for(Option::is_some).await;
         // A container that could not be made is dropped without having been started.
-        let container = started.ok().and_then(|container| container.clone());
+        let container = start.ok().and_then(|container| container.clone());
         Ok(Joined {
             container: container.ok_or_else(|| ExecError::Stopped { id: id.to_string() })?,
             state,
@@ -66,12 +66,12 @@ impl<T: Clone> RunningContainers<T> {
 
 impl<T> Registration<'_, T> {
     /// Tells those who wait that the container has been started.
-    pub(crate) fn started(&self, container: T) {
+    pub(crate) fn set_started(&self, container: T) {
         self.state.send_replace(Some(container));
     }
 
     /// Lets nobody join the container any more.
-    pub(crate) fn ended(&self) {
+    pub(crate) fn set_ended(&self) {
         self.state.send_replace(None);
     }
 }
@@ -105,10 +105,11 @@ mod tests {
             containers.register(&id),
             Err(ExecError::Exists { .. })
         ));
-        let (joined, ()) = tokio::join!(containers.join(&id), async { registration.started(7) });
+        let (joined, ()) =
+            tokio::join!(containers.join(&id), async { registration.set_started(7) });
         let joined = joined.unwrap();
         assert_eq!((joined.container, joined.has_ended()), (7, false));
-        registration.ended();
+        registration.set_ended();
         assert!(joined.has_ended());
         drop(registration);
         assert!(joined.has_ended());

@@ -36,15 +36,15 @@ pub use version::UnfitRuntime;
 /// Which runtime, and how containers are made.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The program.
+    /// The runtime's program.
     pub program: PathBuf,
-    /// Where it keeps its state and we keep bundles: a directory of ours.
+    /// A directory of the daemon, below which the runtime keeps its state and the executor its bundles.
     pub root: PathBuf,
     /// What a step gets that asks for no network.
     pub sandbox_network: SandboxNetwork,
     /// The proxy of steps of the proxy network; none if there is no such network.
     pub proxy: Option<Arc<Proxy>>,
-    /// Name resolution.
+    /// The name resolution of containers.
     pub dns: DnsConfig,
     /// The control group above all containers that name none.
     pub cgroup_parent: String,
@@ -62,7 +62,7 @@ pub struct Runtime {
 #[derive(Debug, Clone)]
 struct RunningContainer {
     process: ProcessSpec,
-    /// Further processes find the proxy as well.
+    /// Whether the container's only network is the proxy network, so that further processes get the variables of its proxy.
     proxied: bool,
     security: SecurityMode,
     rootfs: PathBuf,
@@ -140,12 +140,12 @@ struct Cleanup<'a> {
     runtime: &'a Runtime,
     id: ContainerId,
     bundle: Option<Bundle>,
-    started: bool,
+    has_container: bool,
 }
 
 impl Cleanup<'_> {
     fn delete(&mut self) -> impl Future<Output = ()> + Send + 'static {
-        let (bundle, started) = (self.bundle.take(), std::mem::take(&mut self.started));
+        let (bundle, has_container) = (self.bundle.take(), std::mem::take(&mut self.has_container));
         let mut command = self.runtime.command();
         command
             .args(["delete", "--force", self.id.as_str()])
@@ -155,7 +155,7 @@ impl Cleanup<'_> {
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         async move {
-            if started {
+            if has_container {
                 drop(command.status().await);
             }
             drop(bundle);
@@ -165,7 +165,7 @@ impl Cleanup<'_> {
 
 impl Drop for Cleanup<'_> {
     fn drop(&mut self) {
-        if self.bundle.is_some() || self.started {
+        if self.bundle.is_some() || self.has_container {
             task::spawn("delete container", self.delete()).detach();
         }
     }
@@ -187,7 +187,7 @@ impl Executor for Runtime {
             runtime: self,
             id: id.clone(),
             bundle: None,
-            started: false,
+            has_container: false,
         };
         let security = spec.access.security();
         let proxy = self.config.proxy.as_ref();
@@ -218,10 +218,10 @@ impl Executor for Runtime {
                 .arg(&dir)
                 .arg(id.as_str());
         }
-        cleanup.started = true;
+        cleanup.has_container = true;
         let (mut child, master) = self.spawn(&mut command, streams)?;
         drop(command);
-        registration.started(RunningContainer {
+        registration.set_started(RunningContainer {
             process,
             proxied,
             security,
@@ -244,7 +244,7 @@ impl Executor for Runtime {
         let driven = self.drive(&mut child, &mut pumps, master, kill);
         let (exit, samples) = samples::while_running(groups, driven).await;
         let exit = exit?;
-        registration.ended();
+        registration.set_ended();
         let failure = last_error(&log);
         cleanup.delete().await;
         network.close().await;
@@ -281,7 +281,7 @@ impl Executor for Runtime {
         spec.inherit(&container.process);
         bounds::check_process(&spec)?;
         let root = sys::path::open_host_path(&container.rootfs).map_err(|error| {
-            // Its folder goes when it ends.
+            // The folder is removed when the container ends.
             if error.kind() == io::ErrorKind::NotFound {
                 ExecError::Stopped { id: id.to_string() }
             } else {
@@ -306,8 +306,8 @@ impl Executor for Runtime {
             files.join("pid"),
             files.join("log.json"),
         );
-        let written = std::fs::write(&plan, document.to_string());
-        written.map_err(ExecError::system("cannot write the process document"))?;
+        let outcome = std::fs::write(&plan, document.to_string());
+        outcome.map_err(ExecError::system("cannot write the process document"))?;
         let (streams, mut pumps) = Streams::open(io, spec.tty)?;
         let mut command = self.command();
         command
@@ -341,7 +341,7 @@ impl Drop for KillByFile<'_> {
             .and_then(rustix::process::Pid::from_raw);
         if let Some(pid) = pid {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-            // Once only: the number may be another's soon.
+            // It must not happen twice: another process may get the number.
             drop(std::fs::remove_file(self.0));
         }
     }
@@ -356,7 +356,7 @@ impl Runtime {
             .is_some_and(|name| name.to_string_lossy().contains("runc"))
     }
 
-    /// Attaches everything and writes the document.
+    /// Attaches the mounts and writes the document of the container.
     fn prepare(
         &self,
         spec: ContainerSpec,

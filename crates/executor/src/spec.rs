@@ -1,4 +1,4 @@
-//! What is to be run, and what came of it.
+//! The description of a container and its process, and how the process ended.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -50,7 +50,7 @@ impl ContainerId {
         )
     }
 
-    /// The name.
+    /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -70,13 +70,13 @@ impl fmt::Display for ContainerId {
     }
 }
 
-/// A name that may not name a container.
+/// Why a text cannot be the id of a container.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidId {
-    /// There is none.
+    /// The text is empty.
     #[error("container id must not be empty")]
     Empty,
-    /// It has other characters, or too many.
+    /// The text has other characters, or too many.
     #[error("invalid container id {0:?}: only letters and numbers are allowed")]
     Characters(String),
 }
@@ -93,11 +93,11 @@ pub struct ContainerSpec {
     pub access: Access,
     /// The root filesystem: a detached, writable mount (mount points are made in it even when the container sees it read-only).
     pub rootfs: DetachedMount,
-    /// The container cannot write to its root.
+    /// Whether the container sees its root read-only.
     pub readonly_root: bool,
     /// Further mounts, in order. Of several with the same destination the last counts.
     pub mounts: Vec<Mount>,
-    /// Also remove the parents of mount points made for the mounts, when they are left empty.
+    /// Whether the parents of mount points that were made for the mounts are removed too, when they are left empty.
     pub remove_mount_stubs_recursive: bool,
     /// The first process.
     pub process: ProcessSpec,
@@ -205,21 +205,21 @@ pub struct ProcessSpec {
     pub cwd: String,
     /// `user[:group]`, each a name or a number, looked up in the root filesystem; empty for root.
     pub user: String,
-    /// Give it a terminal.
+    /// Whether the process gets a terminal.
     pub tty: bool,
 }
 
 impl ProcessSpec {
     /// Takes environment, working directory and user of the container's first process where this one has none.
-    pub(crate) fn inherit(&mut self, first: &Self) {
+    pub(crate) fn inherit(&mut self, first_process: &Self) {
         if self.env.is_empty() {
-            self.env.clone_from(&first.env);
+            self.env.clone_from(&first_process.env);
         }
         if self.cwd.is_empty() {
-            self.cwd.clone_from(&first.cwd);
+            self.cwd.clone_from(&first_process.cwd);
         }
         if self.user.is_empty() {
-            self.user.clone_from(&first.user);
+            self.user.clone_from(&first_process.user);
         }
     }
 }
@@ -249,18 +249,18 @@ pub struct Ulimit {
 /// How a process ended.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ExitStatus {
-    /// Its exit code, or 128 and the signal's number.
+    /// The exit code, or 128 plus the number of the signal that killed the process.
     pub code: u32,
-    /// The kernel killed something in the container for want of memory.
+    /// Whether the kernel killed a process of the container because its memory limit was reached.
     pub oom: bool,
-    /// What it used.
+    /// The resources that it used.
     pub usage: Usage,
     /// What its container used while it ran; nothing of further processes of a container.
     pub samples: Arc<Samples>,
 }
 
 impl fmt::Display for ExitStatus {
-    /// The words BuildKit's clients show after `did not complete successfully: `.
+    /// What BuildKit's clients show after `did not complete successfully: `.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.oom {
             f.write_str("cannot allocate memory")

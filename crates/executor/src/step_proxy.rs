@@ -9,9 +9,9 @@ use crate::mount::{Mount, MountSource};
 /// What a step of the proxy network brings.
 #[derive(Debug, Clone)]
 pub struct StepProxy {
-    /// Who decides on its requests.
+    /// The policies that decide on its requests, in order.
     pub policies: Vec<Arc<dyn RequestPolicy>>,
-    /// Where its requests are told of.
+    /// The record of its requests.
     pub capture: Arc<Capture>,
     /// The certificates that its programs are to trust, the proxy's among them.
     pub bundle: Vec<u8>,
@@ -26,7 +26,7 @@ const PROXY_VARIABLES: [&str; 6] = [
     "https_proxy",
     "all_proxy",
 ];
-/// Variables that name who is reached without the proxy.
+/// Variables that name the hosts which are reached without the proxy.
 const DIRECT_VARIABLES: [&str; 2] = ["NO_PROXY", "no_proxy"];
 const DIRECT: &str = "127.0.0.1,localhost,::1";
 
@@ -36,14 +36,14 @@ fn name(entry: &str) -> &str {
 
 /// Sets variables behind all others, in the place of those with their names.
 fn replace(env: &mut Vec<String>, entries: Vec<String>) {
-    env.retain(|own| !entries.iter().any(|entry| name(entry) == name(own)));
+    env.retain(|variable| !entries.iter().any(|entry| name(entry) == name(variable)));
     env.extend(entries);
 }
 
 /// Sets variables that are not set.
 fn set_defaults(env: &mut Vec<String>, entries: Vec<String>) {
     for entry in entries {
-        if !env.iter().any(|own| name(own) == name(&entry)) {
+        if !env.iter().any(|variable| name(variable) == name(&entry)) {
             env.push(entry);
         }
     }
@@ -67,14 +67,14 @@ pub(crate) fn inherit(env: &mut Vec<String>, first: &[String]) {
     if env.is_empty() {
         return;
     }
-    let named = |names: &[&str]| -> Vec<String> {
+    let variables_of = |names: &[&str]| -> Vec<String> {
         let is_named = |entry: &&String| names.contains(&name(entry));
         first.iter().filter(is_named).cloned().collect()
     };
-    replace(env, named(&PROXY_VARIABLES));
-    replace(env, named(&DIRECT_VARIABLES));
-    set_defaults(env, named(&trust::BUNDLE_VARIABLES));
-    set_defaults(env, named(&[trust::APT_VARIABLE]));
+    replace(env, variables_of(&PROXY_VARIABLES));
+    replace(env, variables_of(&DIRECT_VARIABLES));
+    set_defaults(env, variables_of(&trust::BUNDLE_VARIABLES));
+    set_defaults(env, variables_of(&[trust::APT_VARIABLE]));
 }
 
 impl StepProxy {
@@ -112,13 +112,13 @@ mod tests {
 
     #[test]
     fn the_proxy_replaces_what_the_build_sets_and_trust_does_not() {
-        let mut own = env(&["PATH=/bin", "http_proxy=http://own", "PIP_CERT=/own", "X"]);
-        replace(&mut own, proxy_variables());
-        set_defaults(&mut own, trust_variables());
+        let mut environment = env(&["PATH=/bin", "http_proxy=http://own", "PIP_CERT=/own", "X"]);
+        replace(&mut environment, proxy_variables());
+        set_defaults(&mut environment, trust_variables());
         let proxy = "http://10.89.0.1:3128";
         let bundle = trust::MOUNTED_BUNDLE;
         assert_eq!(
-            own,
+            environment,
             [
                 "PATH=/bin".to_owned(),
                 "PIP_CERT=/own".into(),
@@ -147,16 +147,22 @@ mod tests {
         let mut first = env(&["INIT_ONLY=1", "ALL_PROXY=http://first"]);
         replace(&mut first, proxy_variables());
         set_defaults(&mut first, trust_variables());
-        let mut own = env(&["CHILD=1", "ALL_PROXY=http://child", "SSL_CERT_FILE=/own"]);
-        inherit(&mut own, &first);
+        let mut environment = env(&["CHILD=1", "ALL_PROXY=http://child", "SSL_CERT_FILE=/own"]);
+        inherit(&mut environment, &first);
         assert!(
-            own.contains(&"CHILD=1".to_owned()) && own.contains(&"SSL_CERT_FILE=/own".to_owned())
+            environment.contains(&"CHILD=1".to_owned())
+                && environment.contains(&"SSL_CERT_FILE=/own".to_owned())
         );
-        assert!(own.contains(&"ALL_PROXY=http://10.89.0.1:3128".to_owned()));
+        assert!(environment.contains(&"ALL_PROXY=http://10.89.0.1:3128".to_owned()));
         assert!(
-            !own.iter()
+            !environment
+                .iter()
                 .any(|entry| entry.ends_with("child") || entry.starts_with("INIT"))
         );
-        assert!(own.iter().any(|entry| entry.starts_with("PIP_CERT=")));
+        assert!(
+            environment
+                .iter()
+                .any(|entry| entry.starts_with("PIP_CERT="))
+        );
     }
 }

@@ -15,7 +15,7 @@ use sys::path::{self, OpenFlags};
 
 use crate::bounds::{MAX_PATH_BYTES, MAX_PATH_PARTS};
 
-/// What is wanted at a place.
+/// What a place has to be for something to be mounted on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Directory,
@@ -25,16 +25,16 @@ pub(crate) enum Kind {
 /// What was made along one path, each below the one before. One text for all of them: a path of many names is not kept once for each.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Stubs {
-    /// The innermost, from the root on; none of its names is a link.
+    /// The path of the innermost stub below the root; none of its names is a link.
     path: String,
-    /// Outermost first.
+    /// The stubs along the path, the outermost first.
     stubs: Vec<Stub>,
 }
 
 /// One directory or file that was made to be mounted on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Stub {
-    /// Where its name ends in the path.
+    /// How many bytes of [`Stubs::path`] are the path of this stub.
     end: usize,
     device: u64,
     inode: u64,
@@ -112,9 +112,9 @@ pub(crate) fn find_or_make(
                 };
                 let parent = path.rsplit_once('/').map(|(parent, _)| parent);
                 match made_stubs.last_mut() {
-                    Some(last) if Some(last.path.as_str()) == parent => {
-                        last.path = path;
-                        last.stubs.push(stub);
+                    Some(parent_stubs) if Some(parent_stubs.path.as_str()) == parent => {
+                        parent_stubs.path = path;
+                        parent_stubs.stubs.push(stub);
                     }
                     _ => made_stubs.push(Stubs {
                         path,
@@ -248,13 +248,13 @@ pub(crate) fn remove(root: impl AsFd, stubs: &[Stubs]) {
 }
 
 fn remove_one(root: BorrowedFd<'_>, path: &str, stub: &Stub) -> io::Result<()> {
-    let opened;
+    let parent_dir;
     let (dir, name) = match path.rsplit_once('/') {
         None => (root, path),
         Some((parents, name)) => {
             let flags = OpenFlags::PATH | OpenFlags::DIRECTORY;
-            opened = path::open_no_symlinks(root, parents, flags, 0)?;
-            (opened.as_fd(), name)
+            parent_dir = path::open_no_symlinks(root, parents, flags, 0)?;
+            (parent_dir.as_fd(), name)
         }
     };
     let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
@@ -352,13 +352,13 @@ mod tests {
     fn a_mount_point_of_the_most_parts_goes_again_and_takes_one_message() {
         let (_outside, inside, root) = fixture();
         let dest = "/\u{1}bcdefghijklmn".repeat(MAX_PATH_PARTS);
-        let made = find_or_make(&root, &dest, Kind::File, None).unwrap().stubs;
-        assert_eq!(made.len(), 1);
-        let text = serde_json::to_vec(&made).unwrap();
+        let stubs = find_or_make(&root, &dest, Kind::File, None).unwrap().stubs;
+        assert_eq!(stubs.len(), 1);
+        let text = serde_json::to_vec(&stubs).unwrap();
         assert!(text.len() < 64 << 10, "{}", text.len());
-        assert!(text.len() <= made[0].message_size());
-        assert_eq!(to_remove(made.clone(), &[dest], false)[0].stubs.len(), 1);
-        remove(&root, &to_remove(made, &[], true));
+        assert!(text.len() <= stubs[0].message_size());
+        assert_eq!(to_remove(stubs.clone(), &[dest], false)[0].stubs.len(), 1);
+        remove(&root, &to_remove(stubs, &[], true));
         assert_eq!(std::fs::read_dir(inside.path()).unwrap().count(), 0);
     }
 
@@ -393,8 +393,8 @@ mod tests {
         std::fs::write(outside.path().join("swapped"), "").unwrap();
         std::fs::remove_dir_all(inside.path().join("a")).unwrap();
         symlink(outside.path(), inside.path().join("a")).unwrap();
-        for made in [&hosts, &filled, &swapped] {
-            remove(&root, made);
+        for stubs in [&hosts, &filled, &swapped] {
+            remove(&root, stubs);
         }
         assert!(!inside.path().join("etc/hosts").exists());
         assert!(inside.path().join("etc/filled").exists());
@@ -457,27 +457,30 @@ mod tests {
     #[test]
     fn of_what_was_made_the_mount_points_go_or_all_of_it() {
         let (_outside, inside, root) = fixture();
-        let made = |path: &str| {
+        let stubs_of = |path: &str| {
             find_or_make(&root, path, Kind::Directory, None)
                 .unwrap()
                 .stubs
         };
-        let all: Vec<Stubs> = ["/a/b/c", "/a/d", "/e"]
+        let all_stubs: Vec<Stubs> = ["/a/b/c", "/a/d", "/e"]
             .into_iter()
-            .flat_map(made)
+            .flat_map(stubs_of)
             .collect();
         let dests = ["/a/b/c", "/a/d", "/e"].map(str::to_owned);
         let count = |stubs: &[Stubs]| stubs.iter().map(|stubs| stubs.stubs.len()).sum::<usize>();
         assert_eq!(
-            (count(&all), count(&to_remove(all.clone(), &dests, true))),
+            (
+                count(&all_stubs),
+                count(&to_remove(all_stubs.clone(), &dests, true))
+            ),
             (5, 5)
         );
-        let last = to_remove(all.clone(), &dests, false);
-        assert_eq!(count(&last), 3);
-        remove(&root, &last);
+        let mount_points = to_remove(all_stubs.clone(), &dests, false);
+        assert_eq!(count(&mount_points), 3);
+        remove(&root, &mount_points);
         assert!(inside.path().join("a/b").is_dir(), "parents stay");
         assert!(!inside.path().join("a/b/c").exists() && !inside.path().join("e").exists());
-        remove(&root, &to_remove(all, &dests, true));
+        remove(&root, &to_remove(all_stubs, &dests, true));
         assert_eq!(std::fs::read_dir(inside.path()).unwrap().count(), 0);
     }
 

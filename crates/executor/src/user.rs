@@ -10,12 +10,12 @@ use sys::path::{self, OpenFlags};
 /// How much of a passwd or group file is read (P13).
 const MAX_FILE_BYTES: u64 = 10 << 20;
 
-/// Who a process runs as.
+/// The ids that a process runs with.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Identity {
-    /// The user.
+    /// The user id.
     pub uid: u32,
-    /// The group.
+    /// The primary group id.
     pub gid: u32,
     /// All groups; the first is `gid`.
     pub groups: Vec<u32>,
@@ -25,29 +25,29 @@ pub struct Identity {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LookupError {
-    /// No line has that name.
+    /// The root filesystem names no such user or group.
     #[error("unable to find user {0}: no matching entries in passwd file")]
     NoUser(String),
-    /// No line has that name.
+    /// The root filesystem names no such user or group.
     #[error("unable to find group {0}: no matching entries in group file")]
     NoGroup(String),
-    /// A number no user or group can have.
+    /// The number is larger than the ids that a user or group can have.
     #[error("uids and gids must be in range 0-2147483647")]
     Range,
-    /// The file is longer than any such file.
+    /// The file is longer than the 10 MiB that are read.
     #[error("unable to find user {user}: {path:?} exceeds {MAX_FILE_BYTES} bytes")]
     TooLarge {
-        /// The user looked for.
+        /// The user that was looked up.
         user: String,
-        /// The file.
+        /// The path of the file in the root filesystem.
         path: &'static str,
     },
     /// The file could not be read.
     #[error("unable to find user {user}: {}", oci::error::errno_text(source))]
     Read {
-        /// The user looked for.
+        /// The user that was looked up.
         user: String,
-        /// What the kernel said.
+        /// The error of the system call.
         source: io::Error,
     },
 }
@@ -157,7 +157,7 @@ fn id(text: &str) -> Result<Option<u32>, LookupError> {
     }
 }
 
-/// The fields of each line that has any.
+/// The fields of each line that is not empty.
 fn lines(file: Option<&[u8]>) -> impl Iterator<Item = Vec<&[u8]>> {
     file.unwrap_or_default()
         .split(|byte| *byte == b'\n')
@@ -262,10 +262,10 @@ mod tests {
             ("big", Err("uids and gids must be in range 0-2147483647")),
         ];
         for (user, want) in cases {
-            let got = find(user, Some(PASSWD), Some(GROUP));
-            match (got, want) {
-                (Ok(got), Ok((uid, gid, groups))) => assert_eq!(
-                    got,
+            let identity = find(user, Some(PASSWD), Some(GROUP));
+            match (identity, want) {
+                (Ok(identity), Ok((uid, gid, groups))) => assert_eq!(
+                    identity,
                     Identity {
                         uid: *uid,
                         gid: *gid,
@@ -273,8 +273,8 @@ mod tests {
                     },
                     "{user}"
                 ),
-                (Err(got), Err(want)) => assert_eq!(&got.to_string(), want, "{user}"),
-                (got, want) => panic!("{user}: {got:?}, not {want:?}"),
+                (Err(error), Err(want)) => assert_eq!(&error.to_string(), want, "{user}"),
+                (identity, want) => panic!("{user}: {identity:?}, not {want:?}"),
             }
         }
     }

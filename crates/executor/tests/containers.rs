@@ -130,10 +130,10 @@ impl Tree {
             }
             None => dir.try_clone_to_owned().unwrap(),
         };
-        let own = open(sys::path::open_dir(self.dir.path()).unwrap().as_fd());
+        let upper = open(sys::path::open_dir(self.dir.path()).unwrap().as_fd());
         let [upper, work] = ["upper", "work"].map(|name| {
             let flags = sys::path::OpenFlags::PATH | sys::path::OpenFlags::DIRECTORY;
-            sys::path::open_no_symlinks(&own, name, flags, 0).unwrap()
+            sys::path::open_no_symlinks(&upper, name, flags, 0).unwrap()
         });
         let lower = open(lower.as_fd());
         let _owner = ids.map(|ids| sys::userns::FileOwner::assume(ids.range().base).unwrap());
@@ -179,12 +179,12 @@ fn oci_runtime_on(
     root: std::path::PathBuf,
     sandbox_network: SandboxNetwork,
 ) -> Arc<Runtime> {
-    let said = std::process::Command::new(program.as_ref())
+    let output = std::process::Command::new(program.as_ref())
         .arg("--version")
         .output()
         .unwrap();
-    let said = String::from_utf8(said.stdout).unwrap();
-    let version = said.lines().next().unwrap().rsplit(' ').next().unwrap();
+    let output = String::from_utf8(output.stdout).unwrap();
+    let version = output.lines().next().unwrap().rsplit(' ').next().unwrap();
     let config = runtime::Config {
         program: program.as_ref().to_owned(),
         root,

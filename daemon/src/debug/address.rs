@@ -1,4 +1,4 @@
-//! Where the debugging listener is, and what whoever reaches it may see.
+//! The address of the debugging listener, and which pages are shown to those who can reach it.
 //!
 //! Its pages show names of builds and steps, and two of them do something; there is no login. So they are for the owner of a unix
 //! socket and for this machine. Metrics and health name nobody: with [`Settings::allow_insecure_debug_address`] others get those.

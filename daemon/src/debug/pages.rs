@@ -14,14 +14,14 @@ use serde_json::{Value, json};
 
 use super::process;
 
-/// What the daemon is at.
+/// In which part of its life the daemon is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// Its state is being opened.
     Starting,
     /// It takes builds.
     Serving,
-    /// It finishes builds and takes no more.
+    /// It finishes running builds and refuses new ones.
     Draining,
 }
 
@@ -42,7 +42,7 @@ impl std::fmt::Debug for Pages {
     }
 }
 
-/// An answer, made as a whole.
+/// An answer that is complete before it is sent.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: StatusCode,
@@ -53,7 +53,7 @@ pub(super) struct Answer {
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
-/// What there is, for people.
+/// The page `/`: a list of the pages.
 const INDEX: &str = "\
 /metrics              metrics in Prometheus' form
 /healthz              whether the daemon answers
@@ -91,7 +91,7 @@ impl Answer {
 }
 
 impl Pages {
-    /// The daemon starts.
+    /// Pages of a daemon that is starting.
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             phase: Mutex::new(Phase::Starting),
@@ -99,13 +99,13 @@ impl Pages {
         })
     }
 
-    /// The daemon takes builds, and these are its engines.
+    /// Called when the daemon takes builds; `engines` are looked up for each request.
     pub(crate) fn serving(&self, engines: Engines) {
         *self.engines.lock() = Some(Arc::new(engines));
         *self.phase.lock() = Phase::Serving;
     }
 
-    /// The daemon takes no more builds.
+    /// Called when the daemon takes no more builds.
     pub(crate) fn draining(&self) {
         metrics::DRAINING.set(NoLabels, 1);
         *self.phase.lock() = Phase::Draining;
@@ -187,7 +187,7 @@ impl Pages {
         }
     }
 
-    /// Measures what is not counted as it happens.
+    /// Updates the metrics that are measured at a request and not counted as things happen.
     async fn measure(&self) {
         task::blocking("measure the process", process::measure).await;
         let (mut used, mut limit, mut free) = (0_i64, 0_i64, 0);
@@ -373,7 +373,7 @@ fn graph_json(graphs: &[(&str, WaitGraph)]) -> Value {
     json!({ "nodes": nodes.collect::<Vec<_>>(), "truncated": has_more })
 }
 
-/// What works first, then what waits, each with the names of what it waits for.
+/// Edges that run first, then those that wait, each with the names of those it waits for.
 fn graph_text(graphs: &[(&str, WaitGraph)]) -> String {
     let mut text = String::new();
     for (tenant, graph) in graphs {

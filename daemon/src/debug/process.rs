@@ -21,9 +21,9 @@ pub(super) fn measure() {
         metrics::OPEN_DESCRIPTORS.set(NoLabels, i64::try_from(open).unwrap_or(i64::MAX));
     }
     let boot = std::fs::read_to_string("/proc/stat");
-    let own = read("stat");
-    if let (Ok(boot), Ok(own)) = (boot, own)
-        && let Some(start) = started(&boot, &own)
+    let process_stat = read("stat");
+    if let (Ok(boot), Ok(process_stat)) = (boot, process_stat)
+        && let Some(start) = started(&boot, &process_stat)
     {
         let nanos = i64::try_from(start.as_nanos()).unwrap_or(i64::MAX);
         metrics::START_TIME.set(NoLabels, nanos);
@@ -38,7 +38,7 @@ fn resident(status: &str) -> Option<i64> {
 }
 
 /// When the process started, since 1970: `btime` of `/proc/stat` and field 22 of `/proc/self/stat`.
-fn started(boot: &str, own: &str) -> Option<Duration> {
+fn started(boot: &str, process_stat: &str) -> Option<Duration> {
     let boot: u64 = boot
         .lines()
         .find_map(|line| line.strip_prefix("btime "))?
@@ -46,7 +46,7 @@ fn started(boot: &str, own: &str) -> Option<Duration> {
         .parse()
         .ok()?;
     // The second field is the program's name in brackets, which may contain anything; the third follows the last bracket.
-    let (_, fields) = own.rsplit_once(')')?;
+    let (_, fields) = process_stat.rsplit_once(')')?;
     let ticks: u64 = fields.split_ascii_whitespace().nth(19)?.parse().ok()?;
     let since_boot = Duration::from_millis(ticks.checked_mul(1000 / TICKS)?);
     Some(Duration::from_secs(boot).saturating_add(since_boot))
@@ -58,10 +58,14 @@ mod tests {
 
     #[test]
     fn the_kernels_words_are_read_whatever_the_program_is_called() {
-        let own = "42 (rbuild) 7) S 1 42 42 0 -1 4194560 100 0 0 0 5 3 0 0 20 0 9 0 250 1 2 3";
+        let process_stat =
+            "42 (rbuild) 7) S 1 42 42 0 -1 4194560 100 0 0 0 5 3 0 0 20 0 9 0 250 1 2 3";
         let boot = "cpu 1 2\nbtime 1000\nprocesses 3\n";
-        assert_eq!(started(boot, own), Some(Duration::from_millis(1_002_500)));
-        assert_eq!(started("cpu 1\n", own), None);
+        assert_eq!(
+            started(boot, process_stat),
+            Some(Duration::from_millis(1_002_500))
+        );
+        assert_eq!(started("cpu 1\n", process_stat), None);
         assert_eq!(started(boot, "42 (x) S 1"), None);
         assert_eq!(resident("VmHWM:\t 9 kB\nVmRSS:\t  12 kB\n"), Some(12_288));
         assert_eq!(resident("VmRSS:\tmuch\n"), None);

@@ -102,7 +102,7 @@ async fn respond<B>(request: &Request<B>, exposure: Exposure, pages: &Pages) -> 
         .await
 }
 
-/// Why a request is not answered here.
+/// Why a request is refused; `None` if it is answered.
 fn refuse<B>(request: &Request<B>, exposure: Exposure) -> Option<String> {
     if !request.uri().path().starts_with("/debug") {
         return None;
@@ -111,7 +111,7 @@ fn refuse<B>(request: &Request<B>, exposure: Exposure) -> Option<String> {
     match exposure {
         Exposure::Socket => None,
         Exposure::MetricsOnly(why) => Some(why.to_owned()),
-        // A web page that a browser of this machine shows is none of its programs.
+        // A web page in a browser of this machine is not to be trusted as a program of it is.
         Exposure::Loopback if headers.contains_key(ORIGIN) => {
             Some("requests of web pages are not answered".to_owned())
         }
@@ -123,10 +123,10 @@ fn refuse<B>(request: &Request<B>, exposure: Exposure) -> Option<String> {
     }
 }
 
-/// Whether a `Host` names this machine; others may have been made to lead here by whoever owns the name.
+/// Whether a `Host` header names this machine. Another name can be made to lead here by its owner (DNS rebinding).
 fn is_local(host: &str) -> bool {
     let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        Some(bracketed) => bracketed.split(']').next().unwrap_or_default(),
         None => host.split(':').next().unwrap_or_default(),
     };
     name.eq_ignore_ascii_case("localhost")

@@ -6,13 +6,13 @@ use crate::rootless::Entered;
 /// One precondition.
 #[derive(Debug)]
 pub struct Check {
-    /// What it is about.
+    /// The name of the precondition in the report.
     pub name: &'static str,
-    /// Judges what was seen; nothing where it does not matter.
+    /// Returns the finding; `None` where the precondition does not apply.
     pub judge: fn(&Facts) -> Option<Finding>,
 }
 
-/// All of them, those first without which the later ones cannot be.
+/// All checks; a precondition comes before those that depend on it.
 pub const CHECKS: &[Check] = &[
     Check {
         name: "kernel",
@@ -74,9 +74,9 @@ pub const CHECKS: &[Check] = &[
 
 /// The first kernel with overlay mounts in user namespaces that keep their marks in users' attributes.
 const USERXATTR: (u32, u32) = (5, 11);
-/// The first with `mount_setattr`, which everything is mounted with.
-const LEAST: (u32, u32) = (5, 12);
-/// The first that maps ids of the mounts that steps get.
+/// The first kernel with `mount_setattr`, which every mount needs.
+const MOUNT_SETATTR: (u32, u32) = (5, 12);
+/// The first kernel that maps the ids of the mounts that steps get.
 const MAPPED_MOUNTS: (u32, u32) = (6, 15);
 /// Less free space than this, in bytes, is little for images.
 const LITTLE_SPACE: u64 = 5 << 30;
@@ -91,12 +91,13 @@ fn version(release: &str) -> Option<(u32, u32)> {
 }
 
 fn kernel(facts: &Facts) -> Option<Finding> {
-    let seen = format!("Linux {}", facts.release);
+    let observation = format!("Linux {}", facts.release);
     Some(match version(&facts.release) {
-        Some(version) if version < LEAST.max(USERXATTR) => {
-            Finding::fatal(seen, format!("a kernel from {}.{} on", LEAST.0, LEAST.1))
-        }
-        _ => Finding::good(seen),
+        Some(version) if version < MOUNT_SETATTR.max(USERXATTR) => Finding::fatal(
+            observation,
+            format!("a kernel from {}.{} on", MOUNT_SETATTR.0, MOUNT_SETATTR.1),
+        ),
+        _ => Finding::good(observation),
     })
 }
 
@@ -109,11 +110,11 @@ fn root(facts: &Facts) -> Option<Finding> {
         }));
     };
     let Err(error) = entered else {
-        let seen = format!(
+        let observation = format!(
             "user {} ({}) is root of a user namespace",
             facts.name, facts.uid
         );
-        return Some(Finding::good(seen));
+        return Some(Finding::good(observation));
     };
     let remedy = if facts.userns_clone.as_deref() == Some("0") {
         "sudo sysctl -w kernel.unprivileged_userns_clone=1".to_owned()
@@ -328,12 +329,12 @@ fn platforms(facts: &Facts) -> Option<Finding> {
 
 fn disk(facts: &Facts) -> Option<Finding> {
     let free = facts.free?;
-    let seen = format!("{} MB free in {}", free >> 20, facts.root.display());
+    let observation = format!("{} MB free in {}", free >> 20, facts.root.display());
     Some(if free >= LITTLE_SPACE {
-        Finding::good(seen)
+        Finding::good(observation)
     } else {
         Finding::missing(
-            seen,
+            observation,
             "builds until it is full",
             "rbuild prune, or another --root",
         )

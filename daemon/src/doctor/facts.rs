@@ -1,4 +1,4 @@
-//! Looking: the files, numbers and trials that checks judge.
+//! The facts that checks are made on: files, numbers and trials of system calls.
 
 use std::fs;
 use std::io;
@@ -12,19 +12,19 @@ use sys::{path, userns};
 
 use crate::rootless::{self, Entered};
 
-/// What somebody tried, or why it did not work.
+/// Whether a trial worked, or the kernel's words why it did not.
 pub type Trial = Result<(), String>;
 
-/// All that was seen.
+/// The facts of this machine and this process.
 #[derive(Debug, Clone)]
 pub struct Facts {
     /// The kernel's release, as `uname -r` has it.
     pub release: String,
-    /// The user that started this.
+    /// The id of the user that started this process.
     pub uid: u32,
-    /// The user's name.
+    /// The user's name, or the id of a user without one.
     pub name: String,
-    /// It was root of somebody's user namespace.
+    /// Whether the process started as root of a user namespace that somebody else made.
     pub nested: bool,
     /// `kernel.unprivileged_userns_clone`, which Debian's kernels have.
     pub userns_clone: Option<String>,
@@ -34,27 +34,27 @@ pub struct Facts {
     pub apparmor_restricts: Option<String>,
     /// `newuidmap` and `newgidmap`.
     pub helpers: [Helper; 2],
-    /// Entering a namespace, for an ordinary user.
+    /// What came of entering a user namespace; `None` for a process that is root already.
     pub entered: Option<Result<Entered, String>>,
-    /// How many users the process has now.
+    /// How many user ids the process has now.
     pub ids: u64,
-    /// An overlay mount below the state directory.
+    /// Whether an overlay can be mounted below the state directory.
     pub overlay: Trial,
-    /// A new proc in a process namespace.
+    /// Whether a new proc can be mounted in a process namespace.
     pub proc: Trial,
-    /// A clone in all the namespaces of a step.
+    /// Whether a process can be cloned into all the namespaces of a step.
     pub namespaces: Trial,
-    /// A socket of nftables.
+    /// Whether a socket of nftables can be opened.
     pub nftables: Trial,
-    /// Control groups.
+    /// The control groups of this process.
     pub cgroups: Cgroups,
     /// The state directory.
     pub root: PathBuf,
-    /// Bytes free for it.
+    /// Bytes that are free for the state directory; `None` where the kernel does not say.
     pub free: Option<u64>,
-    /// `git` is there.
+    /// Whether `git` is installed.
     pub git: bool,
-    /// `/dev/net/tun` can be opened.
+    /// Whether `/dev/net/tun` can be opened.
     pub tun: Trial,
     /// Interpreters of other machines' programs that are registered.
     pub emulators: Vec<String>,
@@ -63,27 +63,27 @@ pub struct Facts {
 /// A set-user-ID helper.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Helper {
-    /// Where it is.
+    /// Its path; `None` if it is not installed.
     pub path: Option<PathBuf>,
-    /// It can change ids: by its mode or by its capabilities.
+    /// Whether its mode or its capabilities let it change ids.
     pub privileged: bool,
 }
 
 /// Control groups of this process.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cgroups {
-    /// The v2 hierarchy is mounted.
+    /// Whether the v2 hierarchy is mounted.
     pub v2: bool,
-    /// v1 hierarchies are mounted.
+    /// Whether v1 hierarchies are mounted.
     pub v1: bool,
-    /// The group that this process is in, of v2, can be written to.
+    /// Whether the v2 group of this process can be written to.
     pub delegated: bool,
-    /// Its controllers.
+    /// The controllers of that group.
     pub controllers: Vec<String>,
 }
 
 impl Facts {
-    /// Looks at everything. An ordinary user's process is root of a user namespace afterwards, so it must have one thread.
+    /// Collects all facts. An ordinary user's process is root of a user namespace afterwards, so it must have one thread.
     #[must_use]
     pub fn gather(root: &Path) -> Self {
         let read = |file: &str| {
@@ -94,7 +94,7 @@ impl Facts {
         let nested = userns::is_nested();
         let entered = rootless::is_needed()
             .then(|| rootless::enter().map_err(|error| oci::error::chain(&error).to_string()));
-        // Where it cannot be made the trial below says so.
+        // If it cannot be made, the trial below fails and says why.
         let _made = fs::create_dir_all(root);
         let all = Namespaces {
             pid: true,
@@ -194,7 +194,7 @@ impl Cgroups {
     }
 }
 
-/// Does something in a copy of this process with namespaces of its own.
+/// Runs `work` in a clone of this process with namespaces of its own.
 fn in_clone(namespaces: Namespaces, work: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     let alone = SingleThreaded::claim()?;
     match process::clone3(&alone, namespaces, None)? {
@@ -209,7 +209,7 @@ fn in_clone(namespaces: Namespaces, work: impl FnOnce() -> io::Result<()>) -> io
     }
 }
 
-/// Mounts an overlay of empty folders below the state directory.
+/// Tries to mount an overlay of empty folders below the state directory.
 fn overlay(root: &Path) -> io::Result<()> {
     let dir = root.join(format!("doctor-{}", std::process::id()));
     fs::create_dir(&dir)?;
@@ -229,10 +229,10 @@ fn overlay(root: &Path) -> io::Result<()> {
         };
         mount::overlay(&spec).map(drop)
     };
-    let tried = attempt();
-    // Below it are empty folders and overlay's own.
+    let result = attempt();
+    // It holds only empty folders and those that overlay makes.
     let _left = fs::remove_dir_all(&dir);
-    tried
+    result
 }
 
 fn emulators() -> Vec<String> {

@@ -2,16 +2,16 @@
 
 use sys::userns::MapLine;
 
-/// A line of a map.
+/// A line of an id map: ids inside, ids outside, and how many.
 pub type IdLine = MapLine;
 
 /// The most lines that the kernel takes in one map, user_namespaces(7).
 const MAX_LINES: usize = 340;
 
-/// Whose lines count.
+/// The user whose ranges are looked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
-    /// The number.
+    /// The user id.
     pub uid: u32,
     /// The name, if the user has one.
     pub name: Option<String>,
@@ -36,8 +36,8 @@ pub fn ranges(text: &str, user: &User) -> Vec<(u32, u32)> {
     let number = user.uid.to_string();
     let line = |line: &str| {
         let mut fields = line.trim().splitn(3, ':');
-        let whose = fields.next()?;
-        if Some(whose) != user.name.as_deref() && whose != number {
+        let owner = fields.next()?;
+        if Some(owner) != user.name.as_deref() && owner != number {
             return None;
         }
         let first: u32 = fields.next()?.trim().parse().ok()?;
@@ -47,12 +47,12 @@ pub fn ranges(text: &str, user: &User) -> Vec<(u32, u32)> {
     text.lines().filter_map(line).collect()
 }
 
-/// The map of a namespace whose root is `own`: the subordinate ids follow it without a gap.
+/// The map of a namespace whose root is `own_id`: the subordinate ids follow it without a gap.
 #[must_use]
-pub fn map(own: u32, ranges: &[(u32, u32)]) -> Vec<IdLine> {
+pub fn map(own_id: u32, ranges: &[(u32, u32)]) -> Vec<IdLine> {
     let mut lines = vec![IdLine {
         inside: 0,
-        outside: own,
+        outside: own_id,
         count: 1,
     }];
     let mut next = 1u32;

@@ -32,9 +32,9 @@ pub enum CompareText {
 /// How contexts of clients are received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ContextSettings {
-    /// How files are told from those that were received before.
+    /// How a changed file is told from one that was received before.
     pub compare: Compare,
-    /// What one session may write.
+    /// How many bytes one session may write.
     pub max_size: DiskSpace,
     /// How long a transfer may stand still.
     pub idle: Option<Duration>,
@@ -45,7 +45,7 @@ impl ContextSettings {
     pub fn of(file: &ContextFile) -> Self {
         let idle = file.idle_timeout.as_ref().map_or(
             TransferLimits::default().idle,
-            // Zero is for ever.
+            // Zero means no limit.
             |text| Some(text.0).filter(|idle| !idle.is_zero()),
         );
         Self {

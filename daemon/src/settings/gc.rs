@@ -1,4 +1,4 @@
-//! When the cache is cleared: rules as they are written, and those that hold when none are.
+//! Rules of garbage collection: those of the configuration, and the default ones.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub(super) fn policy_of(file: GcPolicyFile) -> GcPolicy {
     }
 }
 
-/// The rules that hold when none are given, with BuildKit's figures (`cmd/buildkitd/config/gcpolicy.go`).
+/// The rules when the configuration has none, with BuildKit's figures (`cmd/buildkitd/config/gcpolicy.go`).
 pub(super) fn default_policies(
     reserved: DiskSpace,
     max: DiskSpace,

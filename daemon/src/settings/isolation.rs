@@ -13,14 +13,14 @@ pub enum Isolation {
 }
 
 impl Isolation {
-    /// Understands the flag or the key; nothing was said where there is no text.
+    /// Parses the flag or the key; `None` is the default.
     pub(super) fn parse(text: Option<&str>) -> Result<Self, SettingsError> {
         match text {
             None | Some("none" | "") => Ok(Self::None),
             Some("client") => Ok(Self::Client),
-            Some(other) => Err(SettingsError::Flag {
+            Some(unknown) => Err(SettingsError::Flag {
                 flag: "isolation",
-                message: format!("expected none or client, got {other:?}"),
+                message: format!("expected none or client, got {unknown:?}"),
             }),
         }
     }

@@ -4,12 +4,12 @@ use proxy::AllowList;
 
 use super::{Args, SettingsError};
 
-/// Who is on the proxy network, and what it leads to.
+/// Which builds are on the proxy network, and which hosts it leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProxySettings {
-    /// Whether all builds are; otherwise those that ask for it.
+    /// Whether all builds are on it; otherwise only those that ask for it.
     pub all_builds: bool,
-    /// The hosts that steps reach by it.
+    /// The hosts that steps can reach by it.
     pub allow: AllowList,
 }
 

@@ -1,4 +1,4 @@
-//! What steps of builds are limited to.
+//! Limits of the steps of builds.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ pub struct StepSettings {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StepLimitsError {
-    /// What the machine has cannot be found out.
+    /// The machine's memory or processors cannot be read from procfs or sysfs.
     #[error("cannot find out what this machine has: {0}")]
     Machine(#[source] std::io::Error),
     /// The state directory has no disk whose use can be limited.
@@ -47,7 +47,7 @@ pub enum StepLimitsError {
 }
 
 impl StepLimitsError {
-    /// What kind of failure it is.
+    /// What kind of error it is.
     #[must_use]
     pub fn kind(&self) -> oci::ErrorKind {
         match self {
@@ -124,7 +124,7 @@ impl StepSettings {
         Ok(resources)
     }
 
-    /// The memory that steps may use together on this machine; none if nobody looks at it.
+    /// The memory that steps may use together on this machine; `None` if the budget is turned off.
     pub fn memory_budget(&self) -> Result<Option<MemoryBudget>, StepLimitsError> {
         let bytes = share(self.memory_budget)?;
         Ok((bytes > 0).then(|| MemoryBudget {
@@ -136,7 +136,7 @@ impl StepSettings {
     }
 }
 
-/// What is written; zero is no limit.
+/// The configured amount; zero stands for no limit.
 fn amount(text: Option<DiskSpaceText>) -> DiskSpace {
     let amount = gc::space(text);
     if matches!(amount, DiskSpace::Bytes(0) | DiskSpace::Percent(0)) {

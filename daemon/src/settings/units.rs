@@ -7,13 +7,13 @@ use oci::ErrorKind;
 /// An amount of disk space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DiskSpace {
-    /// Not given.
+    /// The setting is not given.
     Unset,
     /// Bytes.
     Bytes(u64),
     /// Percent of the file system.
     Percent(u64),
-    /// The smaller of both.
+    /// The smaller of a share of the file system and a number of bytes.
     Smaller {
         /// Percent of the file system.
         percent: u64,
@@ -42,14 +42,14 @@ impl DiskSpace {
     }
 }
 
-/// Why a text is no amount.
+/// Why a text is not an amount.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum UnitError {
-    /// No duration.
+    /// The text is not a duration.
     #[error("invalid duration {0}: write it like 48h, 1h30m or a number of seconds")]
     Duration(String),
-    /// No disk space.
+    /// The text is not an amount of disk space.
     #[error("invalid disk space {0}: write it like 10GB, 512MB or 20%")]
     DiskSpace(String),
 }

@@ -9,9 +9,9 @@ use super::SettingsError;
 pub enum UserNamespaces {
     /// They share the host's users.
     Off,
-    /// Where the kernel and the file system can map ids.
+    /// Steps have one where the kernel and the file system can map ids.
     Auto,
-    /// Or the daemon does not start.
+    /// Steps have one, or the daemon does not start.
     On,
 }
 

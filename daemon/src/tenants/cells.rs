@@ -82,7 +82,7 @@ impl<K: Eq + Hash, V> Cells<K, V> {
     }
 
     /// The cells that are open now.
-    pub(super) fn all(&self) -> Vec<InUse<'_, V>> {
+    pub(super) fn open_cells(&self) -> Vec<InUse<'_, V>> {
         let open = self.open.lock();
         let cells = open.iter().flat_map(HashMap::values);
         cells.map(|cell| self.in_use(Arc::clone(cell))).collect()
@@ -159,7 +159,7 @@ mod tests {
         assert_eq!(cells.close(CLOSE_TIMEOUT).await, (vec![], vec![]));
         assert_eq!(begin.elapsed(), Duration::ZERO);
         assert_eq!(cells.get("a", 9).unwrap_err(), NoCell::Closed);
-        assert_eq!(cells.all().len(), 0);
+        assert_eq!(cells.open_cells().len(), 0);
     }
 
     #[tokio::test]
@@ -170,6 +170,6 @@ mod tests {
         cells.get("b", 2).unwrap().set(2).unwrap();
         assert_eq!(cells.get("c", 2).unwrap_err(), NoCell::Full);
         assert_eq!(cells.get("b", 2).unwrap().get(), Some(&2));
-        assert_eq!(cells.all().len(), 2);
+        assert_eq!(cells.open_cells().len(), 2);
     }
 }

@@ -12,12 +12,12 @@ use crate::injection::{Injection, Node};
 use crate::mount::{Mount, MountSource};
 
 impl Injection {
-    /// Adds what a file says; `device` is named in errors.
+    /// Adds the edits of a file; `device` is named in errors.
     pub(super) fn add(&mut self, device: &str, edits: &Edits) -> Result<(), DeviceError> {
-        let not_built = |what: &str| {
+        let not_built = |feature: &str| {
             Err(DeviceError::NotBuilt {
                 device: device.to_owned(),
-                what: what.to_owned(),
+                feature: feature.to_owned(),
             })
         };
         if !edits.net_devices.is_empty() {
@@ -34,12 +34,14 @@ impl Injection {
                 return not_built(&format!("the node {}, which is not below /dev", node.path));
             };
             let node = resolve(name, node)?;
-            self.nodes.retain(|other| other.name != node.name);
+            self.nodes
+                .retain(|node_before| node_before.name != node.name);
             self.nodes.push(node);
         }
         for bind_mount in &edits.mounts {
             let mount = bind(device, bind_mount)?;
-            self.mounts.retain(|other| other.dest != mount.dest);
+            self.mounts
+                .retain(|mount_before| mount_before.dest != mount.dest);
             self.mounts.push(mount);
         }
         self.groups
@@ -56,7 +58,7 @@ impl Injection {
     }
 }
 
-/// Completes a node with what the host's has.
+/// Fills in what the file does not say of a node from the host's node.
 fn resolve(name: &str, node: &DeviceNode) -> Result<Node, DeviceError> {
     let host = if node.host_path.is_empty() {
         &node.path
@@ -67,7 +69,7 @@ fn resolve(name: &str, node: &DeviceNode) -> Result<Node, DeviceError> {
         path: host.clone(),
         source,
     };
-    let unfit = |what: String| failed(io::Error::other(what));
+    let unfit = |reason: String| failed(io::Error::other(reason));
     let mut kind = match node.kind.as_str() {
         "b" => Some(FileType::BlockDevice),
         "c" | "u" => Some(FileType::CharacterDevice),
@@ -123,14 +125,14 @@ fn resolve(name: &str, node: &DeviceNode) -> Result<Node, DeviceError> {
     })
 }
 
-/// Takes hold of a place of the host as a mount of its own, with the flags that its options say.
+/// Makes a detached mount of a file or folder of the host, with the flags of its options.
 fn bind(device: &str, bind_mount: &BindMount) -> Result<Mount, DeviceError> {
     let mut readonly = false;
     let mut recursive = false;
     let mut set = Attrs::default();
-    let unknown = |what: String| DeviceError::NotBuilt {
+    let unknown = |feature: String| DeviceError::NotBuilt {
         device: device.to_owned(),
-        what,
+        feature,
     };
     for option in &bind_mount.options {
         match option.as_str() {

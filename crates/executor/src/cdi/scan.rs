@@ -81,8 +81,8 @@ pub(super) fn read_all(dirs: &[PathBuf]) -> DeviceTable {
                 }
             };
             for (name, device) in devices {
-                if let Some(first) = described_in.get(&name) {
-                    tracing::warn!(device = name, first = %first.display(), second = %path.display(), "conflicting CDI device is left out");
+                if let Some(first_file) = described_in.get(&name) {
+                    tracing::warn!(device = name, first = %first_file.display(), second = %path.display(), "conflicting CDI device is left out");
                     table.remove(&name);
                     continue;
                 }

@@ -156,7 +156,7 @@ fn check(document: CdiDocument) -> Result<Vec<(String, DescribedDevice)>, String
             DescribedDevice {
                 annotations: all,
                 common: Arc::clone(&common),
-                own: device.container_edits,
+                device_edits: device.container_edits,
             },
         ));
     }

@@ -107,10 +107,13 @@ fn a_device_that_was_not_granted_is_refused_at_both_places() {
         Entitlements::default(),
         granted(&[("vendor1.com/device=bar", ""), ("vendor2.com/gone", "")]),
     ] {
-        let all = requests("vendor1.com/device=*");
-        assert_eq!(names(devices.allowed(&all, &rights)), refused);
+        let every_device = requests("vendor1.com/device=*");
+        assert_eq!(names(devices.allowed(&every_device, &rights)), refused);
         assert_eq!(
-            devices.inject(&all, &rights).unwrap_err().to_string(),
+            devices
+                .inject(&every_device, &rights)
+                .unwrap_err()
+                .to_string(),
             refused
         );
     }
@@ -208,8 +211,8 @@ fn a_file_that_is_wrong_says_why() {
         ),
         (with("{additionalGids: [1]}"), "at least v0.7.0"),
     ] {
-        let said = of(&text);
-        assert!(said.contains(reason), "{reason}: {said}");
+        let message = of(&text);
+        assert!(message.contains(reason), "{reason}: {message}");
     }
     let bomb = format!(
         "a: &a [x,x,x,x,x,x,x,x,x]\n{}",

@@ -161,9 +161,9 @@ fn limits_are_written_in_the_words_of_the_older_hierarchies() {
     ];
     for (set, controller, files) in cases {
         let dir = tempfile::tempdir().unwrap();
-        let own = dir.path().join(controller).join("g");
-        fs::create_dir_all(&own).unwrap();
-        fs::write(own.join("cgroup.procs"), "").unwrap();
+        let v1_dir = dir.path().join(controller).join("g");
+        fs::create_dir_all(&v1_dir).unwrap();
+        fs::write(v1_dir.join("cgroup.procs"), "").unwrap();
         let groups = Groups {
             v1: [(controller.to_owned(), dir.path().join(controller))].into(),
             ..Groups::default()
@@ -172,7 +172,7 @@ fn limits_are_written_in_the_words_of_the_older_hierarchies() {
         let mut limits = Resources::default();
         set(&mut limits);
         groups.limit(&mut group, Path::new("g"), &limits).unwrap();
-        assert_eq!(written(&own), files);
+        assert_eq!(written(&v1_dir), files);
         assert_eq!(
             (group.v1.len(), group.procs.len()),
             (1, 1),
@@ -273,8 +273,8 @@ fn a_group_that_is_being_left_is_removed_when_it_is_empty_and_not_waited_for_lon
         });
         assert_eq!((count.get(), result.is_ok()), (tries, removed));
     }
-    let other = remove_left(|| Err(io::ErrorKind::PermissionDenied.into())).unwrap_err();
-    assert_eq!(other.kind(), io::ErrorKind::PermissionDenied);
+    let error = remove_left(|| Err(io::ErrorKind::PermissionDenied.into())).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
 }
 
 #[test]

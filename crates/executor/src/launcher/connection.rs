@@ -1,4 +1,4 @@
-//! The daemon's side of the launcher: starting it, asking it, hearing from it.
+//! The daemon's side of the launcher: starting it, sending requests, and receiving events.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -26,7 +26,7 @@ use crate::spec::Usage;
 
 /// How a process ended, and what it used.
 #[derive(Debug)]
-pub(super) struct Ended {
+pub(super) struct ProcessExit {
     pub(super) code: u32,
     pub(super) usage: Usage,
 }
@@ -34,7 +34,7 @@ pub(super) struct Ended {
 /// A running launcher.
 pub(super) struct Connection {
     socket: OwnedFd,
-    next: AtomicU64,
+    next_seq: AtomicU64,
     shared: Arc<Shared>,
     ids: Result<Option<Arc<IdMapping>>, i32>,
     pub(super) pid: u32,
@@ -43,21 +43,21 @@ pub(super) struct Connection {
 #[derive(Default)]
 struct Shared {
     waiting: Mutex<HashMap<u64, Waiting>>,
-    gone: AtomicBool,
+    has_ended: AtomicBool,
 }
 
 struct Waiting {
     cloned: Option<oneshot::Sender<io::Result<OwnedFd>>>,
-    ended: oneshot::Sender<Ended>,
-    /// Kept until the process has ended, also when nobody waits any more.
+    ended: oneshot::Sender<ProcessExit>,
+    /// The control group, which has to exist until the process has ended, also when nobody waits any more.
     _group: Option<Arc<Group>>,
 }
 
 /// A process that the launcher has cloned. Dropping it kills the process.
 #[derive(Debug)]
-pub(super) struct Cloned {
+pub(super) struct ClonedProcess {
     pub(super) pidfd: OwnedFd,
-    ended: Option<oneshot::Receiver<Ended>>,
+    exit: Option<oneshot::Receiver<ProcessExit>>,
 }
 
 impl fmt::Debug for Connection {
@@ -84,7 +84,7 @@ impl Connection {
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
             .spawn()?;
-        // It has no step yet: what its steps inherit is what this process was started with.
+        // Steps inherit the limit of open files that this process was started with, not the raised one.
         sys::process::restore_open_files(child.id())?;
         let ids = match ids {
             Some(range) => namespace(&ours, range)?,
@@ -92,14 +92,14 @@ impl Connection {
         };
         let pid = child.id();
         let shared = Arc::new(Shared::default());
-        let (hearing, listener) = (ours.try_clone()?, Arc::clone(&shared));
+        let (receiving, listener) = (ours.try_clone()?, Arc::clone(&shared));
         thread::Builder::new()
             .name("launcher".to_owned())
             .stack_size(256 << 10)
-            .spawn(move || listen(&hearing, &listener, child))?;
+            .spawn(move || listen(&receiving, &listener, child))?;
         Ok(Self {
             socket: ours,
-            next: AtomicU64::new(0),
+            next_seq: AtomicU64::new(0),
             shared,
             ids,
             pid,
@@ -107,8 +107,8 @@ impl Connection {
     }
 
     /// Whether the launcher has ended.
-    pub(super) fn is_gone(&self) -> bool {
-        self.shared.gone.load(Ordering::Acquire)
+    pub(super) fn has_ended(&self) -> bool {
+        self.shared.has_ended.load(Ordering::Acquire)
     }
 
     /// The user namespace of containers, if they are to have one.
@@ -118,17 +118,17 @@ impl Connection {
         })
     }
 
-    /// Has a process cloned. `group` lives at least as long as it.
+    /// Has a process cloned. `group` is kept until the process has ended.
     pub(super) async fn clone_process(
         &self,
         request: impl FnOnce(u64) -> Request,
         fds: &[BorrowedFd<'_>],
         group: Option<Arc<Group>>,
-    ) -> Result<Cloned, ExecError> {
+    ) -> Result<ClonedProcess, ExecError> {
         let failed = ExecError::launcher("cloning a process");
-        let seq = self.next.fetch_add(1, Ordering::Relaxed);
+        let seq = self.next_seq.fetch_add(1, Ordering::Relaxed);
         let (cloned, is_cloned) = oneshot::channel();
-        let (ended, has_ended) = oneshot::channel();
+        let (ended, exit) = oneshot::channel();
         self.shared.waiting.lock().insert(
             seq,
             Waiting {
@@ -146,14 +146,14 @@ impl Connection {
             self.shared.waiting.lock().remove(&seq);
             return Err(failed(error));
         }
-        if self.is_gone() {
-            // It may have ended after the entry was made and before it could hear of it.
+        if self.has_ended() {
+            // The launcher may have ended after the entry was made and before the request was sent.
             self.shared.waiting.lock().remove(&seq);
         }
         match is_cloned.await {
-            Ok(Ok(pidfd)) => Ok(Cloned {
+            Ok(Ok(pidfd)) => Ok(ClonedProcess {
                 pidfd,
-                ended: Some(has_ended),
+                exit: Some(exit),
             }),
             Ok(Err(error)) => Err(failed(error)),
             Err(_) => Err(failed(io::ErrorKind::BrokenPipe.into())),
@@ -161,25 +161,25 @@ impl Connection {
     }
 }
 
-impl Cloned {
+impl ClonedProcess {
     /// Waits for the end. Cancel-safe.
-    pub(super) async fn wait(&mut self) -> Result<Ended, ExecError> {
-        let Some(ended) = &mut self.ended else {
+    pub(super) async fn wait(&mut self) -> Result<ProcessExit, ExecError> {
+        let Some(exit) = &mut self.exit else {
             return Err(ExecError::launcher("waiting for a process")(
                 io::ErrorKind::InvalidInput.into(),
             ));
         };
-        let result = ended.await;
-        self.ended = None;
+        let result = exit.await;
+        self.exit = None;
         result.map_err(|_closed| {
             ExecError::launcher("waiting for a process")(io::ErrorKind::BrokenPipe.into())
         })
     }
 }
 
-impl Drop for Cloned {
+impl Drop for ClonedProcess {
     fn drop(&mut self) {
-        if self.ended.is_some() {
+        if self.exit.is_some() {
             drop(process::pidfd_send_signal(&self.pidfd, libc::SIGKILL));
         }
     }
@@ -204,7 +204,7 @@ fn read_only(program: &Path) -> io::Result<OwnedFd> {
     Ok(copy.into())
 }
 
-/// Hears what a new launcher says of its user namespace.
+/// Receives the first event of a new launcher, which carries its user namespace or says why there is none.
 fn namespace(socket: &OwnedFd, range: IdRange) -> io::Result<Result<Option<Arc<IdMapping>>, i32>> {
     let mut buffer = vec![0; MAX_MESSAGE_BYTES];
     let (length, fds) = socket::receive(socket, &mut buffer)?;
@@ -218,16 +218,16 @@ fn namespace(socket: &OwnedFd, range: IdRange) -> io::Result<Result<Option<Arc<I
     }
 }
 
-/// Hears the launcher until it ends; then nobody waits any more.
+/// Receives the launcher's events until it ends; then every waiting call fails.
 fn listen(socket: &OwnedFd, shared: &Shared, mut child: Child) {
     let mut buffer = vec![0; MAX_MESSAGE_BYTES];
     while let Ok((length @ 1.., fds)) = socket::receive(socket, &mut buffer) {
         match serde_json::from_slice(buffer.get(..length).unwrap_or_default()) {
-            Ok(event) => hear(shared, event, fds),
+            Ok(event) => take_event(shared, event, fds),
             Err(error) => tracing::error!(%error, "the launcher speaks another language"),
         }
     }
-    shared.gone.store(true, Ordering::Release);
+    shared.has_ended.store(true, Ordering::Release);
     shared.waiting.lock().clear();
     drop(child.kill());
     match child.wait() {
@@ -236,7 +236,7 @@ fn listen(socket: &OwnedFd, shared: &Shared, mut child: Child) {
     }
 }
 
-fn hear(shared: &Shared, event: Event, fds: Vec<OwnedFd>) {
+fn take_event(shared: &Shared, event: Event, fds: Vec<OwnedFd>) {
     match event {
         Event::Namespace { .. } => {}
         Event::Cloned { seq } => {
@@ -252,7 +252,7 @@ fn hear(shared: &Shared, event: Event, fds: Vec<OwnedFd>) {
                 Some(waiter) => waiter.send(Ok(pidfd)).err(),
                 None => Some(Ok(pidfd)),
             };
-            // Whoever asked for it is gone: so shall it be.
+            // The call was cancelled, so the process is killed.
             if let Some(Ok(pidfd)) = refused {
                 drop(process::pidfd_send_signal(&pidfd, libc::SIGKILL));
             }
@@ -284,7 +284,7 @@ fn hear(shared: &Shared, event: Event, fds: Vec<OwnedFd>) {
                 read_bytes: in_blocks.saturating_mul(512),
                 write_bytes: out_blocks.saturating_mul(512),
             };
-            let _ = waiting.ended.send(Ended { code, usage });
+            let _ = waiting.ended.send(ProcessExit { code, usage });
         }
     }
 }

@@ -74,12 +74,12 @@ fn report(control: &OwnedFd, report: &Report, fds: &[std::os::fd::BorrowedFd<'_>
 fn report_stubs(control: &OwnedFd, stubs: Vec<Stubs>) {
     let (mut batch, mut size) = (Vec::new(), 0);
     for stubs in stubs {
-        let more = stubs.message_size();
-        if size + more > MAX_MESSAGE_BYTES / 2 && !batch.is_empty() {
+        let bytes = stubs.message_size();
+        if size + bytes > MAX_MESSAGE_BYTES / 2 && !batch.is_empty() {
             report(control, &Report::Stubs(std::mem::take(&mut batch)), &[]);
             size = 0;
         }
-        size += more;
+        size += bytes;
         batch.push(stubs);
     }
     if !batch.is_empty() {
@@ -105,7 +105,7 @@ fn start(
         groups.push(procs);
     }
     if let Some(target) = target {
-        let all = Namespaces {
+        let joined_namespaces = Namespaces {
             pid: false,
             mount: true,
             ipc: true,
@@ -114,14 +114,15 @@ fn start(
             cgroup: plan.joined.cgroups,
             user: false,
         };
-        process::setns(&prepared.alone, target, all).map_err(step("join namespaces"))?;
+        process::setns(&prepared.alone, target, joined_namespaces)
+            .map_err(step("join namespaces"))?;
         rustix::process::chdir("/").map_err(|errno| step("chdir")(errno.into()))?;
     }
     let process = &plan.process;
     if let Some(root) = process.namespace_root {
         // What is made from here on belongs to the container's root.
         userns::set_file_owner(root).map_err(step("owner of new files"))?;
-        // A change of ids clears it.
+        // A change of ids clears the signal that is sent when the parent dies.
         process::die_with_parent().map_err(step("prctl"))?;
     }
     if let Some(container) = &plan.container {
@@ -237,7 +238,8 @@ fn confine(
     groups: &[OwnedFd],
 ) -> Result<(), StartError> {
     if plan.namespace_root.is_some() {
-        let none = || step("user namespace")(io::Error::from_raw_os_error(libc::ENOENT));
+        let missing_namespace =
+            || step("user namespace")(io::Error::from_raw_os_error(libc::ENOENT));
         let user_namespace = Namespaces {
             user: true,
             ..Namespaces::default()
@@ -245,7 +247,11 @@ fn confine(
         // All capabilities from here on are over what belongs to this namespace; the rest of the world was made outside of it.
         process::setns(
             &prepared.alone,
-            &prepared.users.as_ref().ok_or_else(none)?.namespace,
+            &prepared
+                .users
+                .as_ref()
+                .ok_or_else(missing_namespace)?
+                .namespace,
             user_namespace,
         )
         .map_err(step("user namespace"))?;
@@ -279,7 +285,7 @@ fn confine(
     caps::keep_across_setuid(false).map_err(step("keep capabilities"))?;
     caps::set(set, set, ambient).map_err(step("capset"))?;
     caps::set_ambient(ambient).map_err(step("ambient set"))?;
-    // Changing the user clears it.
+    // Changing the user clears the signal that is sent when the parent dies.
     process::die_with_parent().map_err(step("prctl"))
 }
 

@@ -1,4 +1,4 @@
-//! What the daemon, the launcher and a starting container tell each other.
+//! Messages between the daemon, the launcher and a starting container.
 //!
 //! Two sockets that keep message borders. Between daemon and launcher: [`Request`] and [`Event`]. Between daemon and each container, made
 //! for it and handed through the launcher: a [`Plan`] in, [`Report`]s out, and the end of the stream when the program has been started.
@@ -33,11 +33,11 @@ pub(super) enum Request {
 /// The network of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum NetworkPlan {
-    /// The launcher's own, which is the host's.
+    /// The launcher's own network, which is the host's.
     Host,
-    /// A new one.
+    /// A new network with nothing but loopback.
     New,
-    /// One that has been made for it.
+    /// A network that has been made for the container.
     Given,
 }
 
@@ -46,11 +46,11 @@ pub(super) enum NetworkPlan {
 pub(super) enum Event {
     /// The first of all, when user namespaces are wanted. Descriptor: the one of all containers. `errno` if there is none.
     Namespace { errno: Option<i32> },
-    /// It is cloned. Descriptor: its pidfd.
+    /// The process is cloned. Descriptor: its pidfd.
     Cloned { seq: u64 },
-    /// It could not be cloned.
+    /// The process could not be cloned.
     Failed { seq: u64, errno: i32 },
-    /// It ended.
+    /// The process ended.
     Ended {
         seq: u64,
         code: u32,
@@ -119,7 +119,7 @@ pub(super) struct DevicePlan {
     pub(super) minor: u32,
     pub(super) uid: u32,
     pub(super) gid: u32,
-    /// Nobody asked for this one: where it cannot be had it is left out.
+    /// Whether the node is left out where it cannot be made; so for devices that no step asked for.
     pub(super) optional: bool,
 }
 
@@ -159,11 +159,11 @@ pub(super) struct ProcessPlan {
     pub(super) gid: u32,
     /// The host's ids for these.
     pub(super) owner: (u32, u32),
-    /// It runs in the launcher's user namespace, whose 0 is this id of the host.
+    /// For a process in the launcher's user namespace: the host's id of its root.
     pub(super) namespace_root: Option<u32>,
     pub(super) groups: Vec<u32>,
     pub(super) tty: bool,
-    /// Input, output and errors; not there with a terminal.
+    /// Standard input, output and error; `None` with a terminal.
     pub(super) stdio: Option<[usize; 3]>,
     pub(super) rlimits: Vec<(u32, u64, u64)>,
     /// Effective, permitted and bounding set.
@@ -171,7 +171,7 @@ pub(super) struct ProcessPlan {
     /// Inheritable and ambient set.
     pub(super) ambient: u64,
     pub(super) seccomp: bool,
-    /// It reaches no abstract socket of the host, where the kernel can see to that.
+    /// Whether the process is kept from the host's abstract sockets, where the kernel can do that.
     pub(super) scoped: bool,
 }
 
@@ -182,6 +182,6 @@ pub(super) enum Report {
     Stubs(Vec<Stubs>),
     /// Its terminal. Descriptor: the master.
     Terminal,
-    /// It will not start.
+    /// The program was not started.
     Failed(StartError),
 }

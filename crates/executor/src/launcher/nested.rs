@@ -23,7 +23,7 @@ pub(super) fn has_one_id() -> bool {
 
 /// apt downloads as a user of its own, and makes sure that it has become that user.
 const APT_OPTIONS: &str = "APT::Sandbox::User \"root\";\n";
-/// Where these lie below a container's /dev, which no image sees, and the variable that leads there.
+/// The file of these options below a container's /dev, which no image sees, and the variable that names it.
 const APT_FILE: &str = ".apt.conf";
 const APT_VARIABLE: &str = "APT_CONFIG";
 
@@ -34,7 +34,7 @@ pub(super) fn pacify_apt(environment: &mut Environment) {
     }
 }
 
-/// Writes what that variable leads to.
+/// Writes the file that [`APT_VARIABLE`] names.
 pub(super) fn write_apt_options(dev: &OwnedFd) -> io::Result<()> {
     if has_one_id() {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
@@ -44,17 +44,17 @@ pub(super) fn write_apt_options(dev: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-/// What is kept of the host.
-const KEPT: [&str; 3] = ["dev", "proc", "sys"];
+/// The host's filesystems that the launcher copies.
+const HOST_MOUNTS: [&str; 3] = ["dev", "proc", "sys"];
 
 /// Copies of the host's mounts for the launcher's tree; none for a launcher with the machine's root.
-pub(super) fn keep() -> io::Result<Vec<(&'static str, DetachedMount)>> {
+pub(super) fn copy_host_mounts() -> io::Result<Vec<(&'static str, DetachedMount)>> {
     if !userns::is_nested() {
         return Ok(Vec::new());
     }
     let copy = |name: &'static str| {
         let place = path::open_host_path(format!("/{name}"))?;
-        // With all below: what covers parts of them for us shall cover them for containers.
+        // With the mounts below them: what covers parts of them for the daemon has to cover them for containers too.
         let copy = mount::open_tree_clone(&place, true)?;
         mount::mount_setattr(
             &copy,
@@ -66,12 +66,15 @@ pub(super) fn keep() -> io::Result<Vec<(&'static str, DetachedMount)>> {
         )?;
         Ok((name, copy))
     };
-    KEPT.into_iter().map(copy).collect()
+    HOST_MOUNTS.into_iter().map(copy).collect()
 }
 
-/// Attaches them in the launcher's tree.
-pub(super) fn attach(tree: &DetachedMount, kept: Vec<(&str, DetachedMount)>) -> io::Result<()> {
-    for (name, mount) in kept {
+/// Attaches the copies in the launcher's tree.
+pub(super) fn attach(
+    tree: &DetachedMount,
+    host_mounts: Vec<(&str, DetachedMount)>,
+) -> io::Result<()> {
+    for (name, mount) in host_mounts {
         file::mkdirat(tree, name, 0o700)?;
         let place = path::open_no_symlinks(tree, name, OFlags::PATH | OFlags::DIRECTORY, 0)?;
         mount::move_mount(&mount, &place)?;
@@ -96,12 +99,12 @@ impl Kernel {
         // DIFFERS: where BuildKit wants `--oci-worker-no-process-sandbox`, processes are apart here too: what is covered in our proc
         // stays covered in the container's, which is ours to read. Landlock keeps others' entries closed.
         let proc = match mount::new_mount(c"proc", &[], RESTRICTED_ATTRS) {
-            Err(_) if nested => hosts("proc"),
+            Err(_) if nested => copy_readonly("proc"),
             proc => proc,
         };
         // DIFFERS: BuildKit's rootless steps have no /sys at all.
         let sys = match mount::new_mount(c"sysfs", &[], readable) {
-            Err(_) if nested => hosts("sys"),
+            Err(_) if nested => copy_readonly("sys"),
             sys => sys,
         };
         // DIFFERS: without the v2 hierarchy /sys/fs/cgroup is empty, where runc binds the container's groups of each v1 controller.
@@ -125,8 +128,8 @@ impl Kernel {
     }
 }
 
-/// A copy of what the launcher kept, to read only.
-fn hosts(name: &str) -> io::Result<DetachedMount> {
+/// A read-only copy of one of the host's filesystems that the launcher has.
+fn copy_readonly(name: &str) -> io::Result<DetachedMount> {
     let copy = mount::open_tree_clone(&path::open_host_path(format!("/{name}"))?, true)?;
     mount::mount_setattr(
         &copy,
@@ -143,9 +146,12 @@ fn hosts(name: &str) -> io::Result<DetachedMount> {
 }
 
 /// A device of the host to be mounted in a container; none if the host has no such device and nobody insists.
-pub(super) fn device(name: &str, wanted: Option<&DevicePlan>) -> io::Result<Option<DetachedMount>> {
-    let optional = wanted.is_some_and(|device| device.optional);
-    let place = match open_device(name, wanted) {
+pub(super) fn device(
+    name: &str,
+    requested: Option<&DevicePlan>,
+) -> io::Result<Option<DetachedMount>> {
+    let optional = requested.is_some_and(|device| device.optional);
+    let place = match open_device(name, requested) {
         Err(_) if optional => return Ok(None),
         place => place?,
     };
@@ -165,18 +171,18 @@ pub(super) fn device(name: &str, wanted: Option<&DevicePlan>) -> io::Result<Opti
     Ok(Some(mount))
 }
 
-fn open_device(name: &str, wanted: Option<&DevicePlan>) -> io::Result<OwnedFd> {
+fn open_device(name: &str, requested: Option<&DevicePlan>) -> io::Result<OwnedFd> {
     let place = path::open_no_symlinks(path::open_host_path("/dev")?, name, OFlags::PATH, 0)?;
-    let there = rustix::fs::fstat(&place)?;
+    let stat = rustix::fs::fstat(&place)?;
     let numbers = (
-        rustix::fs::major(there.st_rdev),
-        rustix::fs::minor(there.st_rdev),
+        rustix::fs::major(stat.st_rdev),
+        rustix::fs::minor(stat.st_rdev),
     );
     let kind = |mode: u32| mode & libc::S_IFMT;
-    match wanted {
+    match requested {
         Some(device)
             if numbers != (device.major, device.minor)
-                || kind(there.st_mode) != kind(device.mode) =>
+                || kind(stat.st_mode) != kind(device.mode) =>
         {
             Err(io::Error::from_raw_os_error(libc::ENODEV))
         }

@@ -47,7 +47,7 @@ pub fn default_capabilities() -> caps::Set {
 pub(super) struct PlanFds(Vec<OwnedFd>);
 
 impl PlanFds {
-    /// The place of a descriptor in the list. The first place is the plan's own.
+    /// Adds a descriptor and returns its index in the message; index 0 is the plan itself.
     pub(super) fn push(&mut self, fd: impl Into<OwnedFd>) -> usize {
         self.0.push(fd.into());
         self.0.len()
@@ -60,13 +60,13 @@ pub(super) fn send(socket: &OwnedFd, plan: &Plan, fds: &PlanFds) -> Result<(), E
         let mut memory = File::from(file::memfd("plan")?);
         memory.write_all(&serde_json::to_vec(plan)?)?;
         io::Seek::rewind(&mut memory)?;
-        let all: Vec<BorrowedFd<'_>> = std::iter::once(memory.as_fd())
+        let descriptors: Vec<BorrowedFd<'_>> = std::iter::once(memory.as_fd())
             .chain(fds.0.iter().map(AsFd::as_fd))
             .collect();
         let opening = serde_json::to_vec(&Opening {
-            descriptors: all.len(),
+            descriptors: descriptors.len(),
         })?;
-        for (index, part) in all.chunks(socket::MAX_FDS).enumerate() {
+        for (index, part) in descriptors.chunks(socket::MAX_FDS).enumerate() {
             socket::send(socket, if index == 0 { &opening } else { b"more" }, part)?;
         }
         Ok(())
@@ -225,7 +225,7 @@ pub(super) fn mounts(
     Ok(plans)
 }
 
-/// Without leading slash and with nothing when everything is meant.
+/// The selector without its leading slash; empty for the whole mount.
 fn selector(text: &str) -> String {
     gostd::path::names_below_root(text).join("/")
 }
@@ -354,10 +354,10 @@ impl Basics {
                 } else {
                     insecure_devices()
                 };
-                devices.retain(|own| {
+                devices.retain(|default| {
                     self.devices
                         .iter()
-                        .all(|requested| requested.name != own.name)
+                        .all(|requested| requested.name != default.name)
                 });
                 devices.extend(self.devices);
                 devices

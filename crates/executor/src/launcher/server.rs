@@ -34,18 +34,18 @@ struct Server {
     idle_listeners: Vec<IdleListener>,
     supervisors: HashMap<i32, SupervisorProcess>,
     hierarchies: Hierarchies,
-    /// Where our code is mapped; none where procfs did not tell.
+    /// Where this program's code is mapped; `None` where procfs could not be read.
     text: Option<Text>,
-    /// Something was done since pages of code were last given back.
+    /// Whether work was done since pages of code were last given back.
     has_worked: bool,
 }
 
 struct Child {
     seq: u64,
     pidfd: OwnedFd,
-    /// It is the first process of a container; nothing of that is left when it has ended.
-    first: bool,
-    /// Its control groups, if it is a container.
+    /// Whether it is the first process of a container, with which the whole container ends.
+    is_first_process: bool,
+    /// The container's control groups on the host, for its first process.
     groups: Vec<PathBuf>,
     /// The v2 control group of a container, for its supervisor.
     group: Option<OwnedFd>,
@@ -61,8 +61,8 @@ struct IdleListener {
 struct SupervisorProcess {
     seq: u64,
     pidfd: OwnedFd,
-    /// The container that has ended, which is told when this has: so nothing of ours is in its mounts and groups.
-    ended: Option<(Child, Event)>,
+    /// The container that has ended. Its end is reported only when the supervisor has ended too, so that no process is left in its mounts and groups.
+    ended_container: Option<(Child, Event)>,
 }
 
 /// What the process does after a round.
@@ -93,7 +93,7 @@ pub(super) fn serve() -> io::Result<()> {
     ] {
         process::ignore_signal(signal);
     }
-    let ended = process::child_signal_fd()?;
+    let child_signals = process::child_signal_fd()?;
     let own_network = netns::current()?;
     let hierarchies = Hierarchies::open();
     let users = match setup::user_ids() {
@@ -110,7 +110,7 @@ pub(super) fn serve() -> io::Result<()> {
         }
         None => None,
     };
-    // Read while there is a procfs.
+    // It is read now: the launcher has no procfs later.
     let text = Text::of_process().ok();
     setup::leave_host_mounts(&alone)?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
@@ -138,7 +138,7 @@ pub(super) fn serve() -> io::Result<()> {
     // A daemon may wait long for its first build, and what prepared all this is not needed again.
     server.release_text();
     let idle = loop {
-        match server.round(&ended)? {
+        match server.round(&child_signals)? {
             Next::Round => {}
             Next::End => {
                 server.end();
@@ -147,7 +147,7 @@ pub(super) fn serve() -> io::Result<()> {
             Next::Supervise(idle) => break idle,
         }
     };
-    drop(ended);
+    drop(child_signals);
     let (alone, supervision) = server.into_supervision(idle)?;
     supervise::run(&alone, supervision)
 }
@@ -174,16 +174,16 @@ impl Server {
     fn release_text(&mut self) {
         self.has_worked = false;
         if let Some(text) = &self.text {
-            // What cannot be given back stays, and costs nothing but memory.
+            // Pages that cannot be given back only cost memory.
             drop(text.release());
         }
     }
 
     /// Waits for the next events, and handles them.
-    fn round(&mut self, ended: &OwnedFd) -> io::Result<Next> {
+    fn round(&mut self, child_signals: &OwnedFd) -> io::Result<Next> {
         let mut polled = vec![
             PollFd::new(&self.daemon, PollFlags::IN),
-            PollFd::new(ended, PollFlags::IN),
+            PollFd::new(child_signals, PollFlags::IN),
         ];
         let users = self.prepared.users.as_ref();
         polled.extend(users.map(|users| PollFd::new(&users.arriving, PollFlags::IN)));
@@ -211,9 +211,9 @@ impl Server {
                 .is_some_and(|events| !events.is_empty())
         };
         if ready(1) {
-            let _ = rustix::io::read(ended, &mut [0; 1024]);
+            let _ = rustix::io::read(child_signals, &mut [0; 1024]);
         }
-        // From behind, so that those before stay where they are.
+        // From the last to the first, so that removing one does not move those that are still to be looked at.
         for (index, events) in listener_events.iter().enumerate().rev() {
             if events.is_empty() {
                 continue;
@@ -252,7 +252,7 @@ impl Server {
         // A further process may have children that stay when it ends: theirs is in no control group that has to go with it.
         let container = self.children.values().find(|child| child.seq == seq);
         let groups = match container {
-            Some(child) if child.first => fds.collect(),
+            Some(child) if child.is_first_process => fds.collect(),
             _ => Vec::new(),
         };
         self.idle_listeners.push(IdleListener {
@@ -269,10 +269,10 @@ impl Server {
         let container = self.children.values().find(|child| child.seq == seq);
         let group = container.and_then(|child| child.group.as_ref().map(AsFd::as_fd));
         let alone = &self.prepared.alone;
-        let none = Namespaces::default();
+        let no_namespaces = Namespaces::default();
         // A container that may have no more processes shall still be answered.
-        let cloned = process::clone3(alone, none, group);
-        match cloned.or_else(|_| process::clone3(alone, none, None)) {
+        let cloned = process::clone3(alone, no_namespaces, group);
+        match cloned.or_else(|_| process::clone3(alone, no_namespaces, None)) {
             Ok(Cloned::Child) => Some(idle),
             Ok(Cloned::Parent { pid, pidfd }) => {
                 self.supervisors.insert(
@@ -280,7 +280,7 @@ impl Server {
                     SupervisorProcess {
                         seq,
                         pidfd,
-                        ended: None,
+                        ended_container: None,
                     },
                 );
                 None
@@ -293,10 +293,15 @@ impl Server {
     fn end(&mut self) {
         let supervisors = self.supervisors.drain().map(|(_, supervisor)| supervisor);
         let mut ending = Vec::new();
-        for SupervisorProcess { pidfd, ended, .. } in supervisors {
+        for SupervisorProcess {
+            pidfd,
+            ended_container,
+            ..
+        } in supervisors
+        {
             ending.push((pidfd, Vec::new()));
-            // Behind it, for its group goes when both have ended.
-            ending.extend(ended.map(|(child, _)| (child.pidfd, child.groups)));
+            // The container comes behind its supervisor: its group can be removed when both have ended.
+            ending.extend(ended_container.map(|(child, _)| (child.pidfd, child.groups)));
         }
         let children = self.children.drain().map(|(_, child)| child);
         ending.extend(children.map(|child| (child.pidfd, child.groups)));
@@ -307,10 +312,10 @@ impl Server {
         for (pidfd, groups) in ending {
             // A descriptor of a process is readable when it has ended.
             let remaining = until.saturating_duration_since(task::clock::monotonic());
-            let mut ended = [PollFd::new(&pidfd, PollFlags::IN)];
+            let mut exits = [PollFd::new(&pidfd, PollFlags::IN)];
             let timeout = Timespec::try_from(remaining).ok();
             let _gone_or_late =
-                rustix::io::retry_on_intr(|| rustix::event::poll(&mut ended, timeout.as_ref()));
+                rustix::io::retry_on_intr(|| rustix::event::poll(&mut exits, timeout.as_ref()));
             for group in &groups {
                 self.hierarchies.remove(group);
             }
@@ -334,7 +339,7 @@ impl Server {
         let request: Request = serde_json::from_slice(buffer.get(..length).unwrap_or_default())?;
         let mut fds = fds.into_iter();
         let cloned = self.clone_child(&request, &mut fds);
-        let (seq, first, groups) = match request {
+        let (seq, is_first_process, groups) = match request {
             Request::Run { seq, groups, .. } => (seq, true, groups),
             Request::Join { seq, .. } => (seq, false, Vec::new()),
         };
@@ -342,13 +347,13 @@ impl Server {
             Ok((pid, pidfd, group)) => {
                 // A daemon that is gone is noticed by the next poll, and this child must not be forgotten then.
                 drop(self.tell(&Event::Cloned { seq }, &[pidfd.as_fd()]));
-                let group = group.filter(|_| first && self.prepared.users.is_some());
+                let group = group.filter(|_| is_first_process && self.prepared.users.is_some());
                 self.children.insert(
                     pid,
                     Child {
                         seq,
                         pidfd,
-                        first,
+                        is_first_process,
                         groups,
                         group,
                     },
@@ -459,7 +464,7 @@ impl Server {
                 };
                 let cloned = process::setns(alone, target, pids)
                     .and_then(|()| process::clone_sibling(alone, group.map(AsFd::as_fd)));
-                let told = match cloned {
+                let sent = match cloned {
                     Ok(Cloned::Child) => {
                         drop(theirs);
                         init::join(&self.prepared, control, seq, target)
@@ -472,7 +477,7 @@ impl Server {
                         socket::send(&theirs, &errno.to_ne_bytes(), &[])
                     }
                 };
-                process::exit_now(i32::from(told.is_err()))
+                process::exit_now(i32::from(sent.is_err()))
             }
             // It ends at once, and is reaped with the others.
             Cloned::Parent { .. } => {}
@@ -489,32 +494,34 @@ impl Server {
     }
 
     fn reap(&mut self) {
-        while let Ok(Some(ended)) = process::wait_any() {
-            if let Some(supervisor) = self.supervisors.remove(&ended.pid) {
-                if let Some((_child, event)) = supervisor.ended {
+        while let Ok(Some(exit)) = process::wait_any() {
+            if let Some(supervisor) = self.supervisors.remove(&exit.pid) {
+                if let Some((_child, event)) = supervisor.ended_container {
                     drop(self.tell(&event, &[]));
                 }
                 continue;
             }
-            let Some(child) = self.children.remove(&ended.pid) else {
+            let Some(child) = self.children.remove(&exit.pid) else {
                 continue;
             };
             let micros =
                 |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
             let event = Event::Ended {
                 seq: child.seq,
-                code: ended.code,
-                user_micros: micros(ended.user),
-                system_micros: micros(ended.system),
-                max_rss: ended.max_rss,
-                in_blocks: ended.in_blocks,
-                out_blocks: ended.out_blocks,
+                code: exit.code,
+                user_micros: micros(exit.user),
+                system_micros: micros(exit.system),
+                max_rss: exit.max_rss,
+                in_blocks: exit.in_blocks,
+                out_blocks: exit.out_blocks,
             };
             let mut supervisors = self.supervisors.values_mut();
-            match supervisors.find(|supervisor| child.first && supervisor.seq == child.seq) {
+            match supervisors
+                .find(|supervisor| child.is_first_process && supervisor.seq == child.seq)
+            {
                 Some(supervisor) => {
                     drop(process::pidfd_send_signal(&supervisor.pidfd, libc::SIGKILL));
-                    supervisor.ended = Some((child, event));
+                    supervisor.ended_container = Some((child, event));
                 }
                 // A daemon that is gone is noticed by the next poll.
                 None => drop(self.tell(&event, &[])),

@@ -27,17 +27,17 @@ pub(super) struct Prepared {
     pub(super) filter: Option<Vec<Instruction>>,
     /// Keeps confined processes from the host's abstract sockets; none on kernels that know no such thing.
     pub(super) scope: Option<OwnedFd>,
-    /// For containers in a user namespace, if they are to have one.
+    /// What containers in a user namespace need; `None` when there is no user namespace.
     pub(super) users: Option<Users>,
 }
 
 /// What containers in a user namespace have beside the others.
 #[derive(Debug)]
 pub(super) struct Users {
-    /// Their namespace, one for all.
+    /// The user namespace that they all share.
     pub(super) namespace: OwnedFd,
     pub(super) ids: IdRange,
-    /// Their filter, which asks.
+    /// Their seccomp filter, which leaves some calls to the supervisor.
     pub(super) filter: Vec<Instruction>,
     /// Where a new process sends its listener and its v1 control groups, with its number.
     pub(super) listeners: OwnedFd,
@@ -85,9 +85,9 @@ fn try_listener(alone: &SingleThreaded, filter: &[Instruction]) -> io::Result<()
         }),
         Cloned::Parent { pidfd, .. } => pidfd,
     };
-    let mut ended = [PollFd::new(&pidfd, PollFlags::IN)];
-    rustix::io::retry_on_intr(|| rustix::event::poll(&mut ended, None))?;
-    match process::wait_any()?.map(|ended| ended.code) {
+    let mut exits = [PollFd::new(&pidfd, PollFlags::IN)];
+    rustix::io::retry_on_intr(|| rustix::event::poll(&mut exits, None))?;
+    match process::wait_any()?.map(|exit| exit.code) {
         Some(0) => Ok(()),
         code => Err(io::Error::from_raw_os_error(
             code.and_then(|code| i32::try_from(code).ok())
@@ -113,8 +113,8 @@ fn user_namespace(alone: &SingleThreaded, range: IdRange) -> io::Result<OwnedFd>
     };
     let namespace = userns::write_maps(pid, range).and_then(|()| userns::open(pid));
     process::pidfd_send_signal(&pidfd, libc::SIGKILL)?;
-    let mut ended = [PollFd::new(&pidfd, PollFlags::IN)];
-    rustix::io::retry_on_intr(|| rustix::event::poll(&mut ended, None))?;
+    let mut exits = [PollFd::new(&pidfd, PollFlags::IN)];
+    rustix::io::retry_on_intr(|| rustix::event::poll(&mut exits, None))?;
     process::wait_any()?;
     namespace
 }
@@ -128,7 +128,7 @@ pub(super) fn leave_host_mounts(alone: &SingleThreaded) -> io::Result<()> {
             ..Namespaces::default()
         },
     )?;
-    let kept = nested::keep()?;
+    let host_mounts = nested::copy_host_mounts()?;
     let root = path::open_host_path("/")?;
     mount::mount_setattr(
         &root,
@@ -150,7 +150,7 @@ pub(super) fn leave_host_mounts(alone: &SingleThreaded) -> io::Result<()> {
         file::mkdirat(&empty, place.trim_start_matches('/'), 0o700)?;
     }
     mount::move_mount(&empty, &root)?;
-    nested::attach(&empty, kept)?;
+    nested::attach(&empty, host_mounts)?;
     rustix::process::fchdir(&empty)?;
     mount::pivot_root_here()?;
     mount::umount_detach(c".")?;

@@ -54,18 +54,18 @@ const MAX_ADDRESS_BYTES: usize = 128;
 /// Ports below this one need a capability where the network does not say otherwise.
 const FIRST_OPEN_PORT: u16 = 1024;
 
-/// What a supervisor works with.
+/// What a supervisor needs to serve a container's calls.
 #[derive(Debug)]
 pub(super) struct Supervision {
-    /// Where the calls arrive.
+    /// The listener of the container's seccomp filter, at which the calls arrive.
     pub(super) listener: Listener,
     /// procfs of the launcher's process namespace.
     pub(super) procfs: OwnedFd,
     /// The user namespace of containers.
     pub(super) namespace: OwnedFd,
-    /// The ids that it has.
+    /// The host's ids of that namespace.
     pub(super) ids: IdRange,
-    /// Files of v1 control groups to write oneself into.
+    /// The `cgroup.procs` files of the container's v1 groups, into which the supervisor writes itself.
     pub(super) groups: Vec<OwnedFd>,
 }
 
@@ -83,7 +83,7 @@ pub(super) fn check() -> io::Result<()> {
 pub(super) fn run(alone: &SingleThreaded, supervision: Supervision) -> ! {
     drop(process::die_with_parent());
     for group in &supervision.groups {
-        // Where a controller does not take it, it stays with the launcher.
+        // Where a controller refuses, the supervisor stays in the launcher's group.
         let _ = rustix::io::write(group, b"0");
     }
     let code = match Supervisor::new(alone, supervision).and_then(|mut it| it.serve()) {
@@ -96,7 +96,7 @@ pub(super) fn run(alone: &SingleThreaded, supervision: Supervision) -> ! {
 struct Supervisor<'a> {
     alone: &'a SingleThreaded,
     supervision: Supervision,
-    /// Our own root folder, to return to.
+    /// The supervisor's own root folder, to return to.
     home: OwnedFd,
     /// The capabilities that this process has.
     capabilities: Set,
@@ -106,7 +106,7 @@ struct Supervisor<'a> {
     open_ports: Option<u16>,
 }
 
-/// Why nothing is done for a call.
+/// Why the supervisor does not do what a call asks for.
 enum Refusal {
     /// The kernel goes on with the call, and refuses it.
     ByKernel,
@@ -186,7 +186,7 @@ impl<'a> Supervisor<'a> {
         Ok(caller)
     }
 
-    /// Everything that was opened until now is of the caller, which waits.
+    /// Makes sure that everything opened until now is of the caller: it still waits, so its number was not given to another process.
     fn confirm(&self, call: &Notification) -> Result<(), Refusal> {
         if self.supervision.listener.is_waiting(call.id) {
             Ok(())
@@ -207,7 +207,7 @@ impl<'a> Supervisor<'a> {
         let path = caller.path(path)?;
         let root = caller.folder("root")?;
         let base = match folder {
-            // Not looked at by the kernel either.
+            // The kernel does not look at the descriptor of an absolute path either.
             _ if path.first() == Some(&b'/') => root.try_clone()?,
             libc::AT_FDCWD => caller.folder("cwd")?,
             number => caller.folder(&format!("fd/{number}"))?,
@@ -217,7 +217,7 @@ impl<'a> Supervisor<'a> {
         let make = || -> io::Result<()> {
             rustix::process::fchdir(&root)?;
             rustix::process::chroot(".")?;
-            // With less than this the way back would be closed.
+            // The supervisor could not return to its own ids with fewer capabilities.
             let mut rights = Set::of(&FILE_CAPABILITIES).0 & caller.capabilities.0;
             let parent = self.as_caller(&caller, Set(rights), || {
                 if parent.is_empty() {
@@ -251,7 +251,7 @@ impl<'a> Supervisor<'a> {
             })
         };
         let result = make();
-        // What holds a folder of the container would hold its mounts.
+        // A process with a folder of the container open would keep its mounts.
         self.return_home();
         result.map_err(Refusal::With)?;
         Ok(Some(Answer::Value(0)))
@@ -275,12 +275,12 @@ impl<'a> Supervisor<'a> {
         let caller = self.caller(call, "NET_RAW")?;
         let [family, kind, protocol, ..] = call.args.map(number);
         self.enter_network(call, &caller)?;
-        let opened = self.as_caller(&caller, Set::of(&["NET_RAW"]), || {
+        let socket = self.as_caller(&caller, Set::of(&["NET_RAW"]), || {
             socket::open(family, kind, protocol)
         });
         let close_on_exec = kind & libc::SOCK_CLOEXEC != 0;
         let listener = &self.supervision.listener;
-        match opened.and_then(|fd| listener.answer_with_fd(call.id, &fd, close_on_exec)) {
+        match socket.and_then(|fd| listener.answer_with_fd(call.id, &fd, close_on_exec)) {
             Ok(()) => Ok(None),
             Err(error) => Err(Refusal::With(error)),
         }
@@ -364,7 +364,7 @@ impl<'a> Supervisor<'a> {
             Set::default(),
         )
         .and_then(|()| work());
-        // Whoever cannot become himself again must serve nobody else.
+        // A supervisor that cannot get its own ids back must serve no other call.
         let returned = caps::set(self.capabilities, self.capabilities, Set::default())
             .and_then(|()| userns::set_file_ids(0, 0))
             .and_then(|()| caps::set(self.capabilities, self.capabilities, Set::default()))

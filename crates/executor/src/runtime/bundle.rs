@@ -98,9 +98,9 @@ impl Bundle {
     ) -> io::Result<PathBuf> {
         let place = self.files().join(name);
         fs::write(&place, contents)?;
-        let opened = fs::File::open(&place)?;
-        file::chown_fd(&opened, owner.0, owner.1)?;
-        file::chmod_fd(&opened, mode & 0o7777)?;
+        let source = fs::File::open(&place)?;
+        file::chown_fd(&source, owner.0, owner.1)?;
+        file::chmod_fd(&source, mode & 0o7777)?;
         Ok(place)
     }
 
@@ -209,7 +209,7 @@ impl Drop for Bundle {
             };
             if let Err(error) = mount::umount_detach(&name) {
                 tracing::warn!(%error, place = %place.display(), "mount of a container stays");
-                // What is still mounted must not be emptied.
+                // A folder with something still mounted in it must not be emptied: that would delete the mount's files.
                 return;
             }
         }

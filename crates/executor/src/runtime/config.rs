@@ -15,7 +15,7 @@ use crate::seccomp;
 use crate::spec::{ProcessSpec, Ulimit};
 use crate::user::Identity;
 
-/// What the document is made from; the sources of mounts are paths by now.
+/// What the document is made from. The sources of mounts are paths already.
 pub(super) struct RuntimeDocument<'a> {
     pub(super) rootfs: &'a str,
     pub(super) readonly_root: bool,
@@ -26,7 +26,7 @@ pub(super) struct RuntimeDocument<'a> {
     pub(super) security: SecurityMode,
     pub(super) nodes: &'a [Node],
     pub(super) hooks: &'a [Hook],
-    /// Of nodes whose file names none.
+    /// The owner of device nodes whose file names none.
     pub(super) owner: (u32, u32),
     pub(super) cgroups_path: String,
     pub(super) resources: &'a Resources,

@@ -26,23 +26,23 @@ const MAX_OUTPUT_BYTES: usize = 16 << 10;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UnfitRuntime {
-    /// The program does not run.
+    /// The program could not be started, or did not end by itself.
     #[error("cannot run `{} --version`: {source}", program.display())]
     Run {
-        /// The program.
+        /// The runtime's program.
         program: PathBuf,
-        /// Why.
+        /// Why it could not be run.
         source: io::Error,
     },
-    /// It says nothing that a version can be read from.
+    /// The output of `--version` has no version.
     #[error("`{} --version` tells no version: {line:?}", program.display())]
     Unknown {
-        /// The program.
+        /// The runtime's program.
         program: PathBuf,
-        /// The first line of what it says.
+        /// The first line of that output.
         line: String,
     },
-    /// A step could get out of its containers.
+    /// The version has a fault by which a step can get out of its container.
     #[error(
         "{} is {name} {version}, which lets a step out of its container ({advisories}): install {name} {fixed} or later, leave \
         worker.oci.binary out to run steps with the built-in launcher, or, if your distribution has put the fixes into this version, \
@@ -50,17 +50,17 @@ pub enum UnfitRuntime {
         program.display()
     )]
     Old {
-        /// The program.
+        /// The runtime's program.
         program: PathBuf,
         /// `runc` or `crun`.
         name: &'static str,
-        /// Its version.
+        /// The version, as the program tells it.
         version: String,
         /// The most exact name of the version, as the configuration may name it.
         accept: String,
         /// The first versions without the fault.
         fixed: &'static str,
-        /// What it lacks.
+        /// The advisories of the faults.
         advisories: &'static str,
     },
 }

@@ -92,8 +92,8 @@ fn a_step_behind_a_bridge_has_its_own_network_and_not_the_hosts() {
         });
         let port = host_server();
         for _ in 0..3 {
-            let seen = text(&launcher, tree.shell(&script(port))).await;
-            assert_eq!(normal(&seen), normal(SEEN));
+            let output = text(&launcher, tree.shell(&script(port))).await;
+            assert_eq!(normal(&output), normal(SEEN));
         }
         // The other modes are what they were.
         let granted = Entitlements {
@@ -108,13 +108,13 @@ fn a_step_behind_a_bridge_has_its_own_network_and_not_the_hosts() {
         ] {
             let mut spec = tree.shell(&shell);
             spec.access = granted.access(mode, SecurityMode::Sandbox).unwrap();
-            let (_, seen) = run(&launcher, spec).await.unwrap();
-            assert!(seen.starts_with(expected), "{mode}: {seen}");
-            assert_eq!(seen.contains("REACHED"), mode == NetworkMode::Host);
+            let (_, output) = run(&launcher, spec).await.unwrap();
+            assert!(output.starts_with(expected), "{mode}: {output}");
+            assert_eq!(output.contains("REACHED"), mode == NetworkMode::Host);
         }
         // And the launcher is back where it was.
-        let seen = text(&launcher, tree.shell(&script(port))).await;
-        assert_eq!(normal(&seen), normal(SEEN));
+        let output = text(&launcher, tree.shell(&script(port))).await;
+        assert_eq!(normal(&output), normal(SEEN));
         bridge.close().await;
         let closed = run(&launcher, tree.shell("true")).await.unwrap_err();
         assert_eq!(
@@ -144,10 +144,10 @@ fn a_step_in_a_user_namespace_has_the_same_network() {
             "{}; ip link set eth0 down 2>/dev/null && echo CHANGED",
             script(port)
         );
-        let (_, seen) = run(&launcher, spec_for(&tree, &script, Some(&ids)))
+        let (_, output) = run(&launcher, spec_for(&tree, &script, Some(&ids)))
             .await
             .unwrap();
-        assert_eq!(normal(&seen), normal(SEEN));
+        assert_eq!(normal(&output), normal(SEEN));
         bridge.close().await;
     });
 }
@@ -162,8 +162,8 @@ fn a_step_of_an_oci_runtime_has_the_same_network() {
         let network = SandboxNetwork::Bridge(Arc::clone(&bridge));
         let runtime = oci_runtime_on("/usr/sbin/runc", root.path().join("runc"), network);
         let port = host_server();
-        let (status, seen) = run_on(&*runtime, tree.shell(&script(port))).await.unwrap();
-        assert_eq!((status.code, normal(&seen)), (0, normal(SEEN)));
+        let (status, output) = run_on(&*runtime, tree.shell(&script(port))).await.unwrap();
+        assert_eq!((status.code, normal(&output)), (0, normal(SEEN)));
         bridge.close().await;
     });
 }

@@ -302,9 +302,9 @@ async fn a_read_only_mount_is_read_only_with_all_below_it() {
             readonly,
             ..at("/m", place(host.path()))
         }];
-        let (_, got) = run(&launcher, spec).await.unwrap();
-        let got: Vec<&str> = got.split_ascii_whitespace().take(3).collect();
-        assert!(got.join(" ").starts_with(shown), "{readonly}: {got:?}");
+        let (_, output) = run(&launcher, spec).await.unwrap();
+        let words: Vec<&str> = output.split_ascii_whitespace().take(3).collect();
+        assert!(words.join(" ").starts_with(shown), "{readonly}: {words:?}");
     }
     assert_eq!(
         std::fs::read_to_string(host.path().join("new")).unwrap(),
@@ -494,11 +494,11 @@ async fn each_mode_of_the_network_and_of_security_has_its_rights() {
     ] {
         let mut spec = tree.shell("grep Seccomp: /proc/self/status; ls /sys/class/net 2>/dev/null | wc -l; ip -o link | wc -l");
         spec.access = all.access(network, security).unwrap();
-        let got = words(&launcher, spec).await;
-        let got: Vec<&str> = got.split(' ').collect();
-        assert_eq!(got[1], seccomp, "{network} {security:?}");
+        let output = words(&launcher, spec).await;
+        let fields: Vec<&str> = output.split(' ').collect();
+        assert_eq!(fields[1], seccomp, "{network} {security:?}");
         if only_loopback {
-            assert_eq!(got[3], "1", "{network} {security:?}");
+            assert_eq!(fields[3], "1", "{network} {security:?}");
         }
     }
 }

@@ -17,20 +17,20 @@ async fn a_confined_step_cannot_reach_the_kernel_or_the_host() {
         rustix::fs::major(disk),
         rustix::fs::minor(disk)
     );
-    let got = text(&launcher, tree.shell(&format!("({script}) 2>/dev/null"))).await;
+    let output = text(&launcher, tree.shell(&format!("({script}) 2>/dev/null"))).await;
     assert_eq!(
-        got,
+        output,
         "made\nnull\n0\n0\n4\n3\nbin\ndev\netc\nproc\nsys\ntmp\n"
     );
     let mut spec = tree.spec(&["ip", "-o", "link"]);
     spec.access = Entitlements::default()
         .access(NetworkMode::None, SecurityMode::Sandbox)
         .unwrap();
-    let got = text(&launcher, spec).await;
+    let output = text(&launcher, spec).await;
     assert_eq!(
-        (got.lines().count(), got.contains("lo")),
+        (output.lines().count(), output.contains("lo")),
         (1, true),
-        "{got}"
+        "{output}"
     );
 }
 
@@ -46,8 +46,8 @@ async fn an_insecure_step_has_everything_and_only_with_the_entitlement() {
     spec.access = granted
         .access(NetworkMode::Host, SecurityMode::Insecure)
         .unwrap();
-    let (_, got) = run(&launcher(), spec).await.unwrap();
-    assert_eq!(got, "mounted\nfuse\nSeccomp:\t0\n0\n");
+    let (_, output) = run(&launcher(), spec).await.unwrap();
+    assert_eq!(output, "mounted\nfuse\nSeccomp:\t0\n0\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -77,7 +77,7 @@ async fn a_step_has_the_devices_it_was_given_and_no_more() {
         spec_dirs: vec![host.path().to_owned()],
         auto_allowed: vec!["test.com/tun".into()],
     });
-    let asked = [executor::cdi::DeviceRequest {
+    let requests = [executor::cdi::DeviceRequest {
         name: "test.com/tun=one".into(),
         optional: false,
     }];
@@ -91,10 +91,10 @@ async fn a_step_has_the_devices_it_was_given_and_no_more() {
     }
     for executor in executors {
         let mut spec = tree.shell(&format!("({script}) 2>/dev/null"));
-        spec.devices = devices.inject(&asked, &Entitlements::default()).unwrap();
-        let (_, got) = run_on(&*executor, spec).await.unwrap();
+        spec.devices = devices.inject(&requests, &Entitlements::default()).unwrap();
+        let (_, output) = run_on(&*executor, spec).await.unwrap();
         assert_eq!(
-            got, "one\nlibrary is read-only\n666 7 character special file\nopened\n4\n0 4242\n",
+            output, "one\nlibrary is read-only\n666 7 character special file\nopened\n4\n0 4242\n",
             "{executor:?}"
         );
         let hooked = [executor::cdi::DeviceRequest {

@@ -135,14 +135,14 @@ async fn a_secret_in_the_environment_is_in_no_error_and_on_no_disk() {
         ] {
             let mut spec = tree.spec(&["true"]);
             spec.process.env.push(entry);
-            let shown = format!("{spec:?}");
+            let text = format!("{spec:?}");
             let error = executor
                 .run(spec, ProcessIo::default(), None)
                 .await
                 .unwrap_err();
-            let shown = format!("{shown} {error} {error:?}");
-            assert!(!shown.contains(secret), "{shown}");
-            assert!(shown.contains("has a zero byte"), "{shown}");
+            let text = format!("{text} {error} {error:?}");
+            assert!(!text.contains(secret), "{text}");
+            assert!(text.contains("has a zero byte"), "{text}");
         }
         let mut spec = tree.spec(&["nothing"]);
         spec.process.env.push(format!("TOKEN={secret}"));
@@ -155,10 +155,10 @@ async fn a_secret_in_the_environment_is_in_no_error_and_on_no_disk() {
                 gid: 0,
             },
         )];
-        let shown = format!("{spec:?}");
+        let text = format!("{spec:?}");
         let error = run_on(&*executor, spec).await.unwrap_err();
-        let shown = format!("{shown} {error} {error:?}");
-        assert!(!shown.contains(secret), "{shown}");
+        let text = format!("{text} {error} {error:?}");
+        assert!(!text.contains(secret), "{text}");
 
         // While it runs, nobody but root comes to what was written for it.
         let mut spec = tree.shell("echo started; sleep 60");

@@ -51,12 +51,12 @@ async fn mounts_appear_where_wanted_and_leave_no_trace() {
             },
         ),
     ];
-    let got = text(&launcher, spec).await;
-    let said: Vec<&str> = got
+    let output = text(&launcher, spec).await;
+    let lines: Vec<&str> = output
         .lines()
         .filter(|line| !line.starts_with("/bin/sh: can't create /ro/new"))
         .collect();
-    assert_eq!(said, ["insidehush400 7", "rw", "ro", "1", "own"]);
+    assert_eq!(lines, ["insidehush400 7", "rw", "ro", "1", "own"]);
     for left in ["cache", "ro", "scratch", "run/secrets/key", "etc/hosts"] {
         assert!(!tree.path("upper").join(left).exists(), "{left}");
     }
@@ -76,8 +76,11 @@ async fn mounts_appear_where_wanted_and_leave_no_trace() {
         at("/tmp", MountSource::Tmpfs { size: None }),
         at("/made", place(host.path())),
     ];
-    let (_, got) = run(&launcher, spec).await.unwrap();
-    assert!(got.contains("refused\n") && got.contains("rw\n"), "{got}");
+    let (_, output) = run(&launcher, spec).await.unwrap();
+    assert!(
+        output.contains("refused\n") && output.contains("rw\n"),
+        "{output}"
+    );
     assert!(!tree.path("upper/made").exists());
 }
 
@@ -147,10 +150,10 @@ async fn hostile_trees_cannot_redirect_mounts_or_their_removal() {
     for cwd in ["/proc/self/fd/3", "/proc/self/fd/7/../..", "/fd"] {
         let mut spec = tree.shell("pwd");
         spec.process.cwd = cwd.into();
-        if let Ok((_, got)) = run(&launcher, spec).await {
+        if let Ok((_, output)) = run(&launcher, spec).await {
             assert!(
-                got.starts_with('/') && !got.contains("victim"),
-                "{cwd}: {got}"
+                output.starts_with('/') && !output.contains("victim"),
+                "{cwd}: {output}"
             );
         }
     }

@@ -16,8 +16,8 @@ pub(super) fn make(spec: &mut ContainerSpec, role: &str) {
             spec.mounts.push(at(&format!("/{name}"), place(host)));
         }
     }
-    let own = std::env::current_exe().unwrap();
-    spec.mounts.push(at("/probe", place(own)));
+    let program = std::env::current_exe().unwrap();
+    spec.mounts.push(at("/probe", place(program)));
 }
 
 /// What a step runs; by itself it does nothing.
@@ -44,8 +44,8 @@ fn connect() {
             Err(_) => "refused",
         }
     };
-    let own = SocketAddr::from_abstract_name("rbuild-own").unwrap();
-    let _listener = UnixListener::bind_addr(&own).unwrap();
+    let address = SocketAddr::from_abstract_name("rbuild-own").unwrap();
+    let _listener = UnixListener::bind_addr(&address).unwrap();
     println!(
         "host {}, own {}",
         connect(&std::env::var("RBUILD_SOCKET").unwrap()),
@@ -63,16 +63,16 @@ fn attributes() {
     let open = |name: &str| std::fs::File::open(name).unwrap();
     std::fs::write("/tmp/capable", "x").unwrap();
     sys::xattr::set(open("/tmp/capable"), "security.capability", &CAPABILITY).unwrap();
-    let got = sys::xattr::get(open("/tmp/capable"), "security.capability").unwrap();
-    assert_eq!(got.unwrap(), CAPABILITY, "read back in the step");
+    let value = sys::xattr::get(open("/tmp/capable"), "security.capability").unwrap();
+    assert_eq!(value.unwrap(), CAPABILITY, "read back in the step");
     sys::xattr::set(open("/tmp/capable"), "user.note", b"note").unwrap();
     // Of the lower layer: copied up with what it has.
     std::fs::OpenOptions::new()
         .append(true)
         .open("/lower-acl")
         .unwrap();
-    let got = sys::xattr::get(open("/lower-acl"), "security.capability").unwrap();
-    assert_eq!(got.unwrap(), CAPABILITY, "of the layer below");
+    let value = sys::xattr::get(open("/lower-acl"), "security.capability").unwrap();
+    assert_eq!(value.unwrap(), CAPABILITY, "of the layer below");
     std::fs::write("/tmp/listed", "x").unwrap();
     sys::xattr::set(
         open("/tmp/listed"),
@@ -80,8 +80,8 @@ fn attributes() {
         &access_list(1000),
     )
     .unwrap();
-    let got = sys::xattr::get(open("/tmp/listed"), "system.posix_acl_access").unwrap();
-    assert_eq!(got.unwrap(), access_list(1000));
+    let value = sys::xattr::get(open("/tmp/listed"), "system.posix_acl_access").unwrap();
+    assert_eq!(value.unwrap(), access_list(1000));
     println!("attributes set");
 }
 

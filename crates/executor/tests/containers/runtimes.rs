@@ -54,9 +54,9 @@ async fn an_oci_runtime_gives_the_same_world() {
         (status.code, text)
     };
     let before = mounts_and_processes(&tree, "27.1828");
-    let theirs = run_with(&*runtime, make(&tree)).await;
-    let ours = run_with(&*launcher(), make(&Tree::new().unwrap())).await;
-    assert_eq!(theirs, ours);
+    let runtime_output = run_with(&*runtime, make(&tree)).await;
+    let launcher_output = run_with(&*launcher(), make(&Tree::new().unwrap())).await;
+    assert_eq!(runtime_output, launcher_output);
     assert!(
         !tree.path("upper/m").exists()
             && !tree.path("upper/secret").exists()

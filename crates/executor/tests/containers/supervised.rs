@@ -84,8 +84,8 @@ async fn both_ways(
             std::fs::create_dir(tree.path(name)).unwrap();
         }
         let launcher = if ids.is_some() { &mapping } else { &plain };
-        let (status, said) = run(launcher, make(&tree, ids)).await.unwrap();
-        results.push((status.code, said, tar_of(&tree.path("upper"))));
+        let (status, output) = run(launcher, make(&tree, ids)).await.unwrap();
+        results.push((status.code, output, tar_of(&tree.path("upper"))));
     }
     results.try_into().ok()
 }
@@ -235,8 +235,8 @@ async fn programs_of_this_machine_do_the_same_in_a_user_namespace_and_write_the_
             ];
             spec.ids = ids.cloned();
             let launcher = if ids.is_some() { &mapping } else { &plain };
-            let (status, said) = run(launcher, spec).await.unwrap();
-            results.push((status.code, said, tar_of(&tree.path("upper"))));
+            let (status, output) = run(launcher, spec).await.unwrap();
+            results.push((status.code, output, tar_of(&tree.path("upper"))));
         }
         let (mapped, plain) = (results.pop().unwrap(), results.pop().unwrap());
         println!("--- {what}: {}\n{}", plain.0, plain.1);
@@ -302,7 +302,7 @@ pub(super) fn network() {
             }
         }
     }
-    let said = |result: Result<String, std::io::Error>| match result {
+    let outcome = |result: Result<String, std::io::Error>| match result {
         Ok(text) => text,
         Err(error) => error.to_string(),
     };
@@ -323,12 +323,12 @@ pub(super) fn network() {
         };
         println!(
             "tcp {address}: {} {}",
-            said(tcp.map(|_| "bound".into())),
-            said(again)
+            outcome(tcp.map(|_| "bound".into())),
+            outcome(again)
         );
         println!(
             "udp {address}: {}",
-            said(UdpSocket::bind(address).map(|_| "bound".into()))
+            outcome(UdpSocket::bind(address).map(|_| "bound".into()))
         );
     }
     let file = std::fs::File::open("/").unwrap();
@@ -392,9 +392,9 @@ async fn sockets_of_a_step_in_a_user_namespace_are_those_it_has_without() {
             return;
         };
         // How long the test took stands at the end.
-        let [plain, mapped] = [plain, mapped].map(|(_, said, _)| {
-            let (said, _) = said.rsplit_once("test result").unwrap();
-            said.to_owned()
+        let [plain, mapped] = [plain, mapped].map(|(_, output, _)| {
+            let (output, _) = output.rsplit_once("test result").unwrap();
+            output.to_owned()
         });
         assert_eq!(plain, mapped, "{mode} {user}");
         let bound = plain.contains("tcp 127.0.0.77:81: bound");
@@ -430,9 +430,9 @@ async fn a_supervisor_follows_no_link_of_procfs_and_writes_to_no_folder_of_the_h
     // A folder of the host whose ids are not mapped.
     let place = mount::open_tree_clone(sys::path::open_dir(host.path()).unwrap(), false).unwrap();
     spec.mounts = vec![at("/host", MountSource::Mount(place))];
-    let said = text(&launcher, spec).await;
+    let output = text(&launcher, spec).await;
     assert_eq!(
-        said,
+        output,
         "No such file or directory\nToo many levels of symbolic links\nToo many levels of symbolic links\nNo such file or directory\n\
          Permission denied\nPermission denied\n0\n"
     );
@@ -493,21 +493,21 @@ async fn a_step_that_asks_without_end_keeps_no_other_step_from_being_answered_an
     });
     is_flooding.recv().await.unwrap();
     for round in 0..5 {
-        let other = Tree::new().unwrap();
+        let second_tree = Tree::new().unwrap();
         let script =
             "i=0; while [ $i -lt 20 ]; do mknod /tmp/n$i c 1 3 || exit 1; i=$((i+1)); done";
-        let (status, said) = run(&launcher, spec_for(&other, script, Some(&ids)))
+        let (status, output) = run(&launcher, spec_for(&second_tree, script, Some(&ids)))
             .await
             .unwrap();
-        assert_eq!(status.code, 0, "{round}: {said}");
+        assert_eq!(status.code, 0, "{round}: {output}");
     }
     running.abort();
     drop(running.await);
     // The launcher has no children but the one that asks here, when that is told of its end.
-    let other = Tree::new().unwrap();
+    let second_tree = Tree::new().unwrap();
     let script = "mknod /n c 1 3";
     assert_eq!(
-        run(&launcher, spec_for(&other, script, Some(&ids)))
+        run(&launcher, spec_for(&second_tree, script, Some(&ids)))
             .await
             .unwrap()
             .0
@@ -517,12 +517,12 @@ async fn a_step_that_asks_without_end_keeps_no_other_step_from_being_answered_an
     let launcher_id = launcher.process_id().unwrap();
     let children =
         std::fs::read_to_string(format!("/proc/{launcher_id}/task/{launcher_id}/children"));
-    let left: Vec<String> = children
+    let children_left: Vec<String> = children
         .unwrap()
         .split_whitespace()
         .map(str::to_owned)
         .collect();
-    for child in &left {
+    for child in &children_left {
         // One that was killed may not have been waited for yet.
         let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
         assert!(stat.is_empty() || stat.contains(") Z "), "{stat}");

@@ -124,8 +124,8 @@ async fn a_step_in_a_user_namespace_sees_the_same_and_writes_the_same_bytes() {
             at("/cache", place(tree.path("cache"))),
             at("/scratch", MountSource::Tmpfs { size: None }),
         ];
-        let (status, said) = run(launcher, spec).await.unwrap();
-        assert_eq!(status.code, 0, "{said}");
+        let (status, output) = run(launcher, spec).await.unwrap();
+        assert_eq!(status.code, 0, "{output}");
         let mut spec = spec_for(&tree, "", ids);
         probe::make(&mut spec, "attributes");
         let (status, probe) = run(launcher, spec).await.unwrap();
@@ -149,7 +149,7 @@ async fn a_step_in_a_user_namespace_sees_the_same_and_writes_the_same_bytes() {
         };
         assert_eq!(owner("cache/made"), (0, 0));
         assert_eq!(owner("upper/d/e"), (1_000_620_001, 0));
-        results.push((said, user, tar_of(&tree.path("upper"))));
+        results.push((output, user, tar_of(&tree.path("upper"))));
     }
     let (mapped, plain) = (results.pop().unwrap(), results.pop().unwrap());
     assert_eq!(mapped.0, plain.0);
@@ -187,14 +187,18 @@ async fn a_step_in_a_user_namespace_is_nobody_on_the_host() {
             mount::open_tree_clone(sys::path::open_dir(host.path()).unwrap(), false).unwrap(),
         ),
     )];
-    let (_, got) = run(&launcher, spec).await.unwrap();
-    let said: Vec<&str> = got
+    let (_, output) = run(&launcher, spec).await.unwrap();
+    let lines: Vec<&str> = output
         .lines()
         .filter(|line| !line.starts_with("/bin/sh: can't"))
         .map(str::trim)
         .collect();
     let map = format!("{:>10} {:>10} {:>10}", 0, IDS.base, IDS.count);
-    assert_eq!(said, [map.trim(), "allow", "chroot", "read-only"], "{got}");
+    assert_eq!(
+        lines,
+        [map.trim(), "allow", "chroot", "read-only"],
+        "{output}"
+    );
 
     // Its process, as the host sees it.
     let spec = spec_for(&tree, "sleep 16.1803", Some(&ids));
@@ -257,11 +261,11 @@ async fn a_socket_of_the_host_is_owned_in_the_namespace_as_it_lies() {
         spec.process.user = user.into();
         probe::make(&mut spec, "agent");
         spec.mounts.push(at("/agent", place(&socket)));
-        let (_, said) = run(&launcher, spec).await.unwrap();
+        let (_, output) = run(&launcher, spec).await.unwrap();
         assert_eq!(
-            said.contains("connected"),
+            output.contains("connected"),
             reaches,
-            "{owner} {user}: {said}"
+            "{owner} {user}: {output}"
         );
     }
 }
@@ -278,9 +282,9 @@ async fn a_terminal_belongs_to_the_user_in_the_namespace() {
         let mut spec = spec_for(&tree, script, Some(&ids));
         spec.process.user = user.into();
         spec.process.tty = true;
-        let (status, said) = run(&launcher, spec).await.unwrap();
+        let (status, output) = run(&launcher, spec).await.unwrap();
         let want = format!("/dev/pts/0\nconsole\n{uid}\ntyped\n{uid}\n");
-        assert_eq!((status.code, said.replace('\r', "")), (0, want));
+        assert_eq!((status.code, output.replace('\r', "")), (0, want));
     }
 }
 

@@ -17,12 +17,12 @@ async fn a_step_finds_the_world_a_build_step_finds_elsewhere() {
         soft: 77,
         hard: 99,
     }];
-    let got = text(&launcher, spec).await;
+    let output = text(&launcher, spec).await;
     let want = "uid=0(root) gid=0(root) groups=0(root)\n/made/here\nbuildkitsandbox\nHOME=/root\n127.0.0.1\tlocalhost buildkitsandbox\n\
         ::1\tlocalhost ip6-localhost ip6-loopback\n10.1.2.3\tdb\n1\nfd\nfull\nmqueue\nnull\nptmx\npts\nrandom\nshm\nstderr\nstdin\nstdout\n\
         tty\nurandom\nzero\n666 1:3\n1\nCapInh:\t0000000000000000\nCapPrm:\t00000000a80425fb\nCapEff:\t00000000a80425fb\nCapBnd:\t00000000a80425fb\n\
         CapAmb:\t0000000000000000\nNoNewPrivs:\t0\nSeccomp:\t2\n77\n/dev/null\n";
-    assert_eq!(got, want);
+    assert_eq!(output, want);
     // The mount points of /etc are gone again, what the reference leaves stays.
     assert!(!tree.path("upper/etc/hosts").exists() && !tree.path("upper/etc/resolv.conf").exists());
     assert!(tree.path("upper/made/here").is_dir() && tree.path("upper/proc").is_dir());

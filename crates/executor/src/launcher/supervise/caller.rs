@@ -13,7 +13,7 @@ use sys::caps::Set;
 /// The longest path, with the zero byte at its end: the kernel's PATH_MAX.
 const MAX_PATH_BYTES: usize = 4096;
 
-/// Memory is read up to such borders: what lies behind one may not be there.
+/// Memory is read up to a multiple of this: the page behind it may not be mapped.
 const PAGE_BYTES: u64 = 4096;
 
 /// The most that is read of a file of procfs; a thread may have 65536 groups.
@@ -72,25 +72,25 @@ impl Caller {
         Ok(rustix::fs::statat(&self.dir, "ns/user", flags)?.st_ino)
     }
 
-    /// Copies what lies in its memory.
-    pub(super) fn read(&self, place: u64, into: &mut [u8]) -> io::Result<()> {
-        File::from(open(&self.dir, "mem", OFlags::RDONLY)?).read_exact_at(into, place)
+    /// Copies the caller's memory from `address` on.
+    pub(super) fn read(&self, address: u64, into: &mut [u8]) -> io::Result<()> {
+        File::from(open(&self.dir, "mem", OFlags::RDONLY)?).read_exact_at(into, address)
     }
 
-    /// Copies the path that lies in its memory, without the zero byte at its end.
-    pub(super) fn path(&self, mut place: u64) -> io::Result<Vec<u8>> {
+    /// Copies the path at `address` in the caller's memory, without the zero byte at its end.
+    pub(super) fn path(&self, mut address: u64) -> io::Result<Vec<u8>> {
         let memory = File::from(open(&self.dir, "mem", OFlags::RDONLY)?);
         let mut path = Vec::new();
         while path.len() < MAX_PATH_BYTES {
             let to_border =
-                usize::try_from(PAGE_BYTES - place % PAGE_BYTES).unwrap_or(MAX_PATH_BYTES);
+                usize::try_from(PAGE_BYTES - address % PAGE_BYTES).unwrap_or(MAX_PATH_BYTES);
             let mut part = vec![0; to_border.min(MAX_PATH_BYTES - path.len())];
-            memory.read_exact_at(&mut part, place)?;
+            memory.read_exact_at(&mut part, address)?;
             if let Some(end) = part.iter().position(|byte| *byte == 0) {
                 path.extend(part.get(..end).unwrap_or_default());
                 return Ok(path);
             }
-            place = place.saturating_add(part.len() as u64);
+            address = address.saturating_add(part.len() as u64);
             path.extend(part);
         }
         Err(io::Error::from_raw_os_error(libc::ENAMETOOLONG))
