@@ -21,7 +21,7 @@ use frontend::gateway::{
 use llb::pb;
 use oci::Digest;
 use ops::environment::set_secrets;
-use ops::exec::{Prepared, prepare};
+use ops::exec::{PreparedMounts, prepare};
 use ops::{BuildDomain, Parts, ProgressSink};
 use solver::{OpCtx, Vertex};
 use store::ImmutableRef;
@@ -47,7 +47,7 @@ pub(crate) struct BuildContainer {
     files: Vec<ContainerFile>,
     mounts: usize,
     /// None once the container has been released.
-    prepared: tokio::sync::Mutex<Option<Arc<Prepared>>>,
+    prepared: tokio::sync::Mutex<Option<Arc<PreparedMounts>>>,
     /// Proxy settings of the container's first process; none if it is not on the proxy network.
     proxy: Option<StepProxy>,
     has_process: tokio::sync::Mutex<bool>,
@@ -161,7 +161,7 @@ impl BuildContainer {
         let (prepared, proxy) = match certificate.map_err(ExecError::from)? {
             None => (prepared, None),
             Some(certificate) => {
-                let trusting = async { Ok(prepared.trusting(certificate).await?) };
+                let trusting = async { Ok(prepared.with_certificate(certificate).await?) };
                 let (prepared, bundle) = scope.alive(trusting).await?;
                 let step = StepProxy {
                     policies: scope.request_policy().into_iter().collect(),

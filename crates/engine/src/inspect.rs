@@ -104,7 +104,7 @@ fn cache_records(
 mod tests {
     use std::time::UNIX_EPOCH;
 
-    use solver::{Link, MemoryKeyStore, StoredResult};
+    use solver::{KeyLink, MemoryKeyStore, StoredResult};
 
     use super::*;
 
@@ -119,7 +119,7 @@ mod tests {
         };
         keys.add_result(&root, &result("r1")).unwrap();
         keys.add_result("child", &result("r2")).unwrap();
-        let link = Link {
+        let link = KeyLink {
             input: 0,
             output: 0,
             digest: digest("op"),

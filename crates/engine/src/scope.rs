@@ -110,7 +110,7 @@ impl BuildScope {
         // What the build keeps in the store is released here, because frontends may hold the scope longer.
         *self.resolved_sources.lock() = ResolvedSources::new();
         *self.cache_mounts.lock() = Arc::default();
-        drop(self.request_policy.lock().take());
+        self.request_policy.clear();
         let failed_refs = std::mem::take(&mut *self.failed_refs.lock());
         drop(failed_refs);
     }
@@ -186,13 +186,13 @@ impl BuildScope {
     /// Sets the policy for requests of the build's steps.
     pub(crate) fn set_request_policy(&self, policy: Arc<dyn proxy::RequestPolicy>) {
         if !*self.ended.borrow() {
-            *self.request_policy.lock() = Some(policy);
+            self.request_policy.set(policy);
         }
     }
 
     /// The policy for requests of the build's steps.
     pub(crate) fn request_policy(&self) -> Option<Arc<dyn proxy::RequestPolicy>> {
-        self.request_policy.lock().clone()
+        self.request_policy.get()
     }
 
     /// Digests and revisions to which the build's sources were resolved.

@@ -493,7 +493,7 @@ impl frontend::gateway_image::FrontendHost for NoHost {
 async fn an_image_that_cannot_be_resolved_has_the_same_error_wherever_it_is_named() {
     let golden: Golden = serde_json::from_str(include_str!("golden/dockerfile.json")).unwrap();
     let digest = Digest::sha256("x");
-    for (dockerfile, reference) in [
+    for (image, reference) in [
         ("does/not:exist", "docker.io/does/not:exist".to_owned()),
         ("does/not", "docker.io/does/not:latest".to_owned()),
         (
@@ -505,7 +505,7 @@ async fn an_image_that_cannot_be_resolved_has_the_same_error_wherever_it_is_name
             format!("failed to resolve source metadata for {reference}: {reference}: not found");
         let mut case = golden.cases[0].clone();
         case.opts.clear();
-        let text = format!("FROM {dockerfile}\n");
+        let text = format!("FROM {image}\n");
         case.files.insert("Dockerfile".into(), text);
         let error = run(&golden, &case, false).await.error;
         assert!(error.ends_with(&want), "{error}\n{want}");
@@ -516,7 +516,7 @@ async fn an_image_that_cannot_be_resolved_has_the_same_error_wherever_it_is_name
             dump: false,
         });
         let image = frontend::gateway_image::ImageFrontend {
-            image: dockerfile.to_owned(),
+            image: image.to_owned(),
             allowed: Vec::new(),
             host: Arc::new(NoHost),
         };

@@ -1,8 +1,8 @@
-//! Which steps may begin: a bound on their number, and memory for all that run.
+//! Admission of steps: a limit on their number, and memory for all that run.
 //!
-//! A step that ran before is expected to need what it needed then. It begins when that fits beside what is expected of the steps
-//! that run, and when the machine is not short of memory; otherwise it waits, and those that came after it wait behind it. While
-//! nothing runs every step begins, so that none waits for ever.
+//! A step that run_with_peak before is expected to need as much memory again. It starts when that fits beside the expected memory of the running
+//! steps, and when the machine is not short of memory; otherwise it waits, and later steps wait behind it. While
+//! no step runs, any step may start, so that none waits for ever.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,19 +14,19 @@ use parking_lot::Mutex;
 use task::{Permit, Permits};
 use tokio::sync::Notify;
 
-/// Of how many steps it is remembered what memory they needed.
+/// Number of steps whose memory is remembered.
 const MAX_REMEMBERED_STEPS: usize = 4096;
-/// How often a step that waits looks whether the machine has memory again. It is told at once when another step ends.
+/// Interval in which a waiting step checks for memory pressure. It is woken at once when another step ends.
 const PRESSURE_INTERVAL: Duration = Duration::from_millis(500);
-/// A step is expected to need this share more than when it ran last: a tenth.
+/// A step is expected to need a tenth more than in its last run.
 const GROWTH_DIVISOR: u64 = 10;
 
-/// The memory that steps may use together.
+/// The memory that all steps together may use.
 #[derive(Clone)]
 pub struct MemoryBudget {
-    /// Bytes.
+    /// Size in bytes.
     pub bytes: u64,
-    /// Whether the machine is short of memory now. It is asked before a step begins.
+    /// Returns whether the machine is short of memory. Called before a step starts.
     pub is_pressed: Arc<dyn Fn() -> bool + Send + Sync>,
 }
 
@@ -38,25 +38,25 @@ impl fmt::Debug for MemoryBudget {
     }
 }
 
-/// Lets steps begin.
+/// Decides when steps start.
 #[derive(Debug)]
 pub(crate) struct Admission {
     permits: Permits,
     memory: Option<MemoryBudget>,
-    state: Mutex<State>,
-    /// A step ended.
+    state: Mutex<RunningSteps>,
+    /// Notified when a step ends.
     ended: Notify,
-    /// The step that is next holds it.
+    /// Held by the next step to start.
     next: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct RunningSteps {
     running: usize,
-    /// What is expected of the steps that run, in bytes.
+    /// Expected memory of the running steps, in bytes.
     reserved: u64,
     peaks: HashMap<Digest, Peak>,
-    /// Counts steps that ended.
+    /// Number of steps that ended.
     clock: u64,
 }
 
@@ -66,16 +66,16 @@ struct Peak {
     ended: u64,
 }
 
-/// Why a step waits.
+/// The reason why a step waits for memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shortage {
-    /// It is expected to need more than is left.
+    /// The step is expected to need more than is free.
     Budget {
-        /// Bytes that are expected of it.
+        /// Expected memory of the step, in bytes.
         expected: u64,
-        /// Bytes that are expected of the steps that run.
+        /// Expected memory of the running steps, in bytes.
         reserved: u64,
-        /// Bytes for all.
+        /// Memory for all steps, in bytes.
         budget: u64,
     },
     /// The machine is short of memory.
@@ -104,9 +104,9 @@ impl fmt::Display for Shortage {
     }
 }
 
-/// A step that runs. Dropping it makes room for others.
+/// A running step. Dropping it frees its memory for others.
 #[derive(Debug)]
-pub(crate) struct Running<'a> {
+pub(crate) struct AdmittedStep<'a> {
     admission: &'a Admission,
     step: Digest,
     reserved: u64,
@@ -114,7 +114,7 @@ pub(crate) struct Running<'a> {
 }
 
 impl Admission {
-    /// `max_parallelism`: how many steps may run at a time, 0 for any number. Without a budget memory is not looked at.
+    /// `max_parallelism` is the number of steps that may run at a time, 0 for any number. Without a budget, memory is not considered.
     pub(crate) fn new(max_parallelism: usize, memory: Option<MemoryBudget>) -> Self {
         Self {
             permits: match max_parallelism {
@@ -128,21 +128,21 @@ impl Admission {
         }
     }
 
-    /// Waits for a turn of something that needs no memory to speak of.
-    pub(crate) async fn turn(&self) -> Permit {
+    /// Waits for a permit for work that needs hardly any memory.
+    pub(crate) async fn permit(&self) -> Permit {
         self.permits.acquire().await
     }
 
-    /// Waits until `step` may begin. `limit`: the bytes that it is limited to, 0 for none. `waits` is told once if it has to wait
+    /// Waits until `step` may start. `limit` is its memory limit in bytes, 0 for none. `on_shortage` is called once if it has to wait
     /// for memory.
     pub(crate) async fn begin(
         &self,
         step: Digest,
         limit: u64,
-        waits: impl FnOnce(Shortage),
-    ) -> Running<'_> {
+        on_shortage: impl FnOnce(Shortage),
+    ) -> AdmittedStep<'_> {
         let permit = self.permits.acquire().await;
-        let running = |reserved| Running {
+        let running = |reserved| AdmittedStep {
             admission: self,
             step: step.clone(),
             reserved,
@@ -153,14 +153,14 @@ impl Admission {
             return running(0);
         };
         let _next = self.next.lock().await;
-        let mut waits = Some(waits);
+        let mut on_shortage = Some(on_shortage);
         loop {
             let ended = self.ended.notified();
             match self.reserve(memory, &step, limit) {
                 Ok(reserved) => return running(reserved),
                 Err(shortage) => {
-                    if let Some(waits) = waits.take() {
-                        waits(shortage);
+                    if let Some(on_shortage) = on_shortage.take() {
+                        on_shortage(shortage);
                     }
                 }
             }
@@ -196,16 +196,16 @@ impl Admission {
     }
 }
 
-impl Running<'_> {
-    /// Remembers what the step needed, in bytes; 0 if nobody knows.
-    pub(crate) fn needed(&self, bytes: u64) {
+impl AdmittedStep<'_> {
+    /// Records the memory that the step used, in bytes; 0 if unknown.
+    pub(crate) fn record_peak(&self, bytes: u64) {
         if bytes == 0 || self.admission.memory.is_none() {
             return;
         }
         let mut state = self.admission.state.lock();
         state.clock += 1;
         let ended = state.clock;
-        // What once needed much is believed to need it for a while.
+        // A step that once needed much memory is expected to need it for some further runs.
         let earlier = state.peaks.get(&self.step).map_or(0, |peak| peak.bytes);
         let bytes = bytes.max(earlier / 4 * 3);
         state.peaks.insert(self.step.clone(), Peak { bytes, ended });
@@ -218,7 +218,7 @@ impl Running<'_> {
     }
 }
 
-impl Drop for Running<'_> {
+impl Drop for AdmittedStep<'_> {
     fn drop(&mut self) {
         let mut state = self.admission.state.lock();
         state.running -= 1;
@@ -252,32 +252,32 @@ mod tests {
         (Admission::new(0, Some(memory)), pressed)
     }
 
-    /// Runs `step` once, which needs so much.
-    fn ran(admission: &Admission, name: &str, mebibytes: u64) {
-        let running = at_once(admission, name).unwrap();
-        running.needed(mebibytes * MIB);
+    /// Runs `step` once, with this peak of memory.
+    fn run_with_peak(admission: &Admission, name: &str, mebibytes: u64) {
+        let running = start_at_once(admission, name).unwrap();
+        running.record_peak(mebibytes * MIB);
     }
 
-    fn at_once<'a>(admission: &'a Admission, name: &str) -> Option<Running<'a>> {
+    fn start_at_once<'a>(admission: &'a Admission, name: &str) -> Option<AdmittedStep<'a>> {
         admission.begin(step(name), 0, |_| {}).now_or_never()
     }
 
     #[tokio::test]
-    async fn steps_that_nobody_knows_begin_side_by_side() {
+    async fn unknown_steps_start_side_by_side() {
         let (admission, _) = admission(100);
         let all: Vec<_> = (0..50)
-            .map(|n| at_once(&admission, &n.to_string()))
+            .map(|n| start_at_once(&admission, &n.to_string()))
             .collect();
         assert!(all.iter().all(Option::is_some));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_step_waits_while_what_it_needed_does_not_fit_and_is_told_why_once() {
+    async fn a_step_waits_while_its_expected_memory_does_not_fit_and_gets_the_reason_once() {
         let (admission, _) = admission(100);
-        ran(&admission, "large", 60);
-        let first = at_once(&admission, "large").unwrap();
-        let told = Mutex::new(Vec::new());
-        let second = admission.begin(step("large"), 0, |shortage| told.lock().push(shortage));
+        run_with_peak(&admission, "large", 60);
+        let first = start_at_once(&admission, "large").unwrap();
+        let shortages = Mutex::new(Vec::new());
+        let second = admission.begin(step("large"), 0, |shortage| shortages.lock().push(shortage));
         let mut second = Box::pin(second);
         assert!((&mut second).now_or_never().is_none());
         task::clock::sleep(PRESSURE_INTERVAL * 3).await;
@@ -289,7 +289,7 @@ mod tests {
             reserved: 66 * MIB,
             budget: 100 * MIB,
         };
-        assert_eq!(*told.lock(), [budget]);
+        assert_eq!(*shortages.lock(), [budget]);
         assert_eq!(
             budget.to_string(),
             "this step waits for memory: it is expected to need 66 MiB, and 66 of 100 MiB are reserved for steps that run"
@@ -297,57 +297,57 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_comes_later_waits_behind_who_waits() {
+    async fn later_steps_wait_behind_waiting_ones() {
         let (admission, _) = admission(100);
-        ran(&admission, "large", 60);
-        let first = at_once(&admission, "large").unwrap();
+        run_with_peak(&admission, "large", 60);
+        let first = start_at_once(&admission, "large").unwrap();
         let mut second = Box::pin(admission.begin(step("large"), 0, |_| {}));
         assert!((&mut second).now_or_never().is_none());
-        assert!(at_once(&admission, "small").is_none());
+        assert!(start_at_once(&admission, "small").is_none());
         drop(first);
         let _second = second.await;
-        assert!(at_once(&admission, "small").is_some());
+        assert!(start_at_once(&admission, "small").is_some());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_stops_waiting_keeps_nobody_back() {
+    async fn a_cancelled_wait_blocks_no_other_step() {
         let (admission, _) = admission(100);
-        ran(&admission, "large", 60);
-        let _first = at_once(&admission, "large").unwrap();
+        run_with_peak(&admission, "large", 60);
+        let _first = start_at_once(&admission, "large").unwrap();
         let mut second = Box::pin(admission.begin(step("large"), 0, |_| {}));
         assert!((&mut second).now_or_never().is_none());
         drop(second);
-        assert!(at_once(&admission, "small").is_some());
+        assert!(start_at_once(&admission, "small").is_some());
     }
 
     #[tokio::test]
     async fn a_step_that_never_fits_runs_alone() {
         let (admission, pressed) = admission(100);
-        ran(&admission, "huge", 1000);
+        run_with_peak(&admission, "huge", 1000);
         pressed.store(true, Ordering::Relaxed);
-        let alone = at_once(&admission, "huge").unwrap();
-        assert!(at_once(&admission, "small").is_none());
+        let alone = start_at_once(&admission, "huge").unwrap();
+        assert!(start_at_once(&admission, "small").is_none());
         drop(alone);
-        assert!(at_once(&admission, "small").is_some());
+        assert!(start_at_once(&admission, "small").is_some());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_machine_that_is_short_of_memory_lets_no_further_step_begin_until_it_has_some() {
+    async fn under_memory_pressure_no_further_step_starts() {
         let (admission, pressed) = admission(100);
-        let _first = at_once(&admission, "a").unwrap();
+        let _first = start_at_once(&admission, "a").unwrap();
         pressed.store(true, Ordering::Relaxed);
-        let told = Mutex::new(Vec::new());
-        let mut second = Box::pin(admission.begin(step("b"), 0, |why| told.lock().push(why)));
+        let shortages = Mutex::new(Vec::new());
+        let mut second = Box::pin(admission.begin(step("b"), 0, |why| shortages.lock().push(why)));
         assert!((&mut second).now_or_never().is_none());
         pressed.store(false, Ordering::Relaxed);
         let _second = second.await;
-        assert_eq!(*told.lock(), [Shortage::Pressure]);
+        assert_eq!(*shortages.lock(), [Shortage::Pressure]);
     }
 
     #[tokio::test]
     async fn no_step_is_expected_to_need_more_than_its_limit() {
         let (admission, _) = admission(100);
-        ran(&admission, "large", 90);
+        run_with_peak(&admission, "large", 90);
         let limited = || {
             admission
                 .begin(step("large"), 40 * MIB, |_| {})
@@ -359,10 +359,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_step_needed_fades_and_the_oldest_is_forgotten() {
+    async fn remembered_peaks_decay_and_the_oldest_is_forgotten() {
         let (admission, _) = admission(100);
-        ran(&admission, "a", 100);
-        ran(&admission, "a", 1);
+        run_with_peak(&admission, "a", 100);
+        run_with_peak(&admission, "a", 1);
         let peak = |name: &str| {
             admission
                 .state
@@ -372,11 +372,11 @@ mod tests {
                 .map(|p| p.bytes / MIB)
         };
         assert_eq!(peak("a"), Some(75));
-        ran(&admission, "a", 0);
+        run_with_peak(&admission, "a", 0);
         assert_eq!(peak("a"), Some(75), "nothing was learned");
         for n in 0..MAX_REMEMBERED_STEPS {
-            ran(&admission, &n.to_string(), 1);
-            // A task may poll only so often before it lets others run.
+            run_with_peak(&admission, &n.to_string(), 1);
+            // A task may poll a limited number of times before it yields.
             tokio::task::yield_now().await;
         }
         assert_eq!(peak("a"), None);
@@ -384,14 +384,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_a_budget_only_the_number_counts() {
+    async fn without_a_budget_only_the_number_of_steps_is_limited() {
         let admission = Admission::new(2, None);
-        ran(&admission, "a", 1000);
-        let (first, second) = (at_once(&admission, "a"), at_once(&admission, "a"));
+        run_with_peak(&admission, "a", 1000);
+        let (first, second) = (
+            start_at_once(&admission, "a"),
+            start_at_once(&admission, "a"),
+        );
         assert!(first.is_some() && second.is_some());
-        assert!(at_once(&admission, "a").is_none());
-        assert!(admission.turn().now_or_never().is_none());
+        assert!(start_at_once(&admission, "a").is_none());
+        assert!(admission.permit().now_or_never().is_none());
         drop(first);
-        assert!(admission.turn().now_or_never().is_some());
+        assert!(admission.permit().now_or_never().is_some());
     }
 }

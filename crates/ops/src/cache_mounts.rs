@@ -1,8 +1,8 @@
-//! Cache mounts: directories that outlive steps, found again by the id that steps name.
+//! Cache mounts: directories that outlive steps, identified by the id in their options.
 //!
-//! A build whose cache is to be ignored begins with empty cache mounts. Builds that run at that time go on with what they have:
-//! their later steps find what their own earlier steps wrote. So there may be several generations of a cache mount. The newest
-//! is the one under [`CACHE_DIR`]; an older one has a name of its own under [`OLD_DIR`], is known to the builds that used it
+//! A build that ignores the cache starts with empty cache mounts. Other builds that run at that time keep theirs:
+//! their later steps find the files of their earlier steps. So a cache mount may have several generations. The newest
+//! is the one under [`CACHE_DIR`]; an older one has a name of its own under [`OLD_DIR`], belongs to the builds that used it
 //! when it was replaced, and is deleted when the last of them ends.
 
 use std::collections::{HashMap, HashSet};
@@ -16,15 +16,15 @@ use tokio::sync::Notify;
 
 use crate::failure::OpFailure;
 
-/// Key under which a cache mount's record is found again.
+/// Metadata key under which a cache mount's record is found.
 const CACHE_DIR: &str = "cache-dir";
-/// Key under which the record of a replaced generation is found, by the generation's name.
+/// Metadata key under which the record of a replaced generation is found, by the generation's name.
 const OLD_DIR: &str = "cache-dir.old";
 
-/// A cache mount in use. Dropping the last handle makes it free for the next step.
+/// A cache mount in use. Dropping the last handle frees it for other steps.
 #[derive(Debug)]
 pub(crate) struct CacheMount {
-    /// `None` only while it is dropped.
+    /// `None` only while the handle is dropped.
     pub(crate) mutable: Option<MutableRef>,
     freed: Arc<Notify>,
 }
@@ -53,12 +53,12 @@ struct OldGeneration {
 impl Drop for OldGeneration {
     fn drop(&mut self) {
         if let Err(error) = retire(&self.store, OLD_DIR, &self.name) {
-            tracing::warn!(%error, "a replaced cache mount is left behind until the next start");
+            tracing::warn!(%error, "failed to delete a replaced cache mount: the next start deletes it");
         }
     }
 }
 
-/// Deletes the records under a value, those in use when their users are done.
+/// Deletes the records under a value; those in use when their users release them.
 fn retire(store: &Arc<Store>, key: &str, value: &str) -> Result<(), StoreError> {
     for record in store.find_meta(key, value.as_bytes())? {
         store.clear_meta(&record, key)?;
@@ -67,48 +67,48 @@ fn retire(store: &Arc<Store>, key: &str, value: &str) -> Result<(), StoreError> 
     Ok(())
 }
 
-/// The generations of cache mounts that one build uses. The builds's job holds it, see [`crate::JobValue`].
+/// The generations of cache mounts that one build uses. Its job holds them, see [`crate::JobValue`].
 #[derive(Debug, Default)]
-pub struct BuildCacheMounts(Mutex<Seen>);
+pub struct BuildCacheMounts(Mutex<Generations>);
 
 #[derive(Debug, Default)]
-struct Seen {
-    /// Keys of the mounts that its steps opened.
+struct Generations {
+    /// Keys of the mounts that the build's steps opened.
     used: HashSet<String>,
-    /// Keys of the mounts that were replaced since, with what the build goes on with.
+    /// Keys of the mounts that were replaced since, with the generation that the build keeps.
     old: HashMap<String, Arc<OldGeneration>>,
-    /// Ids of the mounts that it had emptied.
+    /// Ids of the mounts that the build emptied, each with whether it has a base.
     emptied: HashSet<(String, bool)>,
 }
 
-/// How a step asks for a cache mount.
+/// A step's request for a cache mount.
 #[derive(Debug)]
-pub(crate) struct Request<'a> {
+pub(crate) struct CacheMountRequest<'a> {
     pub(crate) mount: &'a pb::Mount,
     pub(crate) input: Option<&'a ImmutableRef>,
     pub(crate) args: &'a [String],
-    /// The builds that want the step.
+    /// Builds that want the step.
     pub(crate) builds: &'a [Arc<BuildCacheMounts>],
 }
 
-/// The cache mounts in use.
+/// All cache mounts of the daemon that are in use.
 #[derive(Debug)]
 pub struct CacheMounts {
     store: Arc<Store>,
-    /// Those that may be shared, by the place of their generation.
-    shared: Mutex<HashMap<Place, Weak<CacheMount>>>,
-    /// Builds that used any.
+    /// Mounts that may be shared, by their generation.
+    shared: Mutex<HashMap<GenerationKey, Weak<CacheMount>>>,
+    /// Builds that have used cache mounts.
     builds: Mutex<Vec<Weak<BuildCacheMounts>>>,
-    /// One opener at a time: finding a free record and taking it is one step. Held over index look-ups only.
+    /// Locked by one opener at a time, so that no other takes a free record between look-up and use. Held over index look-ups only.
     opening: Mutex<()>,
     freed: Arc<Notify>,
 }
 
-/// Where the records of one generation are found: a key of metadata and its value.
-type Place = (&'static str, String);
+/// Metadata key and value under which the records of one generation are found.
+type GenerationKey = (&'static str, String);
 
 impl CacheMounts {
-    /// Cache mounts of a daemon that starts. Generations that were replaced before it stopped are deleted.
+    /// Cache mounts of a starting daemon. Generations that were replaced before it stopped are deleted.
     pub fn new(store: &Arc<Store>) -> Self {
         let cleanup = store.find_meta_below(OLD_DIR, b"").and_then(|cleanup| {
             cleanup.iter().try_for_each(|record| {
@@ -117,7 +117,7 @@ impl CacheMounts {
             })
         });
         if let Err(error) = cleanup {
-            tracing::warn!(%error, "replaced cache mounts of an earlier start are left behind");
+            tracing::warn!(%error, "failed to delete replaced cache mounts of an earlier run");
         }
         Self {
             store: Arc::clone(store),
@@ -128,11 +128,11 @@ impl CacheMounts {
         }
     }
 
-    /// Gives steps of `build`, and of builds that begin later, an empty cache mount; `on_inputs` says that it lies on top of refs.
-    /// Other builds that have used the mount keep their generation. If a build calls this again, it keeps the empty one that it has
-    /// begun. Blocks.
+    /// Gives steps of `build`, and of later builds, an empty cache mount; `on_inputs` says that the mount has a ref as its base.
+    /// Other builds that use the mount keep their generation. If a build calls this again, it keeps the empty one that it
+    /// got first. Blocks.
     ///
-    /// DIFFERS: BuildKit takes it away from the builds that use it.
+    /// DIFFERS: BuildKit empties the mount under the builds that use it.
     pub fn forget(
         &self,
         build: &Arc<BuildCacheMounts>,
@@ -159,7 +159,7 @@ impl CacheMounts {
         for (key, records) in by_key {
             self.replace(build, &key, &records)?;
         }
-        // The generations that this build kept of earlier replacements are dropped too.
+        // The older generations that this build kept are dropped too.
         let below = format!("{id}:");
         let is_it = |key: &String| key == id || on_inputs && key.starts_with(&below);
         let replaced: Vec<_> = {
@@ -178,7 +178,7 @@ impl CacheMounts {
         Ok(())
     }
 
-    /// Replaces the newest generation of a cache mount by nothing.
+    /// Replaces the newest generation of a cache mount by an empty one.
     fn replace(
         &self,
         build: &Arc<BuildCacheMounts>,
@@ -191,9 +191,9 @@ impl CacheMounts {
             builds.retain(|build| build.strong_count() > 0);
             let others = builds.iter().filter_map(Weak::upgrade);
             others
-                .filter(|other| !Arc::ptr_eq(other, build))
-                .filter(|other| {
-                    let of_other = other.0.lock();
+                .filter(|using_build| !Arc::ptr_eq(using_build, build))
+                .filter(|using_build| {
+                    let of_other = using_build.0.lock();
                     of_other.used.contains(key) && !of_other.old.contains_key(key)
                 })
                 .collect()
@@ -223,20 +223,20 @@ impl CacheMounts {
         Ok(())
     }
 
-    /// Opens the cache mount that a step asks for. `own` holds what the step has open already: a step shares with itself
-    /// whatever the sharing mode.
+    /// Opens a cache mount for a step. `own` has the mounts that the step has open already: a step shares with itself
+    /// in any sharing mode.
     pub(crate) async fn open(
         &self,
         own: &mut HashMap<String, Arc<CacheMount>>,
-        request: &Request<'_>,
+        request: &CacheMountRequest<'_>,
     ) -> Result<Arc<CacheMount>, OpFailure> {
-        let Request { mount, input, .. } = request;
+        let CacheMountRequest { mount, input, .. } = request;
         let options = mount
             .cache_opt
             .as_ref()
             .ok_or(OpFailure::MountOptions { kind: "cache" })?;
         let sharing = pb::CacheSharingOpt::try_from(options.sharing)
-            // prost's error holds the same number and no reason.
+            // prost's error holds the same number and no cause.
             .map_err(|_| OpFailure::UnknownSharing(options.sharing))?;
         let mut key = options.id.clone();
         if let Some(input) = input {
@@ -263,8 +263,8 @@ impl CacheMounts {
         }
     }
 
-    /// The place of the generation that the builds see, which they use from now on.
-    fn place(&self, builds: &[Arc<BuildCacheMounts>], key: &str) -> Place {
+    /// The generation that the builds see, which they use from now on.
+    fn place(&self, builds: &[Arc<BuildCacheMounts>], key: &str) -> GenerationKey {
         let mut place = None;
         for build in builds {
             let mut of_build = build.0.lock();
@@ -282,11 +282,11 @@ impl CacheMounts {
         place.unwrap_or_else(|| (CACHE_DIR, key.to_owned()))
     }
 
-    /// Opens without waiting; nothing if the mount is locked by another step and must not be shared.
+    /// Opens without waiting; none if another step has the mount locked.
     fn try_open(
         &self,
         key: &str,
-        request: &Request<'_>,
+        request: &CacheMountRequest<'_>,
         description: &str,
         sharing: pb::CacheSharingOpt,
     ) -> Result<Option<Arc<CacheMount>>, OpFailure> {
@@ -370,7 +370,7 @@ mod tests {
                 }),
                 ..pb::Mount::default()
             };
-            let request = Request {
+            let request = CacheMountRequest {
                 mount: &mount,
                 input: None,
                 args: &[],
@@ -382,13 +382,13 @@ mod tests {
             opened.unwrap().unwrap()
         }
 
-        /// A step of a build: lists what it finds, and adds a file.
+        /// Runs a step of a build: lists the files in the mount, and adds one.
         fn step(&self, build: &Arc<BuildCacheMounts>, adds: &str) -> String {
             let cache = self.open(build);
             let root = cache.mutable.as_ref().unwrap().root().unwrap();
-            let found = root.dir("/").unwrap().entries().unwrap();
+            let entries = root.dir("/").unwrap().entries().unwrap();
             root.create(adds, 0o644).unwrap();
-            let names: Vec<_> = found
+            let names: Vec<_> = entries
                 .iter()
                 .map(|e| e.name.to_string_lossy().into_owned())
                 .collect();
@@ -406,20 +406,20 @@ mod tests {
     }
 
     #[test]
-    fn a_build_without_cache_takes_nothing_from_builds_that_run() {
+    fn a_build_without_cache_empties_no_mount_of_running_builds() {
         let Some(steps) = Steps::new() else { return };
         let (running, fresh) = (build(), build());
         assert_eq!(steps.step(&running, "first"), "");
-        let held = steps.open(&running);
+        let open_mount = steps.open(&running);
         steps.mounts.forget(&fresh, "id", false).unwrap();
         assert_eq!(steps.step(&fresh, "fresh1"), "");
-        // Asked again, by its next definition, it keeps what it has begun.
+        // When it asks again for its next definition, it keeps the empty mount.
         steps.mounts.forget(&fresh, "id", false).unwrap();
         assert_eq!(steps.step(&fresh, "fresh2"), "fresh1");
         assert_eq!(steps.step(&running, "second"), "first");
-        drop(held);
+        drop(open_mount);
         assert_eq!(steps.step(&running, "third"), "first second");
-        // Whoever begins now sees the new one.
+        // A build that starts now sees the new mount.
         let later = build();
         assert_eq!(steps.step(&later, "later"), "fresh1 fresh2");
         assert_eq!(steps.records(), 2);
@@ -429,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn each_of_several_builds_without_cache_has_one_of_its_own() {
+    fn each_of_several_builds_without_cache_has_a_mount_of_its_own() {
         let Some(steps) = Steps::new() else { return };
         let builds: Vec<_> = (0..4).map(|_| build()).collect();
         for (n, one) in builds.iter().enumerate() {
@@ -447,18 +447,18 @@ mod tests {
     fn a_step_that_outlives_its_build_keeps_its_mount_until_it_ends() {
         let Some(steps) = Steps::new() else { return };
         let running = build();
-        let held = steps.open(&running);
+        let open_mount = steps.open(&running);
         steps.mounts.forget(&build(), "id", false).unwrap();
         drop(running);
-        let root = held.mutable.as_ref().unwrap().root().unwrap();
+        let root = open_mount.mutable.as_ref().unwrap().root().unwrap();
         root.create("still", 0o644).unwrap();
         drop(root);
-        drop(held);
+        drop(open_mount);
         assert_eq!(steps.records(), 0);
     }
 
     #[test]
-    fn what_a_killed_daemon_had_replaced_goes_at_the_next_start() {
+    fn replaced_mounts_of_a_killed_daemon_are_deleted_at_the_next_start() {
         let Some(steps) = Steps::new() else { return };
         let running = build();
         steps.step(&running, "x");

@@ -1,4 +1,4 @@
-//! Secrets and SSH agents that steps get from connected clients.
+//! Secrets and SSH agents that connected clients give to steps.
 
 use std::fs::{DirBuilder, Permissions};
 use std::io;
@@ -10,15 +10,16 @@ use futures::StreamExt as _;
 use llb::pb;
 use session::{CallError, SessionError, Ssh};
 use solver::OpCtx;
+use sys::userns;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::{BuildDomain, OpFailure, Parts};
 
-/// Connections of one mount to the client's agent at a time.
+/// Limit on simultaneous connections of one mount to the client's agent.
 const MAX_AGENT_CONNECTIONS: usize = 64;
 
-/// Asks the clients for a secret; nothing if none has it.
+/// Gets a secret from the clients; none if no client has it.
 pub async fn secret(
     parts: &Parts,
     ctx: &OpCtx<BuildDomain>,
@@ -39,12 +40,12 @@ pub async fn secret(
     }
 }
 
-/// The bytes of a secret as the value of an environment variable. The error names the secret and does not show it.
+/// The bytes of a secret as the value of an environment variable. The error names the secret without its bytes.
 pub fn secret_text(id: &str, bytes: Vec<u8>) -> Result<String, OpFailure> {
     if bytes.contains(&0) {
         return Err(OpFailure::SecretZeroByte { id: id.to_owned() });
     }
-    // The error holds the bytes of the secret, so it must not be kept.
+    // The error holds the bytes of the secret, so it is dropped.
     String::from_utf8(bytes).map_err(|_| OpFailure::SecretNotText { id: id.to_owned() })
 }
 
@@ -57,8 +58,8 @@ pub struct SshSocket {
 }
 
 impl SshSocket {
-    /// Opens the socket's place, to be mounted.
-    pub fn place(&self) -> Result<OwnedFd, OpFailure> {
+    /// Opens the socket's path, to be mounted.
+    pub fn open_path(&self) -> Result<OwnedFd, OpFailure> {
         use rustix::fs::{Mode, OFlags};
         rustix::fs::open(
             self.dir.join("agent"),
@@ -75,12 +76,12 @@ impl SshSocket {
 impl Drop for SshSocket {
     fn drop(&mut self) {
         if let Err(error) = std::fs::remove_dir_all(&self.dir) {
-            tracing::debug!(%error, "an agent's socket is left behind");
+            tracing::debug!(%error, "failed to remove an agent's socket");
         }
     }
 }
 
-/// Makes a socket for the agent that a mount asks for; nothing if there is none and the mount can do without.
+/// Creates a socket for the agent of a mount; none if no client forwards the agent and the mount is optional.
 pub async fn ssh(
     parts: &Parts,
     ctx: &OpCtx<BuildDomain>,
@@ -115,9 +116,7 @@ pub async fn ssh(
         while let Ok((stream, _)) = listener.accept().await {
             connections.retain(|c: &task::Task<()>| !c.is_finished());
             if connections.len() >= MAX_AGENT_CONNECTIONS {
-                tracing::debug!(
-                    "a step has too many connections to an agent, a further one is closed"
-                );
+                tracing::debug!("connection to an SSH agent refused: the step has too many");
                 continue;
             }
             let session = std::sync::Arc::clone(&session);
@@ -125,7 +124,9 @@ pub async fn ssh(
             connections.push(task::spawn("ssh connection", async move {
                 match session.forward_ssh(&id).await {
                     Ok(duplex) => pump(stream, duplex).await,
-                    Err(error) => tracing::debug!(%error, "the client's agent cannot be reached"),
+                    Err(error) => {
+                        tracing::debug!(%error, "failed to connect to the client's SSH agent")
+                    }
                 }
             }));
         }
@@ -137,12 +138,12 @@ pub async fn ssh(
     }))
 }
 
-/// Makes a socket in a folder of its own below `agents`, with the owner and the permissions that the mount asks for. They hold in
-/// the container, which has the socket mounted; on this host the folders let nobody but root come to it.
+/// Creates a socket in a folder of its own below `agents`, with the mount's owner and permissions. These apply
+/// in the container, which has the socket mounted; on this host the folder is closed to all but root.
 fn listen(agents: &Path, options: &pb::SshOpt) -> io::Result<(PathBuf, UnixListener)> {
     let mut private = DirBuilder::new();
     private.mode(0o700).recursive(true).create(agents)?;
-    // One that is there may be an older version's.
+    // The folder may exist with an older version's permissions.
     std::fs::set_permissions(agents, Permissions::from_mode(0o700))?;
     let dir = agents.join(executor::ContainerId::random().as_str());
     private.recursive(false).create(&dir)?;
@@ -154,8 +155,27 @@ fn listen(agents: &Path, options: &pb::SshOpt) -> io::Result<(PathBuf, UnixListe
         options.mode & 0o777
     };
     std::fs::set_permissions(&path, Permissions::from_mode(mode))?;
-    std::os::unix::fs::lchown(&path, Some(options.uid), Some(options.gid))?;
+    set_owner(&path, options.uid, options.gid)?;
     Ok((dir, listener))
+}
+
+/// Gives the socket its owner. A daemon with one id cannot do that for others: the socket stays its own, as files of other owners in
+/// images do, and every user of a step is that id.
+fn set_owner(path: &Path, uid: u32, gid: u32) -> io::Result<()> {
+    let outcome = std::os::unix::fs::lchown(path, Some(uid), Some(gid));
+    if outcome.is_err() && has_one_other_id(uid, gid) {
+        tracing::debug!(
+            uid,
+            gid,
+            "this daemon has one user id: the socket of an SSH agent stays its own"
+        );
+        return Ok(());
+    }
+    outcome
+}
+
+fn has_one_other_id(uid: u32, gid: u32) -> bool {
+    userns::is_nested() && userns::has_one_id() && !userns::has_ids(uid, gid)
 }
 
 async fn pump(stream: UnixStream, duplex: session::Duplex) {
@@ -194,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_that_is_no_text_is_named_and_not_shown() {
+    fn a_secret_that_is_not_text_is_named_and_not_shown() {
         for (bytes, want) in [
             (
                 b"hunter2\0more".to_vec(),
@@ -215,6 +235,32 @@ mod tests {
         );
     }
 
+    /// Runs itself in a user namespace that has one id.
+    #[test]
+    fn a_daemon_with_one_id_keeps_the_socket_of_an_agent_for_another_user() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        if userns::is_nested() && userns::has_one_id() {
+            set_owner(file.path(), 1000, 1000).unwrap();
+            set_owner(file.path(), 0, 0).unwrap();
+            set_owner(Path::new("/none"), 0, 0).unwrap_err();
+            return;
+        }
+        let test =
+            "callers::tests::a_daemon_with_one_id_keeps_the_socket_of_an_agent_for_another_user";
+        let program = std::env::current_exe().unwrap();
+        let output = std::process::Command::new("unshare")
+            .args(["--user", "--map-root-user"])
+            .arg(program)
+            .args(["--exact", test])
+            .output();
+        let Some(output) = output.ok().filter(|o| !o.stdout.is_empty()) else {
+            testkit::skip::skip("no user namespace can be created");
+            return;
+        };
+        let report = String::from_utf8_lossy(&output.stdout);
+        assert!(report.contains("1 passed"), "{report}");
+    }
+
     #[tokio::test]
     async fn a_forwarded_agent_is_closed_to_other_users_of_the_host_whatever_the_mode() {
         use std::os::unix::process::CommandExt as _;
@@ -225,7 +271,7 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         std::fs::set_permissions(state.path(), Permissions::from_mode(0o755)).unwrap();
         let agents = state.path().join("agents");
-        // As an older version left it.
+        // The folder as an older version created it.
         std::fs::create_dir(&agents).unwrap();
         std::fs::set_permissions(&agents, Permissions::from_mode(0o755)).unwrap();
         for (mode, uid) in [

@@ -1,4 +1,4 @@
-//! Merge, diff and passthrough: ops that put refs together without looking into them.
+//! Merge, diff and passthrough: ops that combine refs without reading their files.
 //!
 //! | op          | the key is SHA-256 of Go's JSON of            |
 //! |-------------|-----------------------------------------------|
@@ -6,7 +6,7 @@
 //! | diff        | `{Type: buildkit.diff.v0, Diff}`              |
 //! | passthrough | `{Type: buildkit.passthrough.v0, Passthrough}` |
 //!
-//! Inputs take part by their own keys only. Facts of `solver/llbsolver/ops/{merge,diff,passthrough}.go` (v0.34.2).
+//! Inputs take part by their own keys only. Facts from `solver/llbsolver/ops/{merge,diff,passthrough}.go` (v0.34.2).
 
 use std::sync::Arc;
 
@@ -20,29 +20,29 @@ use store::RefOptions;
 use crate::exec::key::NO_INPUT;
 use crate::{BuildDomain, BuildOp, DepPlan, KeyPlan, OpFailure, Parts, Ref, gojson};
 
-/// Which of the ops it is.
+/// The op and its data.
 #[derive(Debug, Clone)]
-pub enum Kind {
-    /// Inputs one over the other.
+pub enum CombineKind {
+    /// The inputs stacked over each other.
     Merge(pb::MergeOp),
-    /// What the upper input changes over the lower.
+    /// The changes of the upper input against the lower.
     Diff(pb::DiffOp),
-    /// Inputs as they are.
+    /// The inputs unchanged.
     Passthrough(pb::PassthroughOp),
 }
 
-/// Puts refs together.
+/// Combines refs.
 #[derive(Debug)]
 pub struct CombineOp {
     parts: Arc<Parts>,
-    kind: Kind,
+    kind: CombineKind,
     inputs: usize,
     name: String,
 }
 
 impl CombineOp {
-    /// Makes the op of a vertex called `name` with `inputs` inputs.
-    pub fn new(parts: Arc<Parts>, kind: Kind, inputs: usize, name: &str) -> Self {
+    /// Creates the op of a vertex with this name and this number of inputs.
+    pub fn new(parts: Arc<Parts>, kind: CombineKind, inputs: usize, name: &str) -> Self {
         Self {
             parts,
             kind,
@@ -53,37 +53,37 @@ impl CombineOp {
 }
 
 /// Returns the key of the op.
-pub fn plan(kind: &Kind, inputs: usize) -> KeyPlan {
+pub fn plan(kind: &CombineKind, inputs: usize) -> KeyPlan {
     let json = match kind {
-        Kind::Merge(op) => {
+        CombineKind::Merge(op) => {
             #[derive(Serialize)]
-            struct Key<'a> {
+            struct MergeKey<'a> {
                 #[serde(rename = "Type")]
                 kind: &'static str,
                 #[serde(rename = "Merge")]
                 merge: gojson::MergeOp<'a>,
             }
-            gostd::json::to_vec(&Key {
+            gostd::json::to_vec(&MergeKey {
                 kind: "buildkit.merge.v0",
                 merge: gojson::MergeOp::from(op),
             })
         }
-        Kind::Diff(op) => {
+        CombineKind::Diff(op) => {
             #[derive(Serialize)]
-            struct Key<'a> {
+            struct DiffKey<'a> {
                 #[serde(rename = "Type")]
                 kind: &'static str,
                 #[serde(rename = "Diff")]
                 diff: gojson::DiffOp<'a>,
             }
-            gostd::json::to_vec(&Key {
+            gostd::json::to_vec(&DiffKey {
                 kind: "buildkit.diff.v0",
                 diff: gojson::DiffOp::from(op),
             })
         }
-        Kind::Passthrough(op) => {
+        CombineKind::Passthrough(op) => {
             #[derive(Serialize)]
-            struct Key<'a> {
+            struct PassthroughKey<'a> {
                 #[serde(rename = "Type")]
                 kind: &'static str,
                 #[serde(rename = "Passthrough")]
@@ -100,7 +100,7 @@ pub fn plan(kind: &Kind, inputs: usize) -> KeyPlan {
                 id: &op.id,
                 outputs: &op.outputs,
             };
-            gostd::json::to_vec(&Key {
+            gostd::json::to_vec(&PassthroughKey {
                 kind: "buildkit.passthrough.v0",
                 passthrough,
             })
@@ -130,7 +130,7 @@ impl Op<BuildDomain> for CombineOp {
             ..RefOptions::default()
         };
         match &self.kind {
-            Kind::Merge(_) => {
+            CombineKind::Merge(_) => {
                 let refs: Vec<_> = inputs.into_iter().flatten().collect();
                 Ok(vec![
                     self.parts
@@ -139,7 +139,7 @@ impl Op<BuildDomain> for CombineOp {
                         .map_err(OpFailure::from)?,
                 ])
             }
-            Kind::Diff(op) => {
+            CombineKind::Diff(op) => {
                 let mut inputs = inputs.into_iter();
                 let mut next = |index: i64| {
                     if index == NO_INPUT {
@@ -163,7 +163,7 @@ impl Op<BuildDomain> for CombineOp {
                         .map_err(OpFailure::from)?,
                 ])
             }
-            Kind::Passthrough(op) => op
+            CombineKind::Passthrough(op) => op
                 .outputs
                 .iter()
                 .map(|index| {

@@ -16,14 +16,14 @@ use solver::{OpCtx, OpError, SlowKey};
 
 use crate::{BuildDomain, OpFailure, Ref};
 
-/// The part of an input that an op reads.
+/// The part of an input that an op reads. The flags are those of the op's paths, independent of each other.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Selector {
-    /// Path in the input.
+pub struct ContentSelector {
+    /// Path in the input, absolute.
     pub path: String,
-    /// Whether the path is a pattern.
+    /// Whether the path is a pattern with `*`, `?` and `[`.
     pub wildcard: bool,
-    /// Whether a link in the last component is followed.
+    /// Whether a symlink in the last component is followed.
     pub follow_links: bool,
     /// Patterns of the files of a tree that are read; empty for all.
     pub include: Vec<String>,
@@ -33,24 +33,24 @@ pub struct Selector {
     pub required: Vec<String>,
 }
 
-impl Selector {
+impl ContentSelector {
     fn is_plain(&self) -> bool {
         !self.wildcard && self.include.is_empty() && self.exclude.is_empty()
     }
 }
 
-/// Computes the content digest of the selected paths of an input.
+/// Digests the selected paths of an input.
 #[derive(Debug)]
 pub struct ContentKey {
-    selectors: Vec<Selector>,
+    selectors: Vec<ContentSelector>,
 }
 
 impl ContentKey {
-    /// Makes a slow key for `selectors`; none means everything.
-    pub fn new(selectors: Vec<Selector>) -> Self {
+    /// A slow key for `selectors`; none of them selects the whole input.
+    pub fn new(selectors: Vec<ContentSelector>) -> Self {
         Self {
             selectors: if selectors.is_empty() {
-                vec![Selector::default()]
+                vec![ContentSelector::default()]
             } else {
                 selectors
             },
@@ -98,7 +98,7 @@ impl SlowKey<BuildDomain> for ContentKey {
     }
 }
 
-/// Drops paths that lie below others, and duplicates; the rest is sorted. One path or none stays as it is.
+/// Drops duplicates and paths below other paths, and sorts the rest. A single path stays as it is.
 pub(crate) fn dedupe_paths(paths: Vec<String>) -> Vec<String> {
     if paths.len() <= 1 {
         return paths;
@@ -119,8 +119,8 @@ pub(crate) fn dedupe_paths(paths: Vec<String>) -> Vec<String> {
         .collect()
 }
 
-/// Drops selectors that others cover, and sorts the rest by path.
-pub(crate) fn dedupe_selectors(selectors: &[Selector]) -> Vec<Selector> {
+/// Drops selectors that others include, and sorts the rest by path.
+pub(crate) fn dedupe_selectors(selectors: &[ContentSelector]) -> Vec<ContentSelector> {
     let plain = |follow: bool| {
         dedupe_paths(
             selectors
@@ -130,12 +130,12 @@ pub(crate) fn dedupe_selectors(selectors: &[Selector]) -> Vec<Selector> {
                 .collect(),
         )
     };
-    let mut out: Vec<Selector> = Vec::new();
+    let mut out: Vec<ContentSelector> = Vec::new();
     for follow_links in [false, true] {
-        out.extend(plain(follow_links).into_iter().map(|path| Selector {
+        out.extend(plain(follow_links).into_iter().map(|path| ContentSelector {
             path,
             follow_links,
-            ..Selector::default()
+            ..ContentSelector::default()
         }));
     }
     out.extend(selectors.iter().filter(|s| !s.is_plain()).cloned());

@@ -1,6 +1,7 @@
-//! The solver's types in this program.
+//! The solver's type parameters in this program.
 
 mod loader;
+mod slot;
 
 use std::sync::Arc;
 
@@ -15,8 +16,9 @@ use store::{BlobProvider, ImmutableRef};
 
 use crate::cache_mounts::BuildCacheMounts;
 pub use loader::{LoaderSlot, NestedLoader};
+pub use slot::Slot;
 
-/// A result: a ref, or nothing at all for scratch.
+/// A result: a ref, or none for scratch.
 pub type Ref = Option<ImmutableRef>;
 
 /// The domain that builds are solved in: vertices are LLB ops, results are refs of the store.
@@ -34,12 +36,12 @@ impl Domain for BuildDomain {
 
 /// The op of a vertex.
 pub trait BuildOp: Op<BuildDomain> {
-    /// Returns what a source was pinned to, once its key is known; empty for every other op and before that.
+    /// Returns the pin of a source once its key is computed; empty before that and for every other op.
     fn pin(&self) -> String {
         String::new()
     }
 
-    /// Returns what a step of the proxy network asked for, once it has run; none for every other op, and for what was in the cache.
+    /// Returns the requests of a step on the proxy network once it has run; none for every other op and for cached results.
     fn requests(&self) -> Option<Arc<proxy::Capture>> {
         None
     }
@@ -50,47 +52,47 @@ pub trait BuildOp: Op<BuildDomain> {
     }
 }
 
-/// What the engine puts into a vertex for its op.
+/// Data that the engine stores in a vertex for its op.
 #[derive(Debug, Clone, Default)]
 pub struct OpSys {
-    /// The op, its platform in normal form.
+    /// The op, with its platform normalised.
     pub op: Arc<pb::Op>,
-    /// What the definition says about it.
+    /// The metadata of the op in the definition.
     pub metadata: pb::OpMetadata,
-    /// The rights of its build.
+    /// The rights of the build.
     pub rights: BuildRights,
-    /// How many builds are around the one that has it; 0 for what a client wants.
+    /// Number of builds around this one; 0 for a client's build.
     pub nesting: usize,
-    /// Whether it is a step of the proxy network.
+    /// Whether the op is a step on the proxy network.
     pub proxied: bool,
 }
 
 /// The rights of the build that a vertex belongs to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BuildRights {
-    /// Asked for by the client and allowed by the daemon.
+    /// Entitlements that the client requested and the daemon allows.
     pub entitlements: Entitlements,
 }
 
-/// The value of a job in the solver: what the engine makes a job with, and ops find again.
+/// The value of a job in the solver: the engine creates a job with it, and ops read it.
 #[derive(Debug)]
 pub struct JobValue {
-    /// Where the build's progress goes.
+    /// The hub of the build's progress.
     pub hub: Arc<Hub>,
-    /// What the build's sources found out.
+    /// Digests and revisions to which the build's sources were resolved.
     pub resolved_sources: Arc<ResolvedSources>,
-    /// What the build sees of cache mounts.
+    /// The generations of cache mounts that the build uses.
     pub cache_mounts: Arc<BuildCacheMounts>,
-    /// Loads definitions that its steps made.
+    /// Loads definitions that the build's steps produce.
     pub nested: Arc<LoaderSlot>,
-    /// Who decides on requests of its steps on the proxy network; set once the build has begun, and none where everything is allowed.
+    /// Decides on requests of the build's steps on the proxy network; empty where every request is allowed.
     pub request_policy: Arc<RequestPolicySlot>,
 }
 
-/// A policy that comes after the job that it is of, and goes before.
-pub type RequestPolicySlot = parking_lot::Mutex<Option<Arc<dyn proxy::RequestPolicy>>>;
+/// The slot of a build's policy for requests of steps. It is filled once the build has its policies, and emptied at its end.
+pub type RequestPolicySlot = Slot<Arc<dyn proxy::RequestPolicy>>;
 
-/// What the sources of the builds resolved to, for the builds that want a vertex.
+/// Resolved sources of the builds that want a vertex.
 pub(crate) fn resolved_sources(ctx: &OpCtx<BuildDomain>) -> Vec<Arc<ResolvedSources>> {
     let jobs = ctx.job_values();
     jobs.iter()
@@ -98,7 +100,7 @@ pub(crate) fn resolved_sources(ctx: &OpCtx<BuildDomain>) -> Vec<Arc<ResolvedSour
         .collect()
 }
 
-/// What the builds that want a vertex see of cache mounts.
+/// Generations of cache mounts of the builds that want a vertex.
 pub(crate) fn cache_mounts(ctx: &OpCtx<BuildDomain>) -> Vec<Arc<BuildCacheMounts>> {
     let jobs = ctx.job_values();
     jobs.iter()
@@ -106,20 +108,20 @@ pub(crate) fn cache_mounts(ctx: &OpCtx<BuildDomain>) -> Vec<Arc<BuildCacheMounts
         .collect()
 }
 
-/// Who decides on the requests of a step that the builds want.
+/// Policies for the requests of a step, of the builds that want it.
 pub(crate) fn request_policies(ctx: &OpCtx<BuildDomain>) -> Vec<Arc<dyn proxy::RequestPolicy>> {
     let jobs = ctx.job_values();
     jobs.iter()
-        .filter_map(|job| job.request_policy.lock().clone())
+        .filter_map(|job| job.request_policy.get())
         .collect()
 }
 
-/// Who can fetch a lazy layer: left in the cache maps of sources, found when a result that has the layer is loaded.
+/// The provider of a lazy layer: a hint in the cache maps of sources, found when a result with the layer is loaded.
 #[derive(Debug, Clone)]
 pub struct LayerHint {
     /// Digest of the layer's blob.
     pub layer: Digest,
-    /// Fetches it.
+    /// Downloads the layer.
     pub provider: Arc<dyn BlobProvider>,
 }
 
@@ -133,7 +135,7 @@ impl ProgressSink {
         Self(Some(progress))
     }
 
-    /// Reports nothing: for work that belongs to no vertex.
+    /// A sink that drops everything, for work outside of any vertex.
     pub fn null() -> Self {
         Self(None)
     }
@@ -190,8 +192,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_sink_is_told_reaches_every_job_that_it_was_attached_to_also_what_was_said_before()
-     {
+    async fn a_sink_reports_to_every_attached_job_including_past_progress() {
         let progress = progress::Vertex::new(Digest::sha256(b"v"), "v", Vec::new());
         let sink = ProgressSink::new(VertexProgress::new(progress));
         let (early, late) = (Hub::new(), Hub::new());
@@ -217,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sink_without_a_vertex_takes_everything_and_shows_nothing() {
+    fn a_sink_without_a_vertex_drops_all_progress() {
         let sink = ProgressSink::null();
         sink.attach(&job(&Hub::new()));
         sink.started(true);

@@ -1,4 +1,4 @@
-//! Variables of a process beside those of its definition: proxies and secrets.
+//! Variables that the daemon adds to a process: proxies and secrets.
 
 use executor::Environment;
 use llb::pb;
@@ -7,7 +7,7 @@ use solver::OpCtx;
 use crate::callers::{secret, secret_text};
 use crate::{BuildDomain, OpFailure, Parts};
 
-/// Sets the variables of proxies, in capital and in small letters: programs differ in what they read.
+/// Sets the proxy variables in upper and lower case, because programs differ in which ones they read.
 pub fn set_proxies(environment: &mut Environment, proxy: &pb::ProxyEnv) {
     for (names, value) in [
         (["HTTP_PROXY", "http_proxy"], &proxy.http_proxy),
@@ -24,7 +24,7 @@ pub fn set_proxies(environment: &mut Environment, proxy: &pb::ProxyEnv) {
     }
 }
 
-/// Sets variables whose values are secrets of the clients. An optional secret that no client has gives an empty value.
+/// Sets variables to secrets of the clients. An optional secret that no client has gives an empty value.
 pub async fn set_secrets(
     environment: &mut Environment,
     secrets: &[pb::SecretEnv],
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn proxies_that_are_named_are_set_in_both_spellings_and_in_a_fixed_order() {
+    fn proxies_are_set_in_upper_and_lower_case_in_a_fixed_order() {
         let proxy = pb::ProxyEnv {
             http_proxy: "http://p:1".into(),
             no_proxy: "localhost".into(),

@@ -5,7 +5,7 @@ pub mod key;
 mod mounts;
 
 use std::net::IpAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use executor::{
@@ -19,8 +19,8 @@ use solver::{CacheMap, Op, OpCtx, OpError, VertexSink as _};
 
 use crate::environment::{set_proxies, set_secrets};
 use crate::trust::TrustError;
-use crate::{BuildDomain, BuildOp, BuildRights, OpFailure, Parts, Ref};
-pub use mounts::{Prepared, prepare};
+use crate::{BuildDomain, BuildOp, BuildRights, OpFailure, Parts, Ref, Slot};
+pub use mounts::{PreparedMounts, prepare};
 
 /// Runs the process of one `ExecOp`.
 #[derive(Debug)]
@@ -32,14 +32,14 @@ pub struct ExecOp {
     resources: Resources,
     inputs: usize,
     proxied: bool,
-    /// What it asked for on the proxy network, once it has run.
-    requests: OnceLock<Arc<proxy::Capture>>,
-    /// What it used, once it has run.
-    samples: OnceLock<Arc<Samples>>,
+    /// Requests of the step on the proxy network, once it has run.
+    requests: Slot<Arc<proxy::Capture>>,
+    /// Samples of the step's use of resources, once it has run.
+    samples: Slot<Arc<Samples>>,
 }
 
 impl ExecOp {
-    /// Makes the op of a vertex with `inputs` inputs, for a build with `rights`.
+    /// Creates the op of a vertex with this number of inputs, for a build with `rights`.
     pub fn new(
         parts: Arc<Parts>,
         op: pb::ExecOp,
@@ -56,12 +56,12 @@ impl ExecOp {
             resources,
             inputs,
             proxied: false,
-            requests: OnceLock::new(),
-            samples: OnceLock::new(),
+            requests: Slot::default(),
+            samples: Slot::default(),
         }
     }
 
-    /// Has it run on the proxy network, or not.
+    /// Sets whether the step runs on the proxy network.
     #[must_use]
     pub fn proxied(mut self, proxied: bool) -> Self {
         self.proxied = proxied;
@@ -83,21 +83,21 @@ impl ExecOp {
         Ok(environment.into_variables())
     }
 
-    /// What a step of the proxy network needs; nothing for others.
+    /// Prepares a step for the proxy network; does nothing for other steps.
     async fn on_proxy_network(
         &self,
         ctx: &OpCtx<BuildDomain>,
-        prepared: Prepared,
-    ) -> Result<(Prepared, Option<StepProxy>), OpFailure> {
+        prepared: PreparedMounts,
+    ) -> Result<(PreparedMounts, Option<StepProxy>), OpFailure> {
         if !self.proxied {
             return Ok((prepared, None));
         }
         let proxy = self.parts.executor.proxy().ok_or(OpFailure::NoProxy)?;
         let certificate = proxy
             .certificate()
-            .map_err(|error| OpFailure::Bounds(Box::new(error.into())))?;
-        let (prepared, bundle) = prepared.trusting(certificate).await?;
-        let capture = Arc::clone(self.requests.get_or_init(Arc::default));
+            .map_err(|error| OpFailure::ProxyAuthority(Box::new(error)))?;
+        let (prepared, bundle) = prepared.with_certificate(certificate).await?;
+        let capture = self.requests.get_or_set(Arc::default);
         let step = StepProxy {
             policies: crate::domain::request_policies(ctx),
             capture,
@@ -133,11 +133,11 @@ impl ExecOp {
 
 impl BuildOp for ExecOp {
     fn requests(&self) -> Option<Arc<proxy::Capture>> {
-        self.requests.get().cloned()
+        self.requests.get()
     }
 
     fn samples(&self) -> Option<Arc<Samples>> {
-        self.samples.get().cloned()
+        self.samples.get()
     }
 }
 
@@ -155,13 +155,13 @@ impl Op<BuildDomain> for ExecOp {
     }
 
     async fn exec(&self, ctx: &OpCtx<BuildDomain>, inputs: Vec<Ref>) -> Result<Vec<Ref>, OpError> {
-        // Before anything is pulled or made for it.
+        // The platform is checked before anything is pulled or prepared.
         let meta = self.meta()?;
         mounts::check(&self.op.mounts, &meta.cwd)?;
         let resources = self.resources.bounded_by(&self.parts.resources);
         let limit = u64::try_from(resources.memory).unwrap_or(0);
-        let step = recurring(meta);
-        let waits = |shortage| say(ctx, &format!("{shortage}"));
+        let step = step_identity(meta);
+        let waits = |shortage| log_sentence(ctx, &format!("{shortage}"));
         let running = self.parts.admit(step, limit, waits).await;
         for input in inputs.iter().flatten() {
             input.ensure().await.map_err(OpFailure::from)?;
@@ -237,16 +237,16 @@ impl Op<BuildDomain> for ExecOp {
         };
         let outcome = {
             let _running = metrics::STEPS_RUNNING.enter(NoLabels);
-            let begun = task::clock::monotonic();
+            let started = task::clock::monotonic();
             let outcome = self.parts.executor.run(spec, io, None).await;
-            metrics::PHASE_DURATION.observe(Phase::Exec, begun.elapsed());
+            metrics::PHASE_DURATION.observe(Phase::Exec, started.elapsed());
             outcome
         };
         if let Ok(status) = &outcome {
-            running.needed(status.usage.memory());
-            self.samples.get_or_init(|| Arc::clone(&status.samples));
+            running.record_peak(status.usage.memory());
+            self.samples.set(Arc::clone(&status.samples));
             if status.oom {
-                say(ctx, &out_of_memory(status, limit));
+                log_sentence(ctx, &out_of_memory(status, limit));
             }
         }
         let failure = match outcome {
@@ -256,7 +256,7 @@ impl Op<BuildDomain> for ExecOp {
                 code: status.code,
                 reason: status.to_string(),
             }),
-            // A program for another architecture, and nothing that could run it.
+            // The program is for an architecture that the host cannot run.
             Err(executor::ExecError::Start(reason))
                 if reason.is_wrong_format() && self.check_platform().is_err() =>
             {
@@ -268,9 +268,9 @@ impl Op<BuildDomain> for ExecOp {
                     source: Box::new(source),
                 })
             }
-            // The reference's runtime says on standard error why a program cannot be started, and exits with 1.
+            // The reference's runtime writes the reason to standard error and exits with 1.
             Err(executor::ExecError::Start(reason)) => {
-                say(ctx, &format!("unable to start container process: {reason}"));
+                log_sentence(ctx, &format!("unable to start container process: {reason}"));
                 Some(OpFailure::Process {
                     args: meta.args.join(" "),
                     code: 1,
@@ -285,13 +285,13 @@ impl Op<BuildDomain> for ExecOp {
         if let Some(capture) = capture {
             ctx.sink.log(2, capture.log().as_bytes());
         }
-        let (prepared, cleaned) = prepared.distrust().await;
+        let (prepared, cleaned) = prepared.without_certificate().await;
         let failure = with_cleanup(failure, cleaned, &meta.args);
         match failure {
             None => {
-                let begun = task::clock::monotonic();
+                let started = task::clock::monotonic();
                 let committed = prepared.commit().await?;
-                metrics::PHASE_DURATION.observe(Phase::Commit, begun.elapsed());
+                metrics::PHASE_DURATION.observe(Phase::Commit, started.elapsed());
                 Ok(committed)
             }
             Some(failure) => {
@@ -307,19 +307,19 @@ impl Op<BuildDomain> for ExecOp {
     }
 }
 
-/// Says something beside what the process says.
-fn say(ctx: &OpCtx<BuildDomain>, sentence: &str) {
+/// Writes a sentence of the daemon to the step's log.
+fn log_sentence(ctx: &OpCtx<BuildDomain>, sentence: &str) {
     ctx.sink.log(2, format!("{sentence}\n").as_bytes());
 }
 
-/// What makes a step the same when its inputs have changed: what it runs, where and as whom.
-fn recurring(meta: &pb::Meta) -> Digest {
+/// The identity of a step across changes of its inputs: what it runs, where and as whom.
+fn step_identity(meta: &pb::Meta) -> Digest {
     let mut words: Vec<&str> = vec![&meta.user, &meta.cwd];
     words.extend(meta.args.iter().map(String::as_str));
     Digest::sha256(words.join("\0").as_bytes())
 }
 
-/// What the kernel did, for the step's log: the error has BuildKit's words.
+/// The explanation of an out-of-memory kill for the step's log; the error itself has BuildKit's sentence.
 fn out_of_memory(status: &ExitStatus, limit: u64) -> String {
     let mut sentence =
         "the kernel ended a process of this step because there was no memory left".to_owned();
@@ -336,7 +336,7 @@ fn out_of_memory(status: &ExitStatus, limit: u64) -> String {
     sentence
 }
 
-/// What came of a step whose certificates were cleaned up, or not.
+/// The failure of a step, combined with the outcome of removing the proxy's certificates.
 fn with_cleanup(
     failure: Option<OpFailure>,
     cleaned: Result<(), TrustError>,
@@ -344,7 +344,7 @@ fn with_cleanup(
 ) -> Option<OpFailure> {
     let Err(error) = cleaned else { return failure };
     Some(match failure {
-        // Two sentences, as the reference joins errors.
+        // Two sentences on two lines, as the reference joins errors.
         Some(OpFailure::Process { args, code, reason }) => OpFailure::Process {
             args,
             code,
@@ -353,9 +353,9 @@ fn with_cleanup(
                 oci::error::chain(&error)
             ),
         },
-        Some(other) => {
-            tracing::warn!(%error, "the proxy's certificate stays in what a failed step left");
-            other
+        Some(failure) => {
+            tracing::warn!(%error, "failed to remove the proxy's certificate from the files of a failed step");
+            failure
         }
         None => OpFailure::ProxyCa {
             args: args.join(" "),
@@ -385,7 +385,7 @@ fn extra_hosts(hosts: &[pb::HostIp]) -> Result<Vec<(String, IpAddr)>, OpFailure>
     hosts
         .iter()
         .map(|host| {
-            // The parser's error says only that the text is no address.
+            // The parser's error has no more to say than this sentence.
             let ip = host.ip.parse().map_err(|_| OpFailure::ExtraHost {
                 host: host.host.clone(),
                 ip: host.ip.clone(),
@@ -395,7 +395,7 @@ fn extra_hosts(hosts: &[pb::HostIp]) -> Result<Vec<(String, IpAddr)>, OpFailure>
         .collect()
 }
 
-/// Limits of a step's control group from the definition's metadata (`OpMetadata.linux_resources`); outside the key.
+/// Limits for a step's control group, from the definition's metadata (`OpMetadata.linux_resources`); not in the key.
 pub fn resources_of(limits: Option<&pb::LinuxResources>) -> Resources {
     let Some(limits) = limits else {
         return Resources::default();

@@ -1,4 +1,4 @@
-//! Why an op did not give its results.
+//! Errors of ops.
 
 pub(crate) mod nested;
 
@@ -13,12 +13,12 @@ use store::{StoreError, StoreResult as Ref};
 
 pub use nested::NestedBuildError;
 
-/// Why an op did not give its results. Sentences are BuildKit's where its clients and suites know them.
+/// Why an op failed. Sentences are BuildKit's where its clients and suites compare them.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 #[expect(
     missing_docs,
-    reason = "the sentences say what the variants are, and the fields are their words"
+    reason = "each variant has its sentence, and the fields are the values in it"
 )]
 pub enum OpFailure {
     #[error("{source}")]
@@ -45,7 +45,7 @@ pub enum OpFailure {
         args: String,
         source: Box<ExecError>,
     },
-    /// A step failed; what it had and what it left can be looked at.
+    /// A step failed; clients can look at its inputs and mounts.
     #[error("{source}")]
     Exec {
         source: Box<OpFailure>,
@@ -79,7 +79,7 @@ pub enum OpFailure {
         "cannot run a step for {platform}: this host has neither the architecture nor an emulator registered for it; install one with binfmt_misc and start again"
     )]
     Emulation { platform: String },
-    #[error("invalid extra host {host:?}: {ip:?} is no address")]
+    #[error("invalid extra host {host:?}: {ip:?} is not an IP address")]
     ExtraHost { host: String, ip: String },
     #[error("secret ID missing for {name:?} environment variable")]
     SecretIdMissing { name: String },
@@ -97,6 +97,8 @@ pub enum OpFailure {
     SecretZeroByte { id: String },
     #[error("proxy network provider is not available")]
     NoProxy,
+    #[error("cannot give a step its proxy: {0}")]
+    ProxyAuthority(#[source] Box<proxy::ProxyError>),
     #[error("failed to inject proxy CA: {0}")]
     Trust(#[source] Box<TrustError>),
     #[error(
@@ -178,6 +180,7 @@ impl OpFailure {
             Self::Devices(error) => error.kind(),
             Self::Nested(error) => error.kind(),
             Self::Bounds(error) => error.kind(),
+            Self::ProxyAuthority(error) => error.kind(),
             Self::Trust(_) | Self::ProxyCa { .. } => ErrorKind::Failed,
             Self::NoProxy | Self::NotBuilt { .. } => ErrorKind::Unsupported,
             Self::Emulation { .. } => ErrorKind::Failed,

@@ -1,7 +1,7 @@
-//! The file op: copies, folders, files, links and removals, chained.
+//! The file op: a chain of copies, folders, files, links and removals.
 //!
 //! Actions see their inputs by one numbering: the op's inputs first, then the actions' results. A result that only the
-//! next action reads is not committed in between; the action goes on writing the same mutable ref.
+//! next action reads is not committed in between; that action continues to write the same mutable ref.
 
 pub mod key;
 mod owner;
@@ -30,7 +30,7 @@ pub struct FileOp {
 }
 
 impl FileOp {
-    /// Makes the op of a vertex called `name` with `inputs` inputs.
+    /// Creates the op of a vertex with this name and this number of inputs.
     pub fn new(parts: Arc<Parts>, op: pb::FileOp, inputs: usize, name: &str) -> Self {
         Self {
             parts,
@@ -74,20 +74,20 @@ impl Op<BuildDomain> for FileOp {
 enum Slot {
     /// Not computed yet.
     Pending,
-    /// Being computed; met again it is a loop.
+    /// In progress; reaching it again is a loop.
     Busy,
-    /// Immutable, `None` for scratch.
+    /// An immutable ref; `None` for scratch.
     Committed(Ref),
-    /// Mutable, waiting for the one action that goes on with it.
+    /// A mutable ref that the one reading action continues to write.
     Open(MutableRef),
 }
 
-/// A step of the work that computes an output.
+/// A task of computing an output.
 #[derive(Debug, Clone, Copy)]
 enum Todo {
-    /// The result at this number is needed.
+    /// Computes the result at this index.
     Need(usize),
-    /// All that the action at this number needs is there.
+    /// Performs the action at this index, whose inputs are computed.
     Act(usize),
 }
 
@@ -97,7 +97,7 @@ struct Run<'a> {
     name: &'a str,
     inputs: usize,
     slots: Vec<Slot>,
-    /// Numbers whose result must be committed: outputs, and what more than one action reads.
+    /// Indexes whose result must be committed: outputs, and inputs of more than one action.
     commit: Vec<bool>,
     outputs: Vec<usize>,
 }
@@ -182,7 +182,7 @@ impl<'a> Run<'a> {
         Ok(results)
     }
 
-    /// Makes sure that the slot at `index` holds a result. Chains are as long as the definition allows, and the stack is not.
+    /// Computes the slot at `index`. Chains are as long as definitions, so it has a stack of its own.
     fn compute(&mut self, index: usize) -> Result<(), OpFailure> {
         let mut todo = vec![Todo::Need(index)];
         while let Some(next) = todo.pop() {
@@ -216,13 +216,13 @@ impl<'a> Run<'a> {
             );
             for user in owners(action).into_iter().flatten() {
                 if let Some(pb::user_opt::User::ByName(user)) = &user.user {
-                    // A failed conversion has one reason: the index is negative.
+                    // The conversion fails for negative indexes only.
                     let needed = usize::try_from(user.input)
                         .map_err(|_| OpFailure::InvalidUserIndex(user.input))?;
                     todo.push(Todo::Need(needed));
                 }
             }
-            // The stack is worked off from its end, so the first input is pushed last.
+            // The last task is done first, so the first input is pushed last.
             if let Some(needed) = todo.get_mut(first..) {
                 needed.reverse();
             }
@@ -238,7 +238,7 @@ impl<'a> Run<'a> {
         action.ok_or(OpFailure::NoAction)
     }
 
-    /// Performs an action whose inputs hold results.
+    /// Performs an action whose inputs are computed.
     fn act(&mut self, index: usize) -> Result<(), OpFailure> {
         let action = self.action(index)?;
         let target = self.target(action)?;
@@ -258,8 +258,8 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// A failed action with what there was and what it left, so that it can be looked at: the op's inputs, and a ref
-    /// for each action, of which only those that the failed one worked on are there.
+    /// The failure of an action with refs that clients can look at: the op's inputs, and a ref
+    /// for each action, set only for those that the failed one used.
     fn failed(
         &mut self,
         at: usize,
@@ -303,7 +303,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Returns what the action writes on: the open ref of the action before, or a new one over the input.
+    /// Returns the ref that the action writes: the open one of the action before, or a new one over the input.
     fn target(&mut self, action: &pb::FileAction) -> Result<MutableRef, OpFailure> {
         let mut parent = None;
         if let Ok(index) = usize::try_from(action.input) {
@@ -320,7 +320,7 @@ impl<'a> Run<'a> {
         Ok(self.store.new_mutable(parent.as_ref(), self.options())?)
     }
 
-    /// Opens what stands at a number for reading; nothing for scratch.
+    /// Opens the ref at an index for reading; none for scratch.
     fn read(&self, index: i64) -> Result<Option<Root>, OpFailure> {
         let Ok(index) = usize::try_from(index) else {
             return Ok(None);

@@ -4,7 +4,7 @@
 //! The field names and their order are facts of `solver/pb/ops.pb.go` (v0.34.2). A field that is added upstream
 //! changes nothing here as long as it is empty, because empty fields are not written.
 //!
-//! What is left out of the exec key, and why, stands in [`crate::exec::key`].
+//! The inputs that the exec key leaves out, and why, are listed in [`crate::exec::key`].
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -38,7 +38,7 @@ macro_rules! mirror {
     };
 }
 
-/// What `omitempty` leaves out.
+/// Values that `omitempty` leaves out.
 trait OmitEmpty {
     fn is_omitted(&self) -> bool;
 }
@@ -121,7 +121,7 @@ mirror! {
     }
 }
 mirror! {
-    /// `pb.HostIP`, without the address: addresses differ from run to run and are no part of the key.
+    /// `pb.HostIP` without the address, which differs from run to run and is not in the key.
     HostIp<pb::HostIp> {
         host: &'a str = "Host", |v| &v.host;
     }

@@ -1,4 +1,4 @@
-//! Cache maps as values, before they are tied to the solver.
+//! Cache maps as plain values, before conversion to the solver's type.
 
 use std::sync::Arc;
 
@@ -10,26 +10,26 @@ use crate::content;
 use crate::domain::{BuildDomain, Ref};
 use crate::failure::OpFailure;
 
-/// A cache map before it is tied to the solver: what the formulas give, to be tested as values.
+/// A cache map as a plain value, which tests can compare.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyPlan {
-    /// Digest of all that decides the output except the inputs.
+    /// Digest of everything that decides the output, without the inputs.
     pub digest: Digest,
-    /// What each input adds.
+    /// One entry per input.
     pub deps: Vec<DepPlan>,
 }
 
-/// What one input adds to a key.
+/// The part of one input in a key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DepPlan {
-    /// Restricts matches by the input's own key.
+    /// Digest that restricts matches by the input's own key.
     pub selector: Option<Digest>,
-    /// What of the input's content is a key of its own; empty is all of it.
-    pub content: Option<Vec<content::Selector>>,
+    /// Selectors of the content that makes a key of its own; an empty list selects all content, none makes no content key.
+    pub content: Option<Vec<content::ContentSelector>>,
 }
 
 impl KeyPlan {
-    /// Makes the solver's cache map. With `unlazy` the inputs are made real before the op runs.
+    /// Converts to the solver's cache map. With `unlazy` the inputs are unpacked before the op runs.
     pub fn into_cache_map(self, unlazy: bool) -> CacheMap<BuildDomain> {
         let deps = self
             .deps
@@ -50,7 +50,7 @@ impl KeyPlan {
     }
 }
 
-/// Pulls and unpacks an input before it is used.
+/// Pulls and unpacks a lazy input before it is used.
 #[derive(Debug)]
 struct Unlazy;
 

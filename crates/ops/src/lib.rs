@@ -1,4 +1,4 @@
-//! What each op does and what its cache map is.
+//! The ops of builds, and their cache maps.
 //!
 //! | module | op |
 //! |---|---|
@@ -6,10 +6,10 @@
 //! | [`file`] | copies, folders, files, links, removals |
 //! | [`source`](mod@source_op) | the roots of the graph |
 //! | [`combine`] | merge, diff and passthrough |
-//! | [`nested`] | a build within the build |
+//! | [`nested`] | a nested build |
 //!
-//! Each op's module for its key opens with the table of what feeds the digest. [`OpResolver`] finds the op of a vertex;
-//! [`Results`] keeps results by the name of their ref.
+//! The module of each op's key opens with the table of the digest's inputs. [`OpResolver`] creates the op of a vertex;
+//! [`Results`] stores results under the ids of their refs.
 //!
 //! Invariants: an op never reads the clock or the environment; secrets have no part in keys; a container is only made
 //! with the rights that [`BuildRights`] grant.
@@ -38,7 +38,7 @@ pub use admission::MemoryBudget;
 pub use cache_mounts::{BuildCacheMounts, CacheMounts};
 pub use domain::{
     BuildDomain, BuildOp, BuildRights, JobValue, LayerHint, LoaderSlot, NestedLoader, OpSys,
-    ProgressSink, Ref, RequestPolicySlot,
+    ProgressSink, Ref, RequestPolicySlot, Slot,
 };
 pub use failure::nested::MAX_NESTED_BUILDS;
 pub use failure::{NestedBuildError, OpFailure};

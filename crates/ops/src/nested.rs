@@ -1,10 +1,10 @@
-//! A build within a build: an input holds the definition of what is built.
+//! A nested build: an input contains the definition to build.
 //!
-//! The key is SHA-256 of Go's JSON of `{Type: buildkit.build.v0, Exec: the op}`; inputs take part by their own keys only. Facts of
+//! The key is SHA-256 of Go's JSON of `{Type: buildkit.build.v0, Exec: the op}`; inputs take part by their own keys only. Facts from
 //! `solver/llbsolver/ops/build.go` and `client/llb/llbbuild` (v0.34.2).
 //!
-//! What is built is a part of the vertex: it ends with the vertex, its steps are shown with the build, and the policies and rights of
-//! the build hold for it.
+//! The nested build is a part of the vertex: it ends with the vertex, its steps are shown with the build, and the policies and rights of
+//! the build apply to it.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -22,19 +22,19 @@ use crate::failure::{NestedBuildError, OpFailure};
 use crate::key_plan::{DepPlan, KeyPlan};
 use crate::parts::Parts;
 
-/// The builder that builds definitions; there is no other.
+/// The index that stands for the builder of LLB; other builders are not allowed.
 const LLB_BUILDER: i64 = -1;
-/// The attribute that names another file.
+/// The attribute that names the file of the definition.
 const FILENAME: &str = "llbbuild.filename";
-/// The most bytes of a definition in a file, as of one in a message.
+/// Size limit of a definition in a file in bytes; that of one message.
 const MAX_DEFINITION_BYTES: u64 = 16 << 20;
 
-/// Builds the definition that an input holds.
+/// Builds the definition in one of its inputs.
 pub struct NestedOp {
     parts: Arc<Parts>,
     op: pb::BuildOp,
     rights: BuildRights,
-    /// Builds around this one.
+    /// Number of builds around this one.
     nesting: usize,
     inputs: usize,
     builder: Arc<dyn SubBuilder<BuildDomain>>,
@@ -50,7 +50,7 @@ impl fmt::Debug for NestedOp {
 }
 
 impl NestedOp {
-    /// Makes the op of `vertex`, whose op is `op`; `builder` builds as a part of it.
+    /// Creates the op of `vertex` from `op`; `builder` builds as a part of the vertex.
     pub fn new(
         parts: Arc<Parts>,
         op: pb::BuildOp,
@@ -109,7 +109,7 @@ pub fn plan(op: &pb::BuildOp, inputs: usize) -> KeyPlan {
         #[serde(skip_serializing_if = "is_zero")]
         input: i64,
     }
-    // The field `def` is left out: neither client nor daemon uses it.
+    // The field `def` is left out: neither clients nor the daemon use it.
     #[derive(Serialize)]
     struct Exec<'a> {
         #[serde(skip_serializing_if = "is_zero")]
@@ -120,7 +120,7 @@ pub fn plan(op: &pb::BuildOp, inputs: usize) -> KeyPlan {
         attrs: BTreeMap<&'a str, &'a str>,
     }
     #[derive(Serialize)]
-    struct Key<'a> {
+    struct BuildKey<'a> {
         #[serde(rename = "Type")]
         kind: &'static str,
         #[serde(rename = "Exec")]
@@ -133,7 +133,7 @@ pub fn plan(op: &pb::BuildOp, inputs: usize) -> KeyPlan {
     fn is_zero(number: &i64) -> bool {
         *number == 0
     }
-    let json = gostd::json::to_vec(&Key {
+    let json = gostd::json::to_vec(&BuildKey {
         kind: "buildkit.build.v0",
         exec: Exec {
             builder: op.builder,
@@ -155,9 +155,9 @@ pub fn plan(op: &pb::BuildOp, inputs: usize) -> KeyPlan {
     }
 }
 
-/// The vertices of nested builds in the graph of `edge`, that of `edge` among them.
+/// The digests of nested builds in the graph of `edge`, including that of `edge` itself.
 fn nested_within(edge: &Edge<BuildDomain>) -> Vec<Digest> {
-    let mut seen = HashSet::from([edge.vertex.digest.clone()]);
+    let mut visited = HashSet::from([edge.vertex.digest.clone()]);
     let mut open = vec![Arc::clone(&edge.vertex)];
     let mut nested = Vec::new();
     while let Some(vertex) = open.pop() {
@@ -165,7 +165,7 @@ fn nested_within(edge: &Edge<BuildDomain>) -> Vec<Digest> {
             nested.push(vertex.digest.clone());
         }
         for input in &vertex.inputs {
-            if seen.insert(input.vertex.digest.clone()) {
+            if visited.insert(input.vertex.digest.clone()) {
                 open.push(Arc::clone(&input.vertex));
             }
         }
@@ -185,14 +185,14 @@ impl Op<BuildDomain> for NestedOp {
         Ok((plan(&self.op, self.inputs).into_cache_map(false), true))
     }
 
-    // It takes no turn of its own: what it builds does.
+    // It needs no permit of its own: the steps of the nested build take theirs.
     async fn exec(&self, ctx: &OpCtx<BuildDomain>, inputs: Vec<Ref>) -> Result<Vec<Ref>, OpError> {
         if self.nesting >= MAX_NESTED_BUILDS {
             return Err(OpFailure::from(NestedBuildError::TooDeep).into());
         }
         let definition = Arc::new(self.definition(inputs).await?);
         let jobs = ctx.job_values();
-        let loader = jobs.iter().find_map(|job| job.nested.get());
+        let loader = jobs.iter().find_map(|job| job.nested.get()?.upgrade());
         let loader = loader.ok_or(OpFailure::from(NestedBuildError::BuildIsOver))?;
         let edge = loader
             .load(definition, &self.rights, self.nesting + 1)
@@ -205,8 +205,8 @@ impl Op<BuildDomain> for NestedOp {
             .map_err(OpFailure::from)?;
         match self.builder.build(edge).await {
             Ok(result) => Ok(vec![result]),
-            // What failed within fails this, in its own words: errors that are within each other as builds are would be shown
-            // as often as there are ways through them.
+            // The error of the nested build becomes this one's without its details: errors nested like their builds would be shown
+            // once for each path through them.
             Err(SolveError::Op { error, .. }) => Err(error),
             Err(error) => Err(error.into()),
         }

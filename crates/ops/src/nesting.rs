@@ -1,4 +1,4 @@
-//! Which builds within builds wait for which.
+//! Detects nested builds that wait for each other.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -8,32 +8,32 @@ use parking_lot::Mutex;
 
 use crate::failure::NestedBuildError;
 
-/// Which nested builds wait for which: one that waits for itself would do so for ever.
+/// Nested builds and the ones that each waits for. One that waits for itself would never end.
 #[derive(Debug, Default)]
 pub(crate) struct NestedBuilds(Mutex<HashMap<Digest, Arc<[Digest]>>>);
 
-/// A nested build that goes on.
+/// A nested build in progress.
 pub(crate) struct Ongoing<'a> {
     all: &'a NestedBuilds,
     vertex: Digest,
 }
 
 impl NestedBuilds {
-    /// Notes that `vertex` waits for the vertices `within`, unless one of them waits for `vertex`.
+    /// Records that `vertex` waits for the vertices `within`, unless one of them waits for `vertex`.
     pub(crate) fn enter(
         &self,
         vertex: &Digest,
         within: Vec<Digest>,
     ) -> Result<Ongoing<'_>, NestedBuildError> {
         let mut waiting = self.0.lock();
-        let mut seen = HashSet::new();
+        let mut visited = HashSet::new();
         let mut open: Vec<Digest> = within.clone();
         while let Some(next) = open.pop() {
             if next == *vertex {
                 return Err(NestedBuildError::Circular);
             }
             if let Some(further) = waiting.get(&next)
-                && seen.insert(next)
+                && visited.insert(next)
             {
                 open.extend(further.iter().cloned());
             }
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn a_build_that_waits_for_itself_is_refused_however_many_are_between() {
+    fn a_build_that_waits_for_itself_directly_or_indirectly_is_refused() {
         let all = NestedBuilds::default();
         let names = |names: &[&str]| names.iter().map(|name| digest(name)).collect::<Vec<_>>();
         assert!(all.enter(&digest("a"), names(&["a"])).is_err());

@@ -1,4 +1,4 @@
-//! The executor, the stores and the devices that ops use.
+//! The daemon's parts that ops use: executor, stores, sources and devices.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use solver::OpCtx;
 use store::Store;
 use task::Permit;
 
-use crate::admission::{Admission, MemoryBudget, Running, Shortage};
+use crate::admission::{Admission, AdmittedStep, MemoryBudget, Shortage};
 use crate::cache_mounts::CacheMounts;
 use crate::domain::BuildDomain;
 use crate::nesting::NestedBuilds;
@@ -22,41 +22,41 @@ use crate::nesting::NestedBuilds;
 pub struct StepLimits {
     /// Platforms that processes can run for.
     pub platforms: Vec<Platform>,
-    /// Devices that steps may ask for; `None` when that is turned off.
+    /// Devices that steps may request; `None` if devices are turned off.
     pub devices: Option<Arc<Devices>>,
-    /// How many steps may run at a time, 0 for any number.
+    /// Number of steps that run at a time, 0 for any number.
     pub max_parallelism: usize,
-    /// What each step is limited to, unless it asks for less.
+    /// Limits of each step; a step may request lower ones.
     pub resources: Resources,
-    /// The memory that steps may use together; without, any.
+    /// Memory that all steps together may use; none for any amount.
     pub memory: Option<MemoryBudget>,
 }
 
-/// The executor, the stores and the devices that ops use.
+/// The daemon's parts that ops use.
 #[derive(Debug)]
 pub struct Parts {
-    /// Where results are.
+    /// Stores refs and their metadata.
     pub store: Arc<Store>,
     /// Runs processes in containers.
     pub executor: Arc<dyn Executor>,
-    /// The roots that are known.
+    /// Sources by scheme.
     pub sources: Arc<Sources>,
-    /// The clients that are connected.
+    /// Sessions of connected clients.
     pub sessions: Arc<SessionManager>,
     /// Platforms that processes can run for.
     pub platforms: Vec<Platform>,
-    /// Devices that steps may ask for; `None` when that is turned off.
+    /// Devices that steps may request; `None` if devices are turned off.
     pub devices: Option<Arc<Devices>>,
     /// Cache mounts in use.
     pub cache_mounts: CacheMounts,
-    /// What each step is limited to, unless it asks for less.
+    /// Limits of each step; a step may request lower ones.
     pub resources: Resources,
     admission: Admission,
     pub(crate) nested: NestedBuilds,
 }
 
 impl Parts {
-    /// Puts the parts together.
+    /// Combines the parts.
     pub fn new(
         store: Arc<Store>,
         executor: Arc<dyn Executor>,
@@ -85,29 +85,29 @@ impl Parts {
         })
     }
 
-    /// Waits until an operation on files may begin: for room in the state directory, and for its turn.
+    /// Waits until an operation on files may start: for space in the state directory and for a permit.
     pub(crate) async fn permit(&self) -> Permit {
         let _queued = metrics::STEPS_QUEUED.enter(NoLabels);
-        let begun = task::clock::monotonic();
+        let started = task::clock::monotonic();
         self.store.make_room().await;
-        let permit = self.admission.turn().await;
-        metrics::PHASE_DURATION.observe(Phase::Queue, begun.elapsed());
+        let permit = self.admission.permit().await;
+        metrics::PHASE_DURATION.observe(Phase::Queue, started.elapsed());
         permit
     }
 
-    /// Waits until a process may begin: for room in the state directory, for its turn, and for memory. `step`, `limit` and `waits`
+    /// Waits until a process may start: for space in the state directory, for a permit, and for memory. `step`, `limit` and `on_shortage`
     /// are those of [`Admission::begin`].
     pub(crate) async fn admit(
         &self,
         step: Digest,
         limit: u64,
-        waits: impl FnOnce(Shortage),
-    ) -> Running<'_> {
+        on_shortage: impl FnOnce(Shortage),
+    ) -> AdmittedStep<'_> {
         let _queued = metrics::STEPS_QUEUED.enter(NoLabels);
-        let begun = task::clock::monotonic();
+        let started = task::clock::monotonic();
         self.store.make_room().await;
-        let running = self.admission.begin(step, limit, waits).await;
-        metrics::PHASE_DURATION.observe(Phase::Queue, begun.elapsed());
+        let running = self.admission.begin(step, limit, on_shortage).await;
+        metrics::PHASE_DURATION.observe(Phase::Queue, started.elapsed());
         running
     }
 

@@ -1,4 +1,4 @@
-//! From a vertex to its op.
+//! Resolves a vertex to its op.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use llb::pb;
 use oci::Platform;
 use solver::{OpError, Resolver, SubBuilder, Vertex};
 
-use crate::combine::{CombineOp, Kind};
+use crate::combine::{CombineKind, CombineOp};
 use crate::domain::{BuildDomain, BuildOp};
 use crate::exec::{ExecOp, resources_of};
 use crate::file::FileOp;
@@ -14,14 +14,14 @@ use crate::nested::NestedOp;
 use crate::source_op::SourceOp;
 use crate::{OpFailure, Parts};
 
-/// Finds the op of a vertex.
+/// Creates the op of a vertex.
 #[derive(Debug)]
 pub struct OpResolver {
     parts: Arc<Parts>,
 }
 
 impl OpResolver {
-    /// Makes a resolver of ops that work with `parts`.
+    /// Creates a resolver whose ops use `parts`.
     pub fn new(parts: Arc<Parts>) -> Self {
         Self { parts }
     }
@@ -62,9 +62,9 @@ impl Resolver<BuildDomain> for OpResolver {
                     os_features: p.os_features,
                 }),
             )),
-            pb::op::Op::Merge(op) => Arc::new(combine(Kind::Merge(op.clone()))),
-            pb::op::Op::Diff(op) => Arc::new(combine(Kind::Diff(*op))),
-            pb::op::Op::Passthrough(op) => Arc::new(combine(Kind::Passthrough(op.clone()))),
+            pb::op::Op::Merge(op) => Arc::new(combine(CombineKind::Merge(op.clone()))),
+            pb::op::Op::Diff(op) => Arc::new(combine(CombineKind::Diff(*op))),
+            pb::op::Op::Passthrough(op) => Arc::new(combine(CombineKind::Passthrough(op.clone()))),
             pb::op::Op::Build(op) => Arc::new(NestedOp::new(parts, op.clone(), vertex, builder)),
         })
     }

@@ -1,4 +1,4 @@
-//! Results by the name of their ref, with what lazy layers need to be fetched.
+//! Results by the id of their ref, with the providers of their lazy layers.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -9,8 +9,8 @@ use store::{ImmutableRef, RefId, Store};
 
 use crate::{BuildDomain, Ref};
 
-/// Keeps results under the names of their refs. Loading one gives its lazy layers the providers that the source ops
-/// below it left in their cache maps.
+/// Stores results under the ids of their refs. Loading one gives its lazy layers the providers that the source ops
+/// below it have put into their cache maps.
 pub struct Results {
     store: Arc<Store>,
     inner: Arc<dyn ResultStorage<BuildDomain>>,
@@ -23,7 +23,7 @@ impl std::fmt::Debug for Results {
 }
 
 impl Results {
-    /// Results of `store`.
+    /// Results in `store`.
     pub fn new(store: Arc<Store>) -> Arc<Self> {
         let inner = store.result_storage();
         Arc::new(Self { store, inner })
@@ -58,7 +58,7 @@ impl ResultStorage<BuildDomain> for Results {
             let layers = reference.known_blobs().map_err(KeyStoreError::new)?;
             Ok::<_, KeyStoreError>(Some((reference, layers.unwrap_or_default())))
         };
-        // The handle keeps the record alive, and with it the providers, until the load below has looked.
+        // The handle keeps the record and its providers alive until the load below has read them.
         let lazy = task::blocking("find the layers of a result", look).await?;
         for layer in lazy.iter().flat_map(|(_, layers)| layers) {
             let digest = &layer.descriptor.digest;

@@ -1,9 +1,9 @@
-//! The source op: a root of the graph.
+//! The source op: an op without inputs.
 //!
 //! | input of the key               | why                                                                     |
 //! |--------------------------------|-------------------------------------------------------------------------|
 //! | `buildkit.source.v0:` and the source's own key | each source has its formula, see the modules of `source` |
-//! | `random:` in the place of the algorithm        | for keys that begin with `session:`: never exported      |
+//! | `random:` instead of the algorithm             | for keys that begin with `session:`: never exported      |
 //!
 //! Source of the facts: `solver/llbsolver/ops/source.go` (v0.34.2).
 
@@ -21,7 +21,7 @@ use crate::{BuildDomain, BuildOp, LayerHint, OpFailure, Parts, Ref};
 
 const TYPE: &str = "buildkit.source.v0";
 
-/// Brings one source.
+/// Loads one source.
 #[derive(Debug)]
 pub struct SourceOp {
     parts: Arc<Parts>,
@@ -32,7 +32,7 @@ pub struct SourceOp {
 }
 
 impl SourceOp {
-    /// Makes the op.
+    /// Creates the op of a source.
     pub fn new(parts: Arc<Parts>, op: pb::SourceOp, platform: Option<Platform>) -> Self {
         Self {
             parts,

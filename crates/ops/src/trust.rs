@@ -1,7 +1,7 @@
-//! The certificates that a step of the proxy network trusts, and what is done to them when it has ended.
+//! The certificates that a step on the proxy network trusts, and their removal after its end.
 //!
-//! The bundle of the image is shown with the proxy's certificate in it, by a layer that is in no record. A step that only reads it leaves
-//! nothing behind; one that wrote it has our certificate taken out of what it wrote, so that no image trusts a proxy of ours.
+//! The step sees the image's bundle with the proxy's certificate added, in a layer that belongs to no record. A step that only reads it
+//! leaves nothing behind; from a bundle that the step wrote, the certificate is removed, so that no image trusts a proxy of ours.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -10,13 +10,13 @@ use fstree::{Kind, PathError, Root, Times};
 use proxy::trust;
 use store::{MutableRef, StoreError};
 
-/// Why the certificate could not be taken out of what a step wrote.
+/// Why the certificate could not be added or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
     /// The bundle is too large to be read.
     #[error("{} exceeds {} bytes", path.display(), trust::MAX_BUNDLE)]
     Large {
-        /// Which.
+        /// Path of the bundle in the root filesystem.
         path: PathBuf,
     },
     /// The step's files cannot be read or written.
@@ -25,20 +25,20 @@ pub enum TrustError {
     /// The bundle cannot be written.
     #[error("cannot write {}: {source}", path.display())]
     Write {
-        /// Which.
+        /// Path of the file in the root filesystem.
         path: PathBuf,
-        /// Why.
+        /// The error of the kernel.
         source: std::io::Error,
     },
-    /// The state directory.
+    /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// The bundle that a step sees.
+/// The bundle as a step sees it.
 #[derive(Debug)]
 pub(crate) struct Bundle {
-    /// Its place without links, from the root and without a slash before it; none if the image has no bundle.
+    /// Its resolved path, without a leading slash; none if the image has no bundle.
     path: Option<PathBuf>,
     certificate: Vec<u8>,
 }
@@ -47,11 +47,11 @@ fn limit() -> u64 {
     u64::try_from(trust::MAX_BUNDLE).unwrap_or(u64::MAX)
 }
 
-/// The first of the known bundles that is there, by its real place.
+/// The first known bundle that exists, with its resolved path.
 fn find(root: &Root) -> Result<Option<PathBuf>, PathError> {
-    for known in trust::BUNDLES {
-        let Ok(path) = root.resolve(known, true) else {
-            // A circle of links, or a path that leads nowhere.
+    for bundle_path in trust::BUNDLES {
+        let Ok(path) = root.resolve(bundle_path, true) else {
+            // A loop of links, or a link to nothing.
             continue;
         };
         if root
@@ -69,8 +69,8 @@ fn relative(path: &Path) -> &Path {
 }
 
 impl Bundle {
-    /// Has the mounts of a step's root show the proxy's certificate. Returns all certificates as well.
-    pub(crate) fn show(
+    /// Adds the proxy's certificate to the root that the step sees. Returns all certificates as well.
+    pub(crate) fn add(
         root: &MutableRef,
         certificate: &[u8],
         ids: Option<&executor::IdMapping>,
@@ -98,14 +98,17 @@ impl Bundle {
         Ok((bundle, contents))
     }
 
-    /// Takes the certificate out of what the step wrote.
+    /// Removes the certificate from the files of the step.
     pub(crate) fn remove(&self, root: &MutableRef) -> Result<(), TrustError> {
         let Some(path) = &self.path else {
             return Ok(());
         };
         let upper = root.upper()?;
-        // What the step did not write is not in its layer; what is no file any more holds no certificate.
-        let Some(meta) = upper.lstat_opt(path)?.filter(|it| it.kind() == Kind::File) else {
+        // A bundle that the step did not write is not in its layer; one that is not a file contains no certificate.
+        let Some(meta) = upper
+            .lstat_opt(path)?
+            .filter(|meta| meta.kind() == Kind::File)
+        else {
             return Ok(());
         };
         if meta.size > limit() {
@@ -119,10 +122,13 @@ impl Bundle {
     }
 }
 
-/// Writes a file anew that keeps owner, mode, times and attributes, as its directory does.
+/// Replaces a file, keeping its owner, mode, times and attributes and those of its directory.
 fn replace(tree: &Root, path: &Path, contents: &[u8]) -> Result<(), TrustError> {
     let (dir, name) = tree.named("replace", path)?;
-    let (outer, folder) = match path.parent().filter(|it| !it.as_os_str().is_empty()) {
+    let (outer, folder) = match path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+    {
         Some(parent) => {
             let (outer, folder) = tree.named("replace", parent)?;
             (Some(outer), folder)
@@ -200,12 +206,12 @@ mod tests {
     }
 
     #[test]
-    fn a_step_sees_the_certificate_and_one_that_only_reads_leaves_nothing() {
+    fn a_step_sees_the_certificate_and_leaves_nothing_if_it_only_reads() {
         testkit::requires!(overlay);
         let (_dir, store) = store();
         let base = base(&store, PATH, b"image\n");
         let root = on(&store, &base);
-        let (bundle, all) = Bundle::show(&root, CERTIFICATE, None).unwrap();
+        let (bundle, all) = Bundle::add(&root, CERTIFICATE, None).unwrap();
         assert_eq!(root.root().unwrap().read(PATH, 1000).unwrap(), all);
         assert!(all.starts_with(b"image\n") && all.len() > CERTIFICATE.len());
         bundle.remove(&root).unwrap();
@@ -213,12 +219,12 @@ mod tests {
     }
 
     #[test]
-    fn what_a_step_wrote_into_the_bundle_stays_without_the_certificate() {
+    fn changes_of_a_step_to_the_bundle_stay_without_the_certificate() {
         testkit::requires!(overlay);
         let (_dir, store) = store();
         let base = base(&store, PATH, b"image\n");
         let root = on(&store, &base);
-        let (bundle, all) = Bundle::show(&root, CERTIFICATE, None).unwrap();
+        let (bundle, all) = Bundle::add(&root, CERTIFICATE, None).unwrap();
         write(&root, &[all.as_slice(), b"own\n"].concat());
         let before = root.root().unwrap().stat(PATH).unwrap();
         bundle.remove(&root).unwrap();
@@ -230,12 +236,12 @@ mod tests {
     }
 
     #[test]
-    fn a_bundle_that_grew_too_large_is_an_error_with_its_place() {
+    fn a_bundle_that_became_too_large_is_an_error_with_its_path() {
         testkit::requires!(overlay);
         let (_dir, store) = store();
         let base = base(&store, PATH, b"image\n");
         let root = on(&store, &base);
-        let (bundle, _) = Bundle::show(&root, CERTIFICATE, None).unwrap();
+        let (bundle, _) = Bundle::add(&root, CERTIFICATE, None).unwrap();
         write(&root, &vec![0; trust::MAX_BUNDLE + 1]);
         assert_eq!(
             bundle.remove(&root).unwrap_err().to_string(),
@@ -244,12 +250,12 @@ mod tests {
     }
 
     #[test]
-    fn an_image_without_a_bundle_has_nothing_shown_and_links_lead_to_the_real_one() {
+    fn without_a_bundle_nothing_is_added_and_links_are_resolved() {
         testkit::requires!(overlay);
         let (_dir, store) = store();
         let none = base(&store, "etc/hosts", b"");
         let root = on(&store, &none);
-        let (bundle, all) = Bundle::show(&root, CERTIFICATE, None).unwrap();
+        let (bundle, all) = Bundle::add(&root, CERTIFICATE, None).unwrap();
         assert_eq!((all.as_slice(), &bundle.path), (CERTIFICATE, &None));
         bundle.remove(&root).unwrap();
 
@@ -264,7 +270,7 @@ mod tests {
             .unwrap();
         drop(tree);
         let base = linked.commit().unwrap();
-        let (bundle, _) = Bundle::show(&on(&store, &base), CERTIFICATE, None).unwrap();
+        let (bundle, _) = Bundle::add(&on(&store, &base), CERTIFICATE, None).unwrap();
         assert_eq!(bundle.path.as_deref(), Some(Path::new(real)));
     }
 }

@@ -80,16 +80,16 @@ fn keys_of_ops_are_those_of_buildkit() {
                 ops::file::key::plan(&file, case.inputs).unwrap()
             }
             pb::op::Op::Merge(merge) => {
-                ops::combine::plan(&ops::combine::Kind::Merge(merge), case.inputs)
+                ops::combine::plan(&ops::combine::CombineKind::Merge(merge), case.inputs)
             }
             pb::op::Op::Diff(diff) => {
-                ops::combine::plan(&ops::combine::Kind::Diff(diff), case.inputs)
+                ops::combine::plan(&ops::combine::CombineKind::Diff(diff), case.inputs)
             }
             pb::op::Op::Source(_) | pb::op::Op::Build(_) | pb::op::Op::Passthrough(_) => {
                 panic!("no recorded case has such an op")
             }
         };
-        // A copy that excludes gives something else than BuildKit's may, and must not be found by its key.
+        // A copy with exclude patterns may have another result than BuildKit's, so its key must differ.
         let same = plan.digest.as_str() == case.digest;
         assert_eq!(same, !differs, "{}: {}", case.name, plan.digest);
         let deps: Vec<RecordedDep> = plan

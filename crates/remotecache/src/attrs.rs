@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use gostd::strconv;
 use oci::Reference;
-use solver::export::Mode;
+use solver::export::ExportMode;
 use store::CompressionAttributes;
 
 use crate::error::AttributeError;
@@ -58,11 +58,11 @@ impl<'a> Attrs<'a> {
     }
 
     /// Which results are exported. An unknown mode falls back to `min`, as BuildKit does.
-    pub(crate) fn mode(self) -> Mode {
+    pub(crate) fn mode(self) -> ExportMode {
         if self.text("mode") == Some("max") {
-            Mode::Max
+            ExportMode::Max
         } else {
-            Mode::Min
+            ExportMode::Min
         }
     }
 

@@ -10,7 +10,7 @@ use progress::Writer;
 use registry::{Access, Client};
 use session::{Group, SessionManager};
 use solver::CacheManager;
-use solver::export::Mode;
+use solver::export::ExportMode;
 use store::{CompressionAttributes, Store};
 
 use crate::CacheDomain;
@@ -46,7 +46,7 @@ pub struct CacheContext {
 #[derive(Debug)]
 pub struct CacheExporter {
     pub(crate) target: Target,
-    pub(crate) mode: Mode,
+    pub(crate) mode: ExportMode,
     pub(crate) ignores_errors: bool,
 }
 
@@ -123,7 +123,7 @@ impl Caches {
             "inline" => {
                 return Ok(CacheExporter {
                     target: Target::Inline,
-                    mode: Mode::Min,
+                    mode: ExportMode::Min,
                     ignores_errors: attrs.ignores_errors(),
                 });
             }

@@ -9,7 +9,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use gostd::Timestamp;
 use oci::{Descriptor, Digest, Index, Manifest, media_type};
 use progress::Writer;
-use solver::export::{self, Mode, RecordResult};
+use solver::export::{self, ExportMode, RecordResult};
 use solver::{KeyInfo, OpCtx};
 use store::{CompressionAttributes, LayerBlob, StoreError};
 
@@ -40,7 +40,7 @@ pub struct CacheRecords {
 /// Which results, in which form.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ExportOptions {
-    pub(crate) mode: Mode,
+    pub(crate) mode: ExportMode,
     pub(crate) compression: CompressionAttributes,
     pub(crate) form: LayerForm,
 }
@@ -186,10 +186,10 @@ impl CacheRecords {
         let Some(first) = keys.first().cloned() else {
             return Ok(());
         };
-        let walk_options = export::Options {
+        let walk_options = export::ExportOptions {
             mode: options.mode,
-            roots: false,
-            ignore_backlinks: false,
+            roots: export::RootResults::LeftOut,
+            backlinks: export::Backlinks::Followed,
         };
         let walk = move || export::export(&[first], walk_options);
         let exported = task::blocking("walk cache records", walk).await?;

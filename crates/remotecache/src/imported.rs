@@ -14,8 +14,8 @@ use oci::{Descriptor, Digest};
 use progress::{Writer, WriterSource as _};
 use session::{Group, SessionManager};
 use solver::{
-    CacheManager, KeyStore, KeyStoreError, Link, OpCtx, ResultStorage, SessionGroup, StoredResult,
-    root_key,
+    CacheManager, KeyLink, KeyStore, KeyStoreError, OpCtx, ResultStorage, SessionGroup,
+    StoredResult, root_key,
 };
 use store::{
     BlobProvider, BlobSink, FetchError, ImmutableRef, LayerDesc, Shown, Store, StoreError,
@@ -39,7 +39,7 @@ struct Key {
     /// By input, digest of the record (not of the cache map), selector.
     links: BTreeMap<(usize, Digest, String), Vec<String>>,
     /// Where it follows from, with the links.
-    backlinks: Vec<(String, Link)>,
+    backlinks: Vec<(String, KeyLink)>,
 }
 
 /// Keys that do not change.
@@ -90,7 +90,7 @@ impl Keys {
                     let place = (input, entry.digest.clone(), selector.clone());
                     let above = out.keys.entry(from.clone()).or_default();
                     above.links.entry(place).or_default().push(name.clone());
-                    let link = Link {
+                    let link = KeyLink {
                         input,
                         output: 0,
                         digest: entry.digest.clone(),
@@ -120,7 +120,7 @@ impl Keys {
         out
     }
 
-    fn targets(&self, key: &str, link: &Link) -> &[String] {
+    fn targets(&self, key: &str, link: &KeyLink) -> &[String] {
         let output = i64::try_from(link.output).unwrap_or(i64::MAX);
         let selector = link.selector.as_ref().map(Digest::to_string);
         let place = (
@@ -209,19 +209,19 @@ impl KeyStore for Keys {
         Ok(names.cloned().collect())
     }
 
-    fn add_link(&self, _key: &str, _link: &Link, _target: &str) -> Result<(), KeyStoreError> {
+    fn add_link(&self, _key: &str, _link: &KeyLink, _target: &str) -> Result<(), KeyStoreError> {
         Ok(())
     }
 
-    fn links(&self, key: &str, link: &Link) -> Result<Vec<String>, KeyStoreError> {
+    fn links(&self, key: &str, link: &KeyLink) -> Result<Vec<String>, KeyStoreError> {
         Ok(self.targets(key, link).to_vec())
     }
 
-    fn has_link(&self, key: &str, link: &Link, target: &str) -> Result<bool, KeyStoreError> {
+    fn has_link(&self, key: &str, link: &KeyLink, target: &str) -> Result<bool, KeyStoreError> {
         Ok(self.targets(key, link).iter().any(|t| t == target))
     }
 
-    fn backlinks(&self, key: &str) -> Result<Vec<(String, Link)>, KeyStoreError> {
+    fn backlinks(&self, key: &str) -> Result<Vec<(String, KeyLink)>, KeyStoreError> {
         let entry = self.keys.get(key);
         Ok(entry.map(|k| k.backlinks.clone()).unwrap_or_default())
     }

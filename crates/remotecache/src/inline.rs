@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use oci::Digest;
-use solver::export::Mode;
+use solver::export::ExportMode;
 use solver::{KeyInfo, OpCtx};
 use store::{CompressionAttributes, CompressionSpec};
 
@@ -25,7 +25,7 @@ impl CacheRecords {
         ctx: &OpCtx<D>,
     ) -> Result<Option<Vec<u8>>, CacheError> {
         let options = ExportOptions {
-            mode: Mode::Min,
+            mode: ExportMode::Min,
             compression: CompressionAttributes {
                 compression,
                 is_named: false,

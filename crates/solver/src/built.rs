@@ -1,4 +1,4 @@
-//! What a build gives.
+//! The outcome of a build.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,11 +9,11 @@ use crate::keys::cachekey::KeyInfo;
 
 /// The outcome of a build.
 pub struct Built<D: Domain> {
-    /// The result.
+    /// Output of the edge that was built.
     pub result: D::Result,
-    /// The keys it is known by; what a cache exporter starts from.
+    /// Keys of the result; cache exporters start from them.
     pub keys: Vec<KeyInfo<D>>,
-    /// The vertex as the solver holds it.
+    /// The vertex as the solver holds it: its digest differs from the client's if it ignores the cache.
     pub vertex: Arc<Vertex<D>>,
 }
 

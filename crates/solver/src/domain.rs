@@ -1,4 +1,4 @@
-//! What the solver leaves to those who use it: the types of a domain, and what vertices and ops are.
+//! The types that a user of the solver defines: a domain, and its vertices and ops.
 
 pub(crate) mod error;
 pub(crate) mod op;
@@ -13,24 +13,24 @@ use async_trait::async_trait;
 use crate::domain::error::OpError;
 use crate::domain::op::{CacheMap, NullSink, Op, OpCtx, VertexSink};
 
-/// The types of one use of the solver. The solver hands their values on and looks into none of them; every vertex, op, result
+/// The types of one use of the solver, which passes their values on without looking into them; every vertex, op, result
 /// and job of a [`Solver`](crate::Solver) is of one domain, so nothing has to be cast back.
 pub trait Domain: Sized + Send + Sync + 'static {
     /// One output of an op. Clones name the same output.
     type Result: Clone + Send + Sync + 'static;
-    /// The data of a vertex that its op is made from.
+    /// The data from which the resolver makes a vertex's op.
     type System: Send + Sync + 'static;
     /// What vertices do; may be a `dyn` trait.
     type Op: Op<Self> + ?Sized;
-    /// What a job brings for the ops and sinks of its vertices.
+    /// The value that a job gives to the ops and sinks of its vertices.
     type Job: Send + Sync + 'static;
     /// Where the progress of a vertex is reported.
     type Sink: VertexSink<Self::Job>;
-    /// What a cache map leaves for loads of results, such as who can fetch a lazy layer. It has no part in keys.
+    /// A value in a cache map for loads of results, such as the provider of a lazy layer. It is no part of keys.
     type Hint: Clone + Send + Sync + 'static;
 }
 
-/// The domain of those who keep keys and results and run no ops: key stores and caches by themselves.
+/// A domain without ops: for key stores and caches by themselves.
 pub struct ResultsOnly<R, S = NullSink>(PhantomData<fn() -> (R, S)>);
 
 impl<R, S> Domain for ResultsOnly<R, S>
@@ -52,7 +52,7 @@ impl<R, S> fmt::Debug for ResultsOnly<R, S> {
     }
 }
 
-/// The op of vertices that are never run; there is no value of it.
+/// The op of vertices that never run; the type has no value.
 #[derive(Debug)]
 pub struct NoOp(Infallible);
 

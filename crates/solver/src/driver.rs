@@ -1,4 +1,4 @@
-//! The driver carries out, asynchronously, what the scheduler decides synchronously. No other module does.
+//! The driver carries out, asynchronously, the effects that the scheduler decides synchronously. No other module does.
 //!
 //! The scheduler is behind a lock. The lock is held while an event is applied and its effects are started, so that effects start in
 //! the order in which they were decided. Nothing waits under the lock: work runs in tasks, look-ups of keys run on threads of their
@@ -32,21 +32,21 @@ use crate::domain::error::SolveError;
 use crate::domain::op::{FindHint, Observer, OpCtx, Resolver, SessionGroup, VertexSink as _};
 use crate::domain::vertex::Edge;
 use crate::keys::manager::CacheManager;
-use crate::scheduler::waits::{Node, WaitGraph, WaitNode, Waits};
+use crate::scheduler::waits::{WaitGraph, WaitNode, WaitNodeWithIds, Waits};
 use crate::scheduler::{
-    Attach, BuildId, BuildRequest, By, Effect, Event, Handle, JobId, Loaded, Outcome, Scheduler,
-    Work, WorkId,
+    Attach, BuildId, BuildRequest, Effect, Event, Handle, JobId, Loaded, Requester, Scheduler,
+    Work, WorkId, WorkOutcome,
 };
 use lookups::Lookups;
-use replays::{Next, Replay};
+use replays::{AttachAction, Replay};
 
 pub(crate) struct Core<D: Domain> {
-    state: Mutex<State<D>>,
-    /// Events of destructors, which must not wait for the lock: one for each job and each build that is dropped.
-    farewells: mpsc::Sender<Event<D>>,
+    state: Mutex<CoreState<D>>,
+    /// Events from destructors, which must not wait for the lock: one per dropped job or build.
+    drop_events: mpsc::Sender<Event<D>>,
     /// Whether a task has been started that will run the scheduler.
     is_awake: AtomicBool,
-    /// Names of jobs in use. Held for one operation of the set.
+    /// Names of jobs in use. Locked for one operation only.
     names: Mutex<HashMap<String, JobId>>,
     next: AtomicU64,
     /// The runtime of the builds. Destructors may be called on threads outside of it and start work for other builds.
@@ -56,20 +56,20 @@ pub(crate) struct Core<D: Domain> {
     clock: Clock,
 }
 
-struct State<D: Domain> {
+struct CoreState<D: Domain> {
     scheduler: Scheduler<D>,
     tasks: HashMap<WorkId, Task<()>>,
     lookups: Lookups<D>,
-    replies: HashMap<BuildId, Waiting<D>>,
+    replies: HashMap<BuildId, WaitingBuild<D>>,
     /// Jobs to which progress is being replayed outside of the lock.
     replays: HashMap<JobId, Replay<D>>,
-    farewells: mpsc::Receiver<Event<D>>,
+    drop_events: mpsc::Receiver<Event<D>>,
 }
 
 type BuildResult<D> = Result<Built<D>, SolveError<D>>;
 
 /// A build that waits for its reply.
-struct Waiting<D: Domain> {
+struct WaitingBuild<D: Domain> {
     /// The job that started the build; none if an op did, because the jobs of its vertex get replies of their own.
     job: Option<JobId>,
     reply: oneshot::Sender<BuildResult<D>>,
@@ -128,17 +128,17 @@ impl<D: Domain> Core<D> {
         clock: Clock,
     ) -> Arc<Self> {
         let (sender, receiver) = mpsc::channel();
-        let state = State {
+        let state = CoreState {
             scheduler: Scheduler::new(cache, Arc::clone(&observer)),
             tasks: HashMap::new(),
             lookups: Lookups::new(),
             replies: HashMap::new(),
             replays: HashMap::new(),
-            farewells: receiver,
+            drop_events: receiver,
         };
         Arc::new(Self {
             state: Mutex::new(state),
-            farewells: sender,
+            drop_events: sender,
             is_awake: AtomicBool::new(false),
             names: Mutex::default(),
             next: AtomicU64::new(0),
@@ -149,12 +149,12 @@ impl<D: Domain> Core<D> {
         })
     }
 
-    /// Returns a number that has not been returned before.
+    /// Returns a number that no other call returns.
     pub(crate) fn id(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Reserves a name for a job; false if it is taken.
+    /// Reserves a name for a job; false if it is in use.
     pub(crate) fn reserve(&self, name: &str, job: JobId) -> bool {
         match self.names.lock().entry(name.to_owned()) {
             Entry::Occupied(_) => false,
@@ -165,21 +165,21 @@ impl<D: Domain> Core<D> {
         }
     }
 
-    /// What is being built now; see [`Scheduler::waits`].
+    /// The vertices that are being built and those that wait; see [`Scheduler::waits`].
     pub(crate) fn waits(&self, limit: usize) -> WaitGraph {
         let Waits { nodes, has_more } = self.with_scheduler(|scheduler| scheduler.waits(limit));
         let names: HashMap<JobId, String> = {
             let names = self.names.lock();
             names.iter().map(|(name, id)| (*id, name.clone())).collect()
         };
-        let named = nodes.into_iter().map(|Node { mut node, jobs }| {
+        let wait_nodes = nodes.into_iter().map(|WaitNodeWithIds { mut node, jobs }| {
             node.jobs = jobs
                 .iter()
                 .filter_map(|id| names.get(id).cloned())
                 .collect();
             node
         });
-        let mut nodes: Vec<WaitNode> = named.collect();
+        let mut nodes: Vec<WaitNode> = wait_nodes.collect();
         nodes.sort_by(|a, b| (&a.name, a.digest.as_str()).cmp(&(&b.name, b.digest.as_str())));
         WaitGraph { nodes, has_more }
     }
@@ -197,7 +197,7 @@ impl<D: Domain> Core<D> {
             .map(Runtime::enter)
     }
 
-    /// Applies an event and starts its effects. A task continues if the scheduler needs longer than [`MAX_HOLD`].
+    /// Applies an event and starts its effects. A task continues if the scheduler runs longer than [`MAX_HOLD`].
     pub(crate) fn apply(self: &Arc<Self>, event: Event<D>) {
         let _runtime = self.enter();
         let mut state = self.state.lock();
@@ -210,7 +210,7 @@ impl<D: Domain> Core<D> {
     pub(crate) fn apply_or_leave(self: &Arc<Self>, event: Event<D>) {
         let _runtime = self.enter();
         // The receiver lives as long as the sender.
-        drop(self.farewells.send(event));
+        drop(self.drop_events.send(event));
         match self.state.try_lock() {
             Some(mut state) => {
                 let mut afterwards = Afterwards::new();
@@ -221,7 +221,7 @@ impl<D: Domain> Core<D> {
         }
     }
 
-    /// Starts a task that runs the scheduler, unless one is about to. Outside of a runtime it does nothing: there is no build yet.
+    /// Starts a task that runs the scheduler, unless one is about to run. Does nothing outside of a runtime, where no build exists yet.
     fn wake(self: &Arc<Self>) {
         if Runtime::try_current().is_ok() && !self.is_awake.swap(true, Ordering::AcqRel) {
             let core = Arc::clone(self);
@@ -229,10 +229,10 @@ impl<D: Domain> Core<D> {
         }
     }
 
-    /// Runs the scheduler on the rest of a large graph piece by piece, so that other builds get the thread and the lock in between.
+    /// Runs the scheduler on a large graph piece by piece, so that other builds get the thread and the lock in between.
     async fn schedule(self: Arc<Self>) {
         tokio::task::yield_now().await;
-        // Events that arrive from here on may be missed below, so they have to wake another task.
+        // Events that arrive from here on may be missed below, so they must wake another task.
         self.is_awake.swap(false, Ordering::AcqRel);
         let mut afterwards = Afterwards::new();
         let mut state = self.state.lock();
@@ -243,13 +243,13 @@ impl<D: Domain> Core<D> {
     /// Applies the events of destructors and `event`, and runs the scheduler for one piece.
     fn take(
         self: &Arc<Self>,
-        state: &mut State<D>,
+        state: &mut CoreState<D>,
         event: Option<Event<D>>,
         afterwards: &mut Afterwards<D>,
     ) {
         let now = self.clock.system();
         let mut effects = Vec::new();
-        while let Ok(event) = state.farewells.try_recv() {
+        while let Ok(event) = state.drop_events.try_recv() {
             if let Event::Leave(build) = &event {
                 state.replies.remove(build);
             }
@@ -257,7 +257,7 @@ impl<D: Domain> Core<D> {
         }
         if let Some(event) = event {
             if let Event::Done(work, outcome) = &event {
-                if let Outcome::Lookup(_) = outcome {
+                if let WorkOutcome::Lookup(_) = outcome {
                     state.lookups.answered();
                 }
                 if let Some(task) = state.tasks.remove(work) {
@@ -272,7 +272,7 @@ impl<D: Domain> Core<D> {
     /// Runs the scheduler for one piece and starts the effects.
     fn run_scheduler(
         self: &Arc<Self>,
-        state: &mut State<D>,
+        state: &mut CoreState<D>,
         mut effects: Vec<Effect<D>>,
         afterwards: &mut Afterwards<D>,
     ) {
@@ -303,13 +303,13 @@ impl<D: Domain> Core<D> {
                 Effect::Attach(attach) => {
                     let replays = state.replays.entry(attach.job).or_insert_with(Replay::new);
                     match replays.add(attach) {
-                        Next::AtOnce(attach) => afterwards.attaches.push(attach),
-                        Next::Begin(job) => afterwards.replays_to_start.push(job),
-                        Next::Wait => {}
+                        AttachAction::AtOnce(attach) => afterwards.attaches.push(attach),
+                        AttachAction::Begin(job) => afterwards.replays_to_start.push(job),
+                        AttachAction::Wait => {}
                     }
                 }
                 Effect::Reply(build, result) => {
-                    let Some(Waiting { job, reply: to }) = state.replies.remove(&build) else {
+                    let Some(WaitingBuild { job, reply: to }) = state.replies.remove(&build) else {
                         afterwards.dropped.push(Box::new(result));
                         continue;
                     };
@@ -326,7 +326,7 @@ impl<D: Domain> Core<D> {
     }
 
     /// Releases the lock, then does the work that must not be done under it.
-    fn finish(self: &Arc<Self>, state: MutexGuard<'_, State<D>>, afterwards: Afterwards<D>) {
+    fn finish(self: &Arc<Self>, state: MutexGuard<'_, CoreState<D>>, afterwards: Afterwards<D>) {
         drop(state);
         if afterwards.wants_lookup_worker {
             self.start_lookup_worker();
@@ -355,7 +355,7 @@ impl<D: Domain> Core<D> {
         }
     }
 
-    /// Runs the scheduler until nothing is left.
+    /// Runs the scheduler until no work is left.
     fn apply_rest(self: &Arc<Self>) {
         let mut has_more = true;
         while has_more {
@@ -377,7 +377,7 @@ impl<D: Domain> Core<D> {
         task::spawn("look keys up", worker).detach();
     }
 
-    /// Carries out look-ups until there are none.
+    /// Carries out look-ups until the queue is empty.
     fn look_keys_up(self: Arc<Self>) {
         loop {
             let (next, wants_worker) = {
@@ -389,21 +389,21 @@ impl<D: Domain> Core<D> {
             }
             let Some((work, lookup)) = next else { return };
             let answer = lookups::run(*lookup);
-            self.apply(Event::Done(work, Outcome::Lookup(answer)));
+            self.apply(Event::Done(work, WorkOutcome::Lookup(answer)));
         }
     }
 
-    /// Has the scheduler hold everything that an edge needs, a part at a time, so that others get at the graph between.
+    /// Loads everything that an edge needs, a part at a time, so that other builds get the lock in between.
     pub(crate) async fn load_graph(
         self: &Arc<Self>,
-        by: &By,
+        by: &Requester,
         edge: &Edge<D>,
         sources: &[Arc<CacheManager<D>>],
     ) -> Loaded<D> {
         let loaded = Loaded::<D>::default();
         let top = Arc::clone(&edge.vertex);
         let all = task::blocking("order vertices", move || top.closure()).await;
-        // A small one is loaded with its build.
+        // A small graph is loaded with its build.
         if all.len() > MAX_LOADED_AT_ONCE {
             for part in all.chunks(MAX_LOADED_AT_ONCE) {
                 self.apply(Event::Load {
@@ -418,7 +418,7 @@ impl<D: Domain> Core<D> {
         loaded
     }
 
-    /// Waits for a build; leaving cancels it.
+    /// Waits for a build; dropping the future cancels it.
     pub(crate) async fn build(
         self: &Arc<Self>,
         make: impl FnOnce(BuildId) -> BuildRequest<D>,
@@ -427,13 +427,13 @@ impl<D: Domain> Core<D> {
         let id = self.id();
         let request = make(id);
         let job = match &request.by {
-            By::Job(job) => Some(*job),
-            By::Vertex(_) => None,
+            Requester::Job(job) => Some(*job),
+            Requester::Vertex(_) => None,
         };
         let (reply, receiver) = oneshot::channel();
-        let waiting = Waiting { job, reply };
+        let waiting = WaitingBuild { job, reply };
         self.state.lock().replies.insert(id, waiting);
-        let leave = Leave {
+        let leave = LeaveOnDrop {
             core: self,
             id: Some(id),
         };
@@ -463,18 +463,18 @@ impl<D: Domain> Core<D> {
     }
 }
 
-struct Leave<'a, D: Domain> {
+struct LeaveOnDrop<'a, D: Domain> {
     core: &'a Arc<Core<D>>,
     id: Option<BuildId>,
 }
 
-impl<D: Domain> Leave<'_, D> {
+impl<D: Domain> LeaveOnDrop<'_, D> {
     fn ended(mut self) {
         self.id = None;
     }
 }
 
-impl<D: Domain> Drop for Leave<'_, D> {
+impl<D: Domain> Drop for LeaveOnDrop<'_, D> {
     fn drop(&mut self) {
         if let Some(id) = self.id {
             self.core.apply_or_leave(Event::Leave(id));

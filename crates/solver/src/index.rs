@@ -1,6 +1,6 @@
 //! Finds active edges with equal keys, so that they can be merged.
 //!
-//! The same graph as in a key store, but of the keys of edges that are being computed now, and not persistent. An edge is
+//! A graph like that of a key store, but of the keys of edges that are being computed now, and only in memory. An edge is
 //! registered under an item; items are linked from the items of input keys by (input, output, digest, selector).
 //!
 //! Source of the facts: `solver/index.go` (v0.34.2).
@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use crate::domain::Domain;
 use crate::keys::cachekey::{CacheKey, root_key};
-use crate::keys::keystore::Link;
+use crate::keys::keystore::KeyLink;
 
 pub(crate) type EdgeId = u64;
 
@@ -25,7 +25,7 @@ pub(crate) struct Index {
 struct Item {
     edge: Option<EdgeId>,
     root: Option<String>,
-    links: HashMap<Link, BTreeSet<u64>>,
+    links: HashMap<KeyLink, BTreeSet<u64>>,
     deps: BTreeSet<u64>,
 }
 
@@ -40,14 +40,14 @@ impl Index {
         self.prepare(key);
         let ids = self.matches(key);
         let registered = ids.iter().rev().find_map(|id| {
-            let other = self.items.get(id)?.edge.filter(|e| *e != edge)?;
-            Some((*id, other))
+            let registered_edge = self.items.get(id)?.edge.filter(|e| *e != edge)?;
+            Some((*id, registered_edge))
         });
-        if let Some((id, other)) = registered
-            && (ignores_cache(other) || !ignores_cache(edge))
+        if let Some((id, registered_edge)) = registered
+            && (ignores_cache(registered_edge) || !ignores_cache(edge))
         {
             self.link(id, key);
-            return Some(other);
+            return Some(registered_edge);
         }
         let id = ids.first().copied().unwrap_or_else(|| self.fresh());
         self.link(id, key);
@@ -58,7 +58,7 @@ impl Index {
         None
     }
 
-    /// Forgets an edge and what only led to it.
+    /// Removes an edge, and the items that only led to it.
     pub(crate) fn release(&mut self, edge: EdgeId) {
         for id in self.by_edge.remove(&edge).unwrap_or_default() {
             if let Some(item) = self
@@ -72,7 +72,7 @@ impl Index {
         }
     }
 
-    /// Forgets everything: no edge is active. Items that keep each other go this way.
+    /// Removes everything once no edge is active, also items that refer to each other.
     pub(crate) fn clear(&mut self) {
         self.items.clear();
         self.roots.clear();
@@ -134,8 +134,8 @@ impl Index {
         id
     }
 
-    /// Gives all keys below `key` their items, from the bottom up: chains are as long as definitions, so nothing recurses when their
-    /// items are asked for.
+    /// Assigns items to all keys below `key`, inputs first: chains are as long as definitions, so looking up items must not
+    /// recurse.
     fn prepare<D: Domain>(&mut self, key: &CacheKey<D>) {
         fn below<D: Domain>(key: &CacheKey<D>) -> impl Iterator<Item = &CacheKey<D>> {
             key.deps.iter().flatten().map(|dep| &*dep.key.key)
@@ -159,7 +159,7 @@ impl Index {
         ids.iter().any(|id| self.items.contains_key(id))
     }
 
-    /// Returns the items a key is known by, making one if there is none.
+    /// Returns the items of a key; creates one if there is none.
     fn ids<D: Domain>(&mut self, key: &CacheKey<D>) -> Vec<u64> {
         let live_ids: Vec<u64> = key
             .index_ids
@@ -182,13 +182,13 @@ impl Index {
         ids
     }
 
-    /// Makes the keys of the inputs of `key` lead to item `id`.
+    /// Links the items of the inputs of `key` to item `id`.
     fn link<D: Domain>(&mut self, id: u64, key: &CacheKey<D>) {
         self.items.entry(id).or_default();
         for (input, deps) in key.deps.iter().enumerate() {
             for dep in deps {
                 let link = label(key, input, dep.selector.as_ref());
-                // An output may have the same content as its input; a way to itself would keep an item for ever.
+                // An output may have the same content as its input; a link to itself would keep an item for ever.
                 for from in self
                     .ids(&dep.key.key)
                     .into_iter()
@@ -205,7 +205,7 @@ impl Index {
         }
     }
 
-    /// Returns the items that every input leads to by one of its keys.
+    /// Returns the items to which every input leads by one of its keys.
     fn matches<D: Domain>(&mut self, key: &CacheKey<D>) -> Vec<u64> {
         if key.deps.is_empty() {
             return vec![self.root(key)];
@@ -234,9 +234,9 @@ impl Index {
     }
 }
 
-fn label<D: Domain>(key: &CacheKey<D>, input: usize, selector: Option<&oci::Digest>) -> Link {
+fn label<D: Domain>(key: &CacheKey<D>, input: usize, selector: Option<&oci::Digest>) -> KeyLink {
     let output = usize::try_from(key.output).unwrap_or_default();
-    Link {
+    KeyLink {
         input,
         output,
         digest: key.digest.clone(),

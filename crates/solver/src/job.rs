@@ -13,9 +13,9 @@ use crate::domain::vertex::{Edge, Vertex};
 use crate::driver::Core;
 use crate::keys::manager::CacheManager;
 use crate::scheduler::waits::WaitGraph;
-use crate::scheduler::{BuildRequest, By, Event, JobId};
+use crate::scheduler::{BuildRequest, Event, JobId, Requester};
 
-/// The graph of everything that is being built now. Clones share it.
+/// The graph of everything that is being built. Clones share it.
 pub struct Solver<D: Domain> {
     core: Arc<Core<D>>,
 }
@@ -23,17 +23,17 @@ pub struct Solver<D: Domain> {
 /// A vertex and its op.
 pub type ResolvedOp<D> = (Arc<Vertex<D>>, Arc<<D as Domain>::Op>);
 
-/// What a job is made with.
+/// The parameters of a job.
 pub struct JobOptions<D: Domain> {
-    /// Identity; must not be in use.
+    /// Name; no other job may have it at the same time.
     pub id: String,
-    /// The session that may answer for this job's vertices.
+    /// The session that answers for this job's vertices, if there is one.
     pub session: Option<String>,
-    /// What ops and sinks of the job's vertices are given.
+    /// The value for ops and sinks of the job's vertices.
     pub value: Arc<D::Job>,
 }
 
-/// One solve request. Vertices it loaded stay, with results, until the last job that loaded them is dropped.
+/// One solve request. Its vertices stay loaded, with their results, until the last job that loaded them is dropped.
 pub struct Job<D: Domain> {
     core: Arc<Core<D>>,
     id: JobId,
@@ -41,7 +41,7 @@ pub struct Job<D: Domain> {
 }
 
 impl<D: Domain> Solver<D> {
-    /// Makes a solver over this machine's keys and results.
+    /// Creates a solver over this machine's keys and results.
     pub fn new(
         resolver: Arc<dyn Resolver<D>>,
         cache: Arc<CacheManager<D>>,
@@ -76,11 +76,11 @@ impl<D: Domain> Solver<D> {
     }
 }
 
-/// The most edges of a graph that are looked at for [`Solver::waits`].
+/// Number of edges that [`Solver::waits`] visits at most.
 const MAX_EDGES_SHOWN: usize = 20_000;
 
 impl<D: Domain> Solver<D> {
-    /// What is being built now and what waits for what, of the first 20,000 edges.
+    /// The vertices that are being built and those that wait, of the first 20,000 edges.
     #[must_use]
     pub fn waits(&self) -> WaitGraph {
         self.core.waits(MAX_EDGES_SHOWN)
@@ -88,18 +88,18 @@ impl<D: Domain> Solver<D> {
 }
 
 impl<D: Domain> Job<D> {
-    /// Builds an edge. Dropping the future cancels what nobody else wants.
+    /// Builds an edge. Dropping the future cancels the work that no other build wants.
     pub async fn build(&self, edge: Edge<D>) -> Result<Built<D>, SolveError<D>> {
         self.build_from(edge, &[]).await
     }
 
-    /// Builds an edge, looking for results in `sources` too.
+    /// Builds an edge, also looking for results in `sources`.
     pub async fn build_from(
         &self,
         edge: Edge<D>,
         sources: &[Arc<CacheManager<D>>],
     ) -> Result<Built<D>, SolveError<D>> {
-        let (by, sources) = (By::Job(self.id), sources.to_vec());
+        let (by, sources) = (Requester::Job(self.id), sources.to_vec());
         let loaded = self.core.load_graph(&by, &edge, &sources).await;
         let built = self.core.build(|build| BuildRequest {
             build,
@@ -111,7 +111,7 @@ impl<D: Domain> Job<D> {
         built.await
     }
 
-    /// Returns the ops that were resolved for `vertex` (of a [`Built`]) and all it depends on.
+    /// Returns the ops that were resolved for `vertex` (of a [`Built`]) and all its dependencies.
     pub fn ops(&self, vertex: &Vertex<D>) -> Vec<ResolvedOp<D>> {
         let handles = self.core.with_scheduler(|s| s.handles(&vertex.digest));
         handles

@@ -1,4 +1,4 @@
-//! Keys and results: their algebra, where they are kept, and how they are asked for and exported.
+//! Keys and results: their algebra, their stores, look-ups and export.
 
 pub mod cachekey;
 pub mod export;

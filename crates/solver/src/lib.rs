@@ -4,15 +4,15 @@
 //! jobs share vertices with the same digest, and edges that turn out to have equal cache keys are merged.
 //!
 //! | module      | what is there                                                                                           |
-//! |-------------|---------------------------------------------------------------------------------------------------------|
-//! | `domain`    | the types that a user of the solver brings ([`Domain`]): ops, vertices, errors                          |
+//! | module      | contents                                                                                                |
+//! | `domain`    | the types that a user of the solver defines ([`Domain`]): ops, vertices, errors                         |
 //! | `keys`      | the key algebra, BuildKit's byte for byte, over a [`KeyStore`]; look-ups; [`export`] of chains of records |
 //! | `index`     | keys of what is being computed now, to merge edges                                                      |
 //! | `scheduler` | a value: events in, effects out, no await, no lock and no look-up                                       |
 //! | `driver`    | carries out effects: cache maps, content digests, look-ups, loads, executions; holds no lock over any    |
 //! | `job`       | what users call                                                                                         |
-//!
-//! Each names only those above it.
+//! | `job`       | the interface for users: solvers and jobs                                                               |
+//! Each module uses only those above it.
 
 mod built;
 mod domain;
@@ -32,7 +32,7 @@ pub use domain::vertex::{Edge, ProgressGroup, Vertex, VertexOptions};
 pub use domain::{Domain, NoOp, ResultsOnly};
 pub use job::{Job, JobOptions, ResolvedOp, Solver};
 pub use keys::cachekey::{CacheKey, CacheRecord, DepKey, KeyInfo, root_key};
-pub use keys::keystore::{KeyStore, Link, ResultStorage, StoredResult};
+pub use keys::keystore::{KeyLink, KeyStore, ResultStorage, StoredResult};
 pub use keys::manager::CacheManager;
 pub use keys::memory::{MemoryKeyStore, MemoryResults};
 pub use keys::{cachekey, export};

@@ -1,23 +1,23 @@
-//! The scheduler: a value that is told what happened and says what to do.
+//! The scheduler: a value that takes events and returns effects.
 //!
-//! Nothing here waits, reads a clock or asks a key store: look-ups of keys are work like all other.
+//! Nothing here waits, reads a clock or calls a key store: look-ups of keys are work like all other.
 //!
 //! Edges form a graph by *demand*: a build demands that its edge be complete; an edge demands of its inputs what it
 //! needs next. Work belongs to vertices (cache maps, content keys, execution: shared by the vertex's outputs) or to one
 //! edge (looking up, loading, saving). Work that no demanded edge waits for is cancelled; a look-up is left to its end.
 //!
-//! Each event is worked off in two queues. First edges *learn*, from inputs upwards, until nobody learns anything new;
-//! only then one edge *acts* (demands more of its inputs, or begins work). So a match that is found anywhere is seen by
-//! everyone before more work is begun.
+//! Each event is worked off in two queues. First edges *learn*, from inputs upwards, until no edge learns anything new;
+//! only then one edge *acts* (demands more of its inputs, or starts work). So all edges see a match before more
+//! work starts.
 //!
-//! | level of an edge | what it means                                                            |
+//! | level of an edge | meaning                                                                  |
 //! |------------------|--------------------------------------------------------------------------|
-//! | `Initial`        | nothing                                                                  |
+//! | `Initial`        | no keys are known                                                        |
 //! | `Fast`           | all keys that follow from definitions are known                          |
-//! | `Slow`           | all keys are known that can be without computing the edge: content keys too |
-//! | `Complete`       | the result is there                                                      |
+//! | `Slow`           | all keys that need no computation of the edge are known: content keys too |
+//! | `Complete`       | the result is known                                                      |
 //!
-//! Facts followed: `solver/edge.go`, `solver/scheduler.go`, `solver/jobs.go` (v0.34.2): when content keys are computed,
+//! Facts from `solver/edge.go`, `solver/scheduler.go`, `solver/jobs.go` (v0.34.2): when content keys are computed,
 //! when a miss is certain, how errors and merges work.
 
 mod edge;
@@ -55,55 +55,55 @@ pub(crate) type BuildId = u64;
 pub(crate) type JobId = u64;
 pub(crate) type WorkId = u64;
 
-/// What happened.
+/// Events that the driver reports to the scheduler.
 pub(crate) enum Event<D: Domain> {
-    /// A job began.
+    /// A job started.
     Job {
         job: JobId,
         session: Option<String>,
         value: Arc<D::Job>,
     },
-    /// A part of what somebody is about to want.
+    /// A part of the graph that a build is about to need is loaded.
     Load {
-        by: By,
+        by: Requester,
         part: Vec<Arc<Vertex<D>>>,
         sources: Vec<Arc<CacheManager<D>>>,
         loaded: Loaded<D>,
     },
-    /// Someone wants an edge.
+    /// A build of an edge starts.
     Build(BuildRequest<D>),
-    /// And does not want it any more.
+    /// The build is no longer wanted.
     Leave(BuildId),
     /// A job ended.
     Discard(JobId),
     /// Work ended.
-    Done(WorkId, Outcome<D>),
+    Done(WorkId, WorkOutcome<D>),
 }
 
-/// What someone wants.
+/// A request to build an edge.
 pub(crate) struct BuildRequest<D: Domain> {
     pub(crate) build: BuildId,
-    pub(crate) by: By,
+    pub(crate) by: Requester,
     pub(crate) edge: Edge<D>,
-    /// Where results are looked for beside this machine.
+    /// Managers of remote caches in which results are looked up.
     pub(crate) sources: Vec<Arc<CacheManager<D>>>,
-    /// What was loaded for it before; all that it needs, unless it is empty.
+    /// The vertices loaded for it before. Unless empty, these are all that it needs.
     pub(crate) loaded: Loaded<D>,
 }
 
-/// Vertices by the digests they came with, as they are held here.
+/// Active vertices by the digests under which clients sent them.
 pub(crate) type Loaded<D> = Arc<Mutex<HashMap<Digest, Arc<Vertex<D>>>>>;
 
-/// Who wants an edge.
+/// The origin of a build.
 #[derive(Debug, Clone)]
-pub(crate) enum By {
+pub(crate) enum Requester {
     Job(JobId),
     /// An op, as a part of its vertex.
     Vertex(Digest),
 }
 
-/// How work ended.
-pub(crate) enum Outcome<D: Domain> {
+/// The result of work.
+pub(crate) enum WorkOutcome<D: Domain> {
     CacheMap(Result<(Arc<CacheMap<D>>, bool), SolveError<D>>),
     Slow(Result<Option<Digest>, SolveError<D>>),
     Exec(Result<Vec<D::Result>, SolveError<D>>),
@@ -112,27 +112,27 @@ pub(crate) enum Outcome<D: Domain> {
     Save(Result<Vec<CacheRecord<D>>, KeyStoreError>),
 }
 
-/// What to do.
+/// Effects that the driver carries out.
 pub(crate) enum Effect<D: Domain> {
     Start(WorkId, Work<D>),
     Cancel(WorkId),
-    /// Has a vertex tell a job what it told before, before any further build of the job gets its reply.
+    /// Replays the past progress of a vertex to a job, before any further build of the job gets its reply.
     Attach(Attach<D>),
     Reply(BuildId, Result<Built<D>, SolveError<D>>),
-    /// Drops what may be the last to hold a result: that may take as long as a disk does.
+    /// Drops values that may be the last owners of a result, which may take as long as a disk does.
     Release(Box<dyn Send>),
 }
 
-/// A vertex, and a job that is to hear of it.
+/// A vertex whose progress a job is to get.
 pub(crate) struct Attach<D: Domain> {
     pub(crate) handle: Arc<Handle<D>>,
     pub(crate) job: JobId,
     pub(crate) value: Arc<D::Job>,
-    /// Whether another job heard of the vertex before: then it may have much to tell.
+    /// Whether the vertex was attached to another job before, so that it may have much progress to replay.
     pub(crate) has_history: bool,
 }
 
-/// Work to begin.
+/// Work that the driver starts.
 pub(crate) enum Work<D: Domain> {
     CacheMap {
         of: Arc<Handle<D>>,
@@ -164,44 +164,44 @@ pub(crate) enum Work<D: Domain> {
     },
 }
 
-/// What stays with a vertex while any job has it loaded.
+/// The data of a vertex that stays while any job has it loaded.
 pub(crate) struct Handle<D: Domain> {
     pub(crate) vertex: Arc<Vertex<D>>,
-    /// The digest the client knows; the vertex's own differs for a second, cache-ignoring load.
+    /// The client's digest; the vertex's own one differs for a second load that ignores the cache.
     pub(crate) client_digest: Digest,
     pub(crate) sink: Arc<D::Sink>,
     pub(crate) sessions: watch::Sender<Vec<String>>,
     pub(crate) values: JobValues<D>,
     pub(crate) op: OnceLock<Result<Arc<D::Op>, OpError>>,
-    /// Keys of what the op built itself.
+    /// Keys of the builds that the op ran itself.
     pub(crate) sub_keys: Mutex<Vec<KeyInfo<D>>>,
-    /// Below the span of the build that brought the vertex first: what its work logs carries both.
+    /// A child of the span of the first build with the vertex, so that log lines of its work carry both.
     pub(crate) span: tracing::Span,
 }
 
-/// How far an edge is.
+/// How much is known of an edge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Level {
+pub(crate) enum EdgeLevel {
     Initial,
     Fast,
     Slow,
     Complete,
 }
 
-/// Work of a vertex.
+/// Work of a vertex that its edges share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Task {
+pub(crate) enum VertexTask {
     CacheMap,
     Slow(usize),
     Exec,
 }
 
-enum Target {
-    Vertex(Digest, Task),
+enum WorkOwner {
+    Vertex(Digest, VertexTask),
     Edge(EdgeId),
 }
 
-struct Running {
+struct RunningWork {
     work: WorkId,
     waiters: BTreeSet<EdgeId>,
 }
@@ -214,12 +214,12 @@ struct JobState<D: Domain> {
 struct VertexState<D: Domain> {
     handle: Arc<Handle<D>>,
     inputs: Vec<(Digest, usize)>,
-    /// In order of joining.
+    /// In the order in which they joined.
     jobs: Vec<JobId>,
     parents: BTreeSet<Digest>,
     children: BTreeSet<Digest>,
     attached: BTreeSet<JobId>,
-    /// A job was attached, now or before.
+    /// Whether a job was ever attached.
     is_watched: bool,
     edges: BTreeMap<usize, EdgeId>,
     sources: Vec<Arc<CacheManager<D>>>,
@@ -228,18 +228,18 @@ struct VertexState<D: Domain> {
     maps_error: Option<SolveError<D>>,
     slow: BTreeMap<usize, Result<Option<Digest>, SolveError<D>>>,
     exec: Option<Result<Vec<D::Result>, SolveError<D>>>,
-    running: BTreeMap<Task, Running>,
+    running: BTreeMap<VertexTask, RunningWork>,
 }
 
 struct BuildState<D: Domain> {
-    by: By,
+    by: Requester,
     edge: EdgeId,
-    /// What was asked for; `edge` may be what it was merged into.
+    /// The edge of the request; `edge` differs if it was merged into another.
     vertex: Arc<Vertex<D>>,
     index: usize,
 }
 
-/// Everything that is being built.
+/// All jobs, builds, vertices and edges.
 pub(crate) struct Scheduler<D: Domain> {
     main: Arc<CacheManager<D>>,
     observer: Arc<dyn Observer<D>>,
@@ -248,17 +248,17 @@ pub(crate) struct Scheduler<D: Domain> {
     builds: BTreeMap<BuildId, BuildState<D>>,
     vertices: HashMap<Digest, VertexState<D>>,
     edges: HashMap<EdgeId, EdgeState<D>>,
-    works: HashMap<WorkId, Target>,
+    works: HashMap<WorkId, WorkOwner>,
     index: Index,
     to_learn: Queue,
     to_act: Queue,
-    /// Jobs that are to hold more vertices.
+    /// Walks that make jobs hold further vertices.
     to_join: VecDeque<Join>,
-    /// Vertices that a job let go of.
+    /// Vertices that a job released.
     to_forget: VecDeque<Digest>,
     /// Edges that were merged into an edge.
     merged: HashMap<EdgeId, Vec<EdgeId>>,
-    /// Vertices that are active a second time, without cache.
+    /// Number of vertices that are active a second time, without cache.
     without_cache: usize,
     next: u64,
 }
@@ -305,7 +305,7 @@ impl<D: Domain> Scheduler<D> {
         }
     }
 
-    /// Takes in one event and says what to do about it, all of it.
+    /// Takes one event and returns all effects that follow from it.
     #[cfg(test)]
     pub(crate) fn apply(&mut self, now: SystemTime, event: Event<D>, out: &mut Vec<Effect<D>>) {
         self.take(now, event, out);
@@ -314,7 +314,7 @@ impl<D: Domain> Scheduler<D> {
         self.assert_invariants();
     }
 
-    /// Takes in one event; [`Scheduler::go_on`] works off what follows from it.
+    /// Takes one event; [`Scheduler::go_on`] works off what follows from it.
     pub(crate) fn take(&mut self, now: SystemTime, event: Event<D>, out: &mut Vec<Effect<D>>) {
         self.now = now;
         match event {
@@ -342,9 +342,9 @@ impl<D: Domain> Scheduler<D> {
         }
     }
 
-    /// Works off what follows from the events, up to so many steps, and says what to do about it; true if there is more.
+    /// Works off what follows from the events, up to `steps` steps, and returns the effects; true if more work is left.
     ///
-    /// What is learned between two calls comes first, like all that is learned.
+    /// What is learned between two calls is worked off first.
     pub(crate) fn go_on(&mut self, steps: usize, out: &mut Vec<Effect<D>>) -> bool {
         for _ in 0..steps {
             if let Some(join) = self.to_join.front_mut() {
@@ -379,11 +379,11 @@ impl<D: Domain> Scheduler<D> {
         }
     }
 
-    fn done(&mut self, work: WorkId, outcome: Outcome<D>, out: &mut Vec<Effect<D>>) {
+    fn done(&mut self, work: WorkId, outcome: WorkOutcome<D>, out: &mut Vec<Effect<D>>) {
         match self.works.remove(&work) {
-            // It was cancelled while its end was on the way.
+            // The work was cancelled while its result was on the way.
             None => out.push(Effect::Release(Box::new(outcome))),
-            Some(Target::Vertex(digest, task)) => {
+            Some(WorkOwner::Vertex(digest, task)) => {
                 let Some(vertex) = self.vertices.get_mut(&digest) else {
                     out.push(Effect::Release(Box::new(outcome)));
                     return;
@@ -394,35 +394,35 @@ impl<D: Domain> Scheduler<D> {
                     .map(|r| r.waiters)
                     .unwrap_or_default();
                 match (task, outcome) {
-                    (Task::CacheMap, Outcome::CacheMap(Ok((map, done)))) => {
+                    (VertexTask::CacheMap, WorkOutcome::CacheMap(Ok((map, done)))) => {
                         vertex.maps.push(map);
                         vertex.maps_done = done;
                     }
-                    (Task::CacheMap, Outcome::CacheMap(Err(error))) => {
+                    (VertexTask::CacheMap, WorkOutcome::CacheMap(Err(error))) => {
                         vertex.maps_error = Some(error)
                     }
-                    (Task::Slow(input), Outcome::Slow(result)) => {
+                    (VertexTask::Slow(input), WorkOutcome::Slow(result)) => {
                         vertex.slow.insert(input, result);
                     }
-                    (Task::Exec, Outcome::Exec(result)) => vertex.exec = Some(result),
-                    _ => unreachable!("work ends as what it began as"),
+                    (VertexTask::Exec, WorkOutcome::Exec(result)) => vertex.exec = Some(result),
+                    _ => unreachable!("the outcome has the type of its work"),
                 }
                 for edge in waiters {
                     self.to_learn.push(edge);
                 }
             }
-            Some(Target::Edge(edge)) => {
+            Some(WorkOwner::Edge(edge)) => {
                 self.edge_done(edge, outcome, out);
             }
         }
     }
 
-    /// Begins work of a vertex, or joins it. What has ended is not begun again.
+    /// Starts work of a vertex, or joins it if it is running. Finished work is not repeated.
     fn need(
         &mut self,
         edge: EdgeId,
         digest: &Digest,
-        task: Task,
+        task: VertexTask,
         make: impl FnOnce(&VertexState<D>) -> Work<D>,
         out: &mut Vec<Effect<D>>,
     ) {
@@ -437,16 +437,16 @@ impl<D: Domain> Scheduler<D> {
         out.push(Effect::Start(work, make(vertex)));
         vertex.running.insert(
             task,
-            Running {
+            RunningWork {
                 work,
                 waiters: BTreeSet::from([edge]),
             },
         );
         self.works
-            .insert(work, Target::Vertex(digest.clone(), task));
+            .insert(work, WorkOwner::Vertex(digest.clone(), task));
     }
 
-    /// Stops waiting for all work; cancels what nobody waits for.
+    /// Stops waiting for all work of an edge; cancels work that no edge waits for.
     fn stop_waiting(&mut self, edge: EdgeId, out: &mut Vec<Effect<D>>) {
         let Some(state) = self.edges.get_mut(&edge) else {
             return;
@@ -471,7 +471,7 @@ impl<D: Domain> Scheduler<D> {
         });
     }
 
-    /// Stops looking keys up for an edge that has no use for them any more.
+    /// Stops the look-up of an edge that no longer needs it.
     fn stop_lookup(&mut self, edge: EdgeId, out: &mut Vec<Effect<D>>) {
         if let Some(lookup) = self.edges.get_mut(&edge).and_then(|e| e.lookup.take()) {
             self.works.remove(&lookup.work);
@@ -482,17 +482,17 @@ impl<D: Domain> Scheduler<D> {
     fn managers(&self, vertex: &VertexState<D>) -> Managers<D> {
         Managers {
             main: Arc::clone(&self.main),
-            others: vertex.sources.clone(),
+            imported: vertex.sources.clone(),
         }
     }
 
-    /// Finds a hint of a vertex's cache maps, or of the nearest vertex below it that left one.
+    /// Finds a hint in a vertex's cache maps, or in those of the nearest vertex below it that has one.
     pub(crate) fn find_hint(
         &self,
         digest: &Digest,
         is_wanted: &mut dyn FnMut(&D::Hint) -> bool,
     ) -> Option<D::Hint> {
-        let mut seen = BTreeSet::from([digest.clone()]);
+        let mut visited = BTreeSet::from([digest.clone()]);
         let mut work = VecDeque::from([digest.clone()]);
         while let Some(digest) = work.pop_front() {
             let Some(vertex) = self.vertices.get(&digest) else {
@@ -503,7 +503,7 @@ impl<D: Domain> Scheduler<D> {
                 return Some(hint.clone());
             }
             for (input, index) in &vertex.inputs {
-                // An input that was merged into another edge has its options there.
+                // If an input was merged into another edge, its hints are there.
                 let merged = self
                     .vertices
                     .get(input)
@@ -513,7 +513,7 @@ impl<D: Domain> Scheduler<D> {
                     .and_then(|e| self.edges.get(&e))
                     .map(|e| e.vertex.clone());
                 for digest in std::iter::once(input.clone()).chain(merged) {
-                    if seen.insert(digest.clone()) {
+                    if visited.insert(digest.clone()) {
                         work.push_back(digest);
                     }
                 }
@@ -522,9 +522,9 @@ impl<D: Domain> Scheduler<D> {
         None
     }
 
-    /// Returns the handles of a vertex and everything below it.
+    /// Returns the handles of a vertex and of everything below it.
     pub(crate) fn handles(&self, digest: &Digest) -> Vec<Arc<Handle<D>>> {
-        let mut seen = BTreeSet::from([digest.clone()]);
+        let mut visited = BTreeSet::from([digest.clone()]);
         let mut work = vec![digest.clone()];
         let mut out = Vec::new();
         while let Some(digest) = work.pop() {
@@ -535,7 +535,7 @@ impl<D: Domain> Scheduler<D> {
                         .inputs
                         .iter()
                         .map(|i| &i.0)
-                        .filter(|d| seen.insert((*d).clone()))
+                        .filter(|d| visited.insert((*d).clone()))
                         .cloned(),
                 );
             }
@@ -548,7 +548,7 @@ impl<D: Domain> Scheduler<D> {
     }
 }
 
-/// Who demands something of an edge.
+/// The origin of a demand on an edge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Consumer {
     /// An edge, of its input with this index.

@@ -1,4 +1,4 @@
-//! The solver over its public surface: cases are graphs, builds, and what ran.
+//! The solver through its public interface: graphs, builds, and which ops ran.
 
 #![expect(clippy::unwrap_used, reason = "a test may")]
 

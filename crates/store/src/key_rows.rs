@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use oci::Digest;
 use rusqlite::{Connection, Row, params};
-use solver::{Link, StoredResult};
+use solver::{KeyLink, StoredResult};
 
 use crate::error::StoreError;
 use crate::usage::{from_nanos, to_nanos};
@@ -74,7 +74,7 @@ pub(crate) fn put_result(
 pub(crate) fn put_link(
     c: &Connection,
     key: &str,
-    link: &Link,
+    link: &KeyLink,
     target: &str,
 ) -> Result<(), StoreError> {
     let mut s = c.prepare_cached(

@@ -10,7 +10,9 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use oci::Digest;
 use rusqlite::{Connection, OptionalExtension, params};
-use solver::{Domain, KeyStore, KeyStoreError, Link, OpCtx, ResultStorage, StoredResult, root_key};
+use solver::{
+    Domain, KeyLink, KeyStore, KeyStoreError, OpCtx, ResultStorage, StoredResult, root_key,
+};
 
 use crate::error::StoreError;
 use crate::id::RefId;
@@ -115,11 +117,11 @@ impl KeyStore for Keys {
         })
     }
 
-    fn add_link(&self, key: &str, link: &Link, target: &str) -> Result<(), KeyStoreError> {
+    fn add_link(&self, key: &str, link: &KeyLink, target: &str) -> Result<(), KeyStoreError> {
         self.later(|c| put_link(c, key, link, target))
     }
 
-    fn links(&self, key: &str, link: &Link) -> Result<Vec<String>, KeyStoreError> {
+    fn links(&self, key: &str, link: &KeyLink) -> Result<Vec<String>, KeyStoreError> {
         self.read(|c| {
             let mut s = c.prepare_cached(
                 "SELECT target FROM key_links WHERE key = ?1 AND input = ?2 AND output = ?3 AND digest = ?4 AND selector = ?5
@@ -131,7 +133,7 @@ impl KeyStore for Keys {
         })
     }
 
-    fn has_link(&self, key: &str, link: &Link, target: &str) -> Result<bool, KeyStoreError> {
+    fn has_link(&self, key: &str, link: &KeyLink, target: &str) -> Result<bool, KeyStoreError> {
         self.read(|c| {
             let mut s = c.prepare_cached(
                 "SELECT 1 FROM key_links WHERE key = ?1 AND input = ?2 AND output = ?3 AND digest = ?4 AND selector = ?5
@@ -142,7 +144,7 @@ impl KeyStore for Keys {
         })
     }
 
-    fn backlinks(&self, key: &str) -> Result<Vec<(String, Link)>, KeyStoreError> {
+    fn backlinks(&self, key: &str) -> Result<Vec<(String, KeyLink)>, KeyStoreError> {
         self.read(|c| {
             let mut s = c.prepare_cached(
                 "SELECT key, input, output, digest, selector FROM key_links WHERE target = ?1
@@ -158,7 +160,7 @@ impl KeyStore for Keys {
                 let selector = (!selector.is_empty()).then(|| Digest::key(&selector));
                 out.push((
                     r.get(0)?,
-                    Link {
+                    KeyLink {
                         input: usize::try_from(input).unwrap_or(0),
                         output: 0,
                         digest,
@@ -174,7 +176,7 @@ impl KeyStore for Keys {
         &self,
         key: &str,
         result: &StoredResult,
-        links: &[(String, Link, String)],
+        links: &[(String, KeyLink, String)],
     ) -> Result<(), KeyStoreError> {
         self.later(|c| {
             put_result(c, key, result)?;

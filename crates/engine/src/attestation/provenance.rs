@@ -140,10 +140,10 @@ impl ProvenanceBuilder {
         else {
             return Ok(out);
         };
-        let options = solver::export::Options {
-            mode: solver::export::Mode::RemoteOnly,
-            roots: true,
-            ignore_backlinks: true,
+        let options = solver::export::ExportOptions {
+            mode: solver::export::ExportMode::RemoteOnly,
+            roots: solver::export::RootResults::Exported,
+            backlinks: solver::export::Backlinks::Ignored,
         };
         let keys = computed.keys.get(..1).unwrap_or_default().to_vec();
         let export = move || solver::export::export(&keys, options);

@@ -1,4 +1,4 @@
-//! The devices of a step.
+//! Devices of a step.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use llb::pb;
 
 use crate::{BuildRights, OpFailure, Parts};
 
-/// What the step's container is given for the devices that its op asks for.
+/// The changes to the step's container for the devices that its op requests.
 pub(super) async fn inject(
     parts: &Parts,
     op: &pb::ExecOp,

@@ -23,7 +23,7 @@ use serde::Serialize;
 
 use gostd::path::join_root;
 
-use crate::content::{Selector, dedupe_paths};
+use crate::content::{ContentSelector, dedupe_paths};
 use crate::{DepPlan, KeyPlan, OpFailure, gojson};
 
 const TYPE: &str = "buildkit.exec.v0";
@@ -33,7 +33,7 @@ pub(crate) const NO_INPUT: i64 = -1;
 pub(crate) const NO_OUTPUT: i64 = -1;
 
 #[derive(Serialize)]
-struct Key<'a> {
+struct ExecKey<'a> {
     #[serde(rename = "Type")]
     kind: &'static str,
     #[serde(rename = "Exec")]
@@ -50,7 +50,7 @@ struct Key<'a> {
     os_features: &'a [String],
 }
 
-/// Returns the key of `op` and what each of its inputs adds.
+/// Returns the key of `op`, with the part of each input.
 pub fn plan(
     op: &pb::ExecOp,
     platform: Option<&pb::Platform>,
@@ -91,7 +91,7 @@ pub fn plan(
             )
         }
     };
-    let json = gostd::json::to_vec(&Key {
+    let json = gostd::json::to_vec(&ExecKey {
         kind: TYPE,
         exec: gojson::ExecOp::from(&keyed),
         os,
@@ -106,8 +106,8 @@ pub fn plan(
     })
 }
 
-/// Whether a cache mount is what `RUN --mount=type=cache` makes without options: its id is the destination, with or
-/// without the namespace of `BUILDKIT_CACHE_MOUNT_NS` before it, and it is shared.
+/// Whether a cache mount has the options of a `RUN --mount=type=cache` without options: its id is the destination, with or
+/// without the prefix of `BUILDKIT_CACHE_MOUNT_NS`, and it is shared.
 fn is_default_cache(dest: &str, cache: &pb::CacheOpt) -> bool {
     cache.sharing == 0
         && (cache.id == dest || cache.id.split_once('/').is_some_and(|(_, id)| id == dest))
@@ -133,7 +133,7 @@ fn mount_deps(op: &pb::ExecOp, inputs: usize) -> Result<Vec<DepPlan>, OpFailure>
     let mut deps = vec![Dep::default(); inputs];
     for mount in &op.mounts {
         let kind = pb::MountType::try_from(mount.mount_type)
-            // prost's error holds the same number and no reason.
+            // prost's error holds the same number and no cause.
             .map_err(|_| OpFailure::UnknownMountType(mount.mount_type))?;
         if matches!(
             kind,
@@ -150,8 +150,8 @@ fn mount_deps(op: &pb::ExecOp, inputs: usize) -> Result<Vec<DepPlan>, OpFailure>
                 inputs,
             })?;
         let selector = join_root(&mount.selector);
-        // A mount that can be written through a selector must not be keyed by the selected content alone: what lies
-        // beside the selection is in the output but would not be in the key.
+        // A mount that is writable through a selector must not be keyed by the selected content alone: the files
+        // beside the selection are in the output but would not be in the key.
         let safe = mount.output == NO_OUTPUT || mount.readonly || selector == "/";
         let by_content = match pb::MountContentCache::try_from(mount.content_cache) {
             Ok(pb::MountContentCache::Off) => false,
@@ -161,7 +161,7 @@ fn mount_deps(op: &pb::ExecOp, inputs: usize) -> Result<Vec<DepPlan>, OpFailure>
                 });
             }
             Ok(pb::MountContentCache::On) => true,
-            // Hashing a whole root file system costs more than it gains.
+            // Digesting a whole root file system costs more than it saves.
             Ok(pb::MountContentCache::Default) => safe && mount.dest != "/",
             Err(_) => return Err(OpFailure::UnknownContentCache(mount.content_cache)),
         };
@@ -179,10 +179,10 @@ fn mount_deps(op: &pb::ExecOp, inputs: usize) -> Result<Vec<DepPlan>, OpFailure>
                 }
                 paths
                     .into_iter()
-                    .map(|path| Selector {
+                    .map(|path| ContentSelector {
                         path,
                         follow_links: true,
-                        ..Selector::default()
+                        ..ContentSelector::default()
                     })
                     .collect()
             }),

@@ -1,15 +1,15 @@
-//! The mounts of an exec op: which refs they need, what of them becomes an output, and what is released.
+//! The mounts of an exec op: their refs, which of them become outputs, and their release.
 //!
 //! | mount                                        | in the container              | output                |
 //! |----------------------------------------------|-------------------------------|-----------------------|
-//! | bind, output wanted, read-only, not the root | the input                     | the input             |
-//! | bind, output wanted                          | a new mutable over the input  | that mutable          |
-//! | bind, no output, writable, not the root      | a new mutable, thrown away    | –                     |
+//! | bind, with an output, read-only, not the root | the input                    | the input             |
+//! | bind, with an output                         | a new mutable over the input  | that mutable          |
+//! | bind, no output, writable, not the root      | a new mutable, discarded      | –                     |
 //! | bind, no output, read-only                   | the input                     | –                     |
 //! | cache                                        | a retained mutable, by id     | the input, if wanted  |
-//! | tmpfs, secret, ssh                           | made for the container        | –                     |
+//! | tmpfs, secret, ssh                           | created for the container     | –                     |
 //!
-//! Facts of `frontend/gateway/container/container.go` `PrepareMounts`. Cache mounts attach after the container's own
+//! Facts from `frontend/gateway/container/container.go` `PrepareMounts`. Cache mounts attach after the container's own
 //! set-up (P6) and are resolved once, to a descriptor (P3).
 
 use std::collections::HashMap;
@@ -22,32 +22,32 @@ use solver::OpCtx;
 use store::{ImmutableRef, MountFd, MutableRef, RefOptions};
 
 use super::key::{NO_INPUT, NO_OUTPUT};
-use crate::cache_mounts::{CacheMount, Request};
+use crate::cache_mounts::{CacheMount, CacheMountRequest};
 use crate::trust::{Bundle, TrustError};
 use crate::{BuildDomain, OpFailure, Parts, Ref};
 
-/// What is mounted at one place. `Debug` shows no secret.
+/// The content of one mount. `Debug` shows no secret.
 enum PreparedMount {
-    /// An input as it is; `None` is scratch.
+    /// An unchanged input; `None` is scratch.
     Input(Option<ImmutableRef>),
-    /// A mutable of this step; taken out when it is committed.
+    /// A mutable ref of this step; taken when it is committed.
     Mutable(Option<MutableRef>),
-    /// A cache mount, shared with whoever has it open.
+    /// A cache mount, which other steps may share.
     Cache(Arc<CacheMount>),
-    /// An empty tmpfs.
+    /// An empty tmpfs, with its size limit in bytes.
     Tmpfs(Option<u64>),
-    /// A secret's bytes.
+    /// A secret as a file.
     Secret {
-        /// The bytes.
+        /// Bytes of the file.
         contents: Vec<u8>,
-        /// Permissions and owner.
+        /// Permission bits of the file.
         mode: u32,
-        /// Owner.
+        /// User id of the owner.
         uid: u32,
-        /// Group.
+        /// Group id of the owner.
         gid: u32,
     },
-    /// A forwarded agent's socket, held open; the guard ends the forwarding.
+    /// The socket of a forwarded agent; dropping it ends the forwarding.
     Ssh(crate::callers::SshSocket),
 }
 
@@ -64,28 +64,28 @@ impl fmt::Debug for PreparedMount {
     }
 }
 
-/// The mounts of one step, until it is over.
+/// The mounts of one step, until they are committed or dropped.
 #[derive(Debug)]
-pub struct Prepared {
-    mounts: Vec<Entry>,
-    /// Index into `mounts` for each output, or the ref that is passed through.
+pub struct PreparedMounts {
+    mounts: Vec<StepMount>,
+    /// For each output an index into `mounts`, or the ref that is passed through.
     outputs: Vec<OutputSlot>,
     root: usize,
-    /// The container cannot write to its root.
+    /// Whether the container's root is read-only.
     pub readonly_root: bool,
-    /// What the step sees of the system's certificates, on the proxy network.
+    /// The system's certificates as the step sees them on the proxy network.
     bundle: Option<Bundle>,
-    /// The container's user namespace. What it can write to has one kind of mount, for it and for those who look into it.
+    /// The container's user namespace. Mounts that it can write to are mapped the same way for the container and for readers outside.
     ids: Option<Arc<IdMapping>>,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct StepMount {
     position: usize,
     dest: String,
     selector: String,
     readonly: bool,
-    what: PreparedMount,
+    content: PreparedMount,
 }
 
 #[derive(Debug)]
@@ -94,7 +94,7 @@ enum OutputSlot {
     Through(Ref),
 }
 
-/// Checks the paths of an op, of which everything that is made for it would be made in vain.
+/// Checks the paths of an op before anything is prepared for it.
 pub(crate) fn check(mounts: &[pb::Mount], cwd: &str) -> Result<(), OpFailure> {
     let check = || {
         executor::check_path("working directory", cwd)?;
@@ -108,7 +108,7 @@ pub(crate) fn check(mounts: &[pb::Mount], cwd: &str) -> Result<(), OpFailure> {
     check().map_err(|error| OpFailure::Bounds(Box::new(error)))
 }
 
-/// Makes what the mounts of an op need.
+/// Prepares the mounts of an op.
 pub async fn prepare(
     parts: &Parts,
     ctx: &OpCtx<BuildDomain>,
@@ -116,9 +116,9 @@ pub async fn prepare(
     cwd: &str,
     args: &[String],
     inputs: &[Ref],
-) -> Result<Prepared, OpFailure> {
+) -> Result<PreparedMounts, OpFailure> {
     check(mounts, cwd)?;
-    let mut prepared = Prepared {
+    let mut prepared = PreparedMounts {
         mounts: Vec::new(),
         outputs: Vec::new(),
         root: usize::MAX,
@@ -141,7 +141,7 @@ pub async fn prepare(
     };
     for (position, mount) in mounts.iter().enumerate() {
         let kind = pb::MountType::try_from(mount.mount_type)
-            // prost's error holds the same number and no reason.
+            // prost's error holds the same number and no cause.
             .map_err(|_| OpFailure::UnknownMountType(mount.mount_type))?;
         let is_root = mount.dest == "/";
         if is_root && kind != pb::MountType::Bind {
@@ -160,7 +160,7 @@ pub async fn prepare(
         };
         let wants_output = mount.output != NO_OUTPUT;
         let at = prepared.mounts.len();
-        let what = match kind {
+        let content = match kind {
             pb::MountType::Bind
                 if wants_output && mount.readonly && input.is_some() && !is_root =>
             {
@@ -171,7 +171,7 @@ pub async fn prepare(
                 outputs.push((mount.output, OutputSlot::Mount(at)));
                 PreparedMount::Mutable(Some(mutable(mount, input)?))
             }
-            // The root needs a mutable even when it is read-only: mount points are made in it.
+            // Even a read-only root needs a mutable ref, because mount points are created in it.
             pb::MountType::Bind if is_root || !mount.readonly || input.is_none() => {
                 PreparedMount::Mutable(Some(mutable(mount, input)?))
             }
@@ -185,7 +185,7 @@ pub async fn prepare(
                         .cache_mounts
                         .open(
                             &mut own,
-                            &Request {
+                            &CacheMountRequest {
                                 mount,
                                 input,
                                 args,
@@ -246,25 +246,25 @@ pub async fn prepare(
         } else {
             gostd::path::join_root(&format!("{cwd}/{}", mount.dest))
         };
-        prepared.mounts.push(Entry {
+        prepared.mounts.push(StepMount {
             position,
             dest,
             selector: mount.selector.clone(),
             readonly: mount.readonly,
-            what,
+            content,
         });
     }
     if prepared.root == usize::MAX {
         return Err(OpFailure::NoRoot);
     }
-    // The result of output n is the n-th of the op's results, whatever the order of the mounts.
+    // The n-th result belongs to output n, whatever the order of the mounts.
     outputs.sort_by_key(|(index, _)| *index);
     prepared.outputs = outputs.into_iter().map(|(_, slot)| slot).collect();
     Ok(prepared)
 }
 
-impl Prepared {
-    /// Has all that is opened from here on made for a container with this user namespace.
+impl PreparedMounts {
+    /// Sets the user namespace of the container for which everything is opened.
     #[must_use]
     pub fn with_ids(mut self, ids: Option<Arc<IdMapping>>) -> Self {
         self.ids = ids;
@@ -272,7 +272,7 @@ impl Prepared {
     }
 
     fn root_ref(&self) -> Option<&MutableRef> {
-        match &self.mounts.get(self.root)?.what {
+        match &self.mounts.get(self.root)?.content {
             PreparedMount::Mutable(root) => root.as_ref(),
             PreparedMount::Input(_)
             | PreparedMount::Cache(_)
@@ -282,20 +282,23 @@ impl Prepared {
         }
     }
 
-    /// Has the step trust a proxy's certificate, before anything is opened; returns all that it trusts.
-    pub async fn trusting(mut self, certificate: Vec<u8>) -> Result<(Self, Vec<u8>), OpFailure> {
+    /// Makes the step trust a proxy's certificate, before anything is opened; returns the step's complete bundle.
+    pub async fn with_certificate(
+        mut self,
+        certificate: Vec<u8>,
+    ) -> Result<(Self, Vec<u8>), OpFailure> {
         task::blocking("show certificates", move || {
             let root = self.root_ref().ok_or(OpFailure::NoRoot)?;
-            let shown = Bundle::show(root, &certificate, self.ids.as_deref());
-            let (bundle, contents) = shown.map_err(|e| OpFailure::Trust(Box::new(e)))?;
+            let bundle = Bundle::add(root, &certificate, self.ids.as_deref());
+            let (bundle, contents) = bundle.map_err(|e| OpFailure::Trust(Box::new(e)))?;
             self.bundle = Some(bundle);
             Ok((self, contents))
         })
         .await
     }
 
-    /// Takes the proxy's certificate out of what the step wrote, when it has ended.
-    pub(crate) async fn distrust(self) -> (Self, Result<(), TrustError>) {
+    /// Removes the proxy's certificate from the files of the step, after its end.
+    pub(crate) async fn without_certificate(self) -> (Self, Result<(), TrustError>) {
         if self.bundle.is_none() {
             return (self, Ok(()));
         }
@@ -309,12 +312,12 @@ impl Prepared {
         .await
     }
 
-    /// The container's user namespace, for its spec.
+    /// The user namespace for the container's spec.
     pub fn ids(&self) -> Option<Arc<IdMapping>> {
         self.ids.clone()
     }
 
-    /// Opens all mounts: the container's, its root, and the size of `/dev/shm` where the op sets one.
+    /// Opens all mounts: those of the container, its root, and the size of `/dev/shm` if the op sets one.
     pub async fn open(&self) -> Result<(Vec<Mount>, MountFd, Option<u64>), OpFailure> {
         let ids = self.ids.as_deref();
         let mut mounts: Vec<Mount> = Vec::with_capacity(self.mounts.len());
@@ -322,7 +325,7 @@ impl Prepared {
         let mut shm_size = None;
         for (at, entry) in self.mounts.iter().enumerate() {
             let mut selector = entry.selector.clone();
-            let source = match &entry.what {
+            let source = match &entry.content {
                 PreparedMount::Input(Some(reference)) => {
                     MountSource::Mount(reference.mount_for(ids)?)
                 }
@@ -360,7 +363,7 @@ impl Prepared {
                 },
                 PreparedMount::Ssh(socket) => {
                     selector.clear();
-                    MountSource::Place(socket.place()?)
+                    MountSource::Place(socket.open_path()?)
                 }
             };
             if at == self.root {
@@ -381,19 +384,19 @@ impl Prepared {
                 readonly: entry.readonly,
             });
         }
-        // Parents first.
+        // Parents come before the mounts below them.
         mounts.sort_by(|a, b| a.dest.cmp(&b.dest));
         Ok((mounts, root.ok_or(OpFailure::NoRoot)?, shm_size))
     }
 
-    /// Opens the tree that is mounted by the mount at `position` of the op's list, to look into it from outside. Owners in it are those
+    /// Opens the tree of the mount at `position` in the op's list, to be read from outside. Owners in it are those
     /// of the host: see [`Self::ids`].
     pub fn tree(&self, position: usize) -> Result<Option<fstree::Root>, OpFailure> {
         let Some(entry) = self.mounts.iter().find(|e| e.position == position) else {
             return Ok(None);
         };
         let ids = self.ids.as_deref();
-        let mount = match &entry.what {
+        let mount = match &entry.content {
             PreparedMount::Input(Some(reference)) => reference.mount_for(ids)?,
             PreparedMount::Mutable(Some(mutable)) => mutable.mount_for(ids)?,
             PreparedMount::Cache(cache) => cache.mount(ids)?,
@@ -418,7 +421,7 @@ impl Prepared {
                         let mutable =
                             self.mounts
                                 .get_mut(at)
-                                .and_then(|entry| match &mut entry.what {
+                                .and_then(|entry| match &mut entry.content {
                                     PreparedMount::Mutable(mutable) => mutable.take(),
                                     PreparedMount::Input(_)
                                     | PreparedMount::Cache(_)
@@ -435,8 +438,8 @@ impl Prepared {
         .await
     }
 
-    /// After a failure: commits what the step wrote, so that it can be looked at. Returns a ref for each mount as it
-    /// was and as the step left it.
+    /// After a failure: commits the step's files, so that clients can look at them. Returns a ref for each mount before
+    /// and after the step.
     pub async fn keep(mut self, mounts: &[pb::Mount], inputs: &[Ref]) -> (Vec<Ref>, Vec<Ref>) {
         let before: Vec<Ref> = mounts
             .iter()
@@ -451,7 +454,7 @@ impl Prepared {
         let mut after = before.clone();
         let after = task::blocking("commit", move || {
             for entry in &mut self.mounts {
-                if let PreparedMount::Mutable(mutable) = &mut entry.what
+                if let PreparedMount::Mutable(mutable) = &mut entry.content
                     && let Some(mutable) = mutable.take()
                     && let Ok(reference) = mutable.commit_passing()
                     && let Some(place) = after.get_mut(entry.position)

@@ -1,41 +1,41 @@
-//! Why a build within a build did not give its result.
+//! Errors of nested builds.
 
-/// How many builds may be within each other.
+/// Number of builds that may be nested in each other.
 pub const MAX_NESTED_BUILDS: usize = 16;
-/// The name of the input that has the definition, and of the file in it.
+/// The name of the input with the definition, and of the file in it.
 pub(crate) const DEFINITION: &str = "buildkit.llb.definition";
 
-/// Why a build within a build did not give its result.
+/// Why a nested build failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NestedBuildError {
-    /// The op names an input as its builder.
+    /// The op names one of its inputs as builder.
     #[error("only LLB builder is currently allowed")]
     Builder,
-    /// The op names no input for the definition.
+    /// The op has no input with the definition.
     #[error("no llb definition input {DEFINITION} found")]
     NoInput,
-    /// The input is empty.
+    /// The input is scratch.
     #[error("open {file}: no such file or directory")]
     NoFile {
-        /// The file that was to hold the definition.
+        /// File of the definition.
         file: String,
     },
-    /// The file holds no definition.
+    /// The file does not contain a definition.
     #[error("{file} holds no definition: {}", oci::error::chain(source.as_ref()))]
     Decode {
-        /// The file.
+        /// File of the definition.
         file: String,
-        /// Why.
+        /// The error of decoding.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// Its definition contains itself.
+    /// The definition of a nested build contains the same nested build.
     #[error("the definition of a nested build leads back to the same build")]
     Circular,
-    /// It is within too many others.
+    /// Too many builds are nested in each other.
     #[error("more than {MAX_NESTED_BUILDS} builds are within each other")]
     TooDeep,
-    /// Nobody wants it any more.
+    /// The build that wanted it has ended.
     #[error("the build around a nested build is over")]
     BuildIsOver,
 }

@@ -24,13 +24,13 @@ use serde::Serialize;
 
 use gostd::path::{self, join_root};
 
-use crate::content::{Selector, dedupe_selectors};
+use crate::content::{ContentSelector, dedupe_selectors};
 use crate::{DepPlan, KeyPlan, OpFailure, gojson};
 
 const TYPE: &str = "buildkit.file.v0";
 
 #[derive(Serialize)]
-struct Key {
+struct FileKey {
     #[serde(rename = "Type")]
     kind: &'static str,
     #[serde(rename = "Actions")]
@@ -41,9 +41,9 @@ struct Key {
     excludes_sources: bool,
 }
 
-/// Returns the key of `op` and what each of its inputs adds.
+/// Returns the key of `op`, with the part of each input.
 pub fn plan(op: &pb::FileOp, inputs: usize) -> Result<KeyPlan, OpFailure> {
-    let mut selectors: BTreeMap<i64, Vec<Selector>> = BTreeMap::new();
+    let mut selectors: BTreeMap<i64, Vec<ContentSelector>> = BTreeMap::new();
     let mut written_on: BTreeSet<i64> = BTreeSet::new();
     let mut actions = Vec::with_capacity(op.actions.len());
     let mut indexes = Vec::with_capacity(op.actions.len());
@@ -77,7 +77,7 @@ pub fn plan(op: &pb::FileOp, inputs: usize) -> Result<KeyPlan, OpFailure> {
                     selectors
                         .entry(action.secondary_input)
                         .or_default()
-                        .push(Selector {
+                        .push(ContentSelector {
                             path: a.src.clone(),
                             follow_links: a.follow_symlink,
                             wildcard: a.allow_wildcard && has_wildcard(&a.src),
@@ -96,7 +96,7 @@ pub fn plan(op: &pb::FileOp, inputs: usize) -> Result<KeyPlan, OpFailure> {
     if is_usual_chain(&indexes) {
         indexes.clear();
     }
-    let digest = Digest::sha256(gostd::json::to_vec(&Key {
+    let digest = Digest::sha256(gostd::json::to_vec(&FileKey {
         kind: TYPE,
         actions,
         indexes,
@@ -122,7 +122,7 @@ pub fn plan(op: &pb::FileOp, inputs: usize) -> Result<KeyPlan, OpFailure> {
 
 fn select_owner(
     owner: Option<&pb::ChownOpt>,
-    selectors: &mut BTreeMap<i64, Vec<Selector>>,
+    selectors: &mut BTreeMap<i64, Vec<ContentSelector>>,
 ) -> Result<(), OpFailure> {
     let Some(owner) = owner else { return Ok(()) };
     for (user, file) in [(&owner.user, "/etc/passwd"), (&owner.group, "/etc/group")] {
@@ -130,11 +130,14 @@ fn select_owner(
             if user.input < 0 {
                 return Err(OpFailure::InvalidUserIndex(user.input));
             }
-            selectors.entry(user.input).or_default().push(Selector {
-                path: file.into(),
-                follow_links: true,
-                ..Selector::default()
-            });
+            selectors
+                .entry(user.input)
+                .or_default()
+                .push(ContentSelector {
+                    path: file.into(),
+                    follow_links: true,
+                    ..ContentSelector::default()
+                });
         }
     }
     Ok(())
@@ -155,7 +158,7 @@ pub(crate) fn has_wildcard(name: &str) -> bool {
     false
 }
 
-/// Whether the actions form the chain that clients usually make: each on the result of the one before, the first on
+/// Whether the actions form the chain that clients usually send: each on the result of the one before, the first on
 /// the first input, and only the last with an output.
 fn is_usual_chain(indexes: &[[i64; 3]]) -> bool {
     let count = i64::try_from(indexes.len()).unwrap_or(i64::MAX);
@@ -196,8 +199,8 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_that_may_exclude_its_source_has_a_key_that_buildkit_never_writes() {
-        // Of a source only its last name is in BuildKit's key.
+    fn a_copy_whose_patterns_may_exclude_its_source_has_a_key_that_buildkit_never_writes() {
+        // BuildKit's key has only the last component of a source.
         assert_eq!(digest("/a/x", &["y"]), digest("/b/x", &["y"]));
         assert_ne!(
             digest("/a/..", &["y"]),

@@ -1,7 +1,7 @@
-//! Who a file action's results belong to: ids as given, names looked up in the passwd and group files of an input.
+//! The owner of a file action's results: numeric ids, or names looked up in the passwd and group files of an input.
 //!
-//! Facts of `solver/llbsolver/ops/user_linux.go`: a user id also sets the group; a name that is not there means root;
-//! a file that is missing means that no name is there.
+//! Facts from `solver/llbsolver/ops/user_linux.go`: a user id also sets the group; an unknown name means root;
+//! a missing file has no names.
 
 use fstree::{Owner, Root};
 use llb::pb;
@@ -9,8 +9,8 @@ use pb::user_opt::User;
 
 use crate::OpFailure;
 
-/// Longest passwd or group file that is read (P13).
-const MAX_FILE: u64 = 10 << 20;
+/// Size limit of a passwd or group file in bytes (P13).
+const MAX_FILE_BYTES: u64 = 10 << 20;
 
 /// Resolves `owner`, opening inputs with `open`.
 pub(crate) fn resolve(
@@ -44,7 +44,7 @@ pub(crate) fn resolve(
 
 fn find(root: Option<&Root>, path: &str, name: &str) -> Result<Option<String>, OpFailure> {
     let Some(root) = root else { return Ok(None) };
-    let bytes = match root.read(path, MAX_FILE) {
+    let bytes = match root.read(path, MAX_FILE_BYTES) {
         Ok(bytes) => bytes,
         Err(e) if e.is_not_found() => return Ok(None),
         Err(e) => return Err(OpFailure::Tree(Box::new(e))),

@@ -3,10 +3,10 @@ use store::Config;
 
 use super::*;
 
-/// More actions than a stack of this size could follow.
-const LONG: usize = 5_000;
-/// A quarter of the least that threads get.
-const STACK: usize = 512 << 10;
+/// Number of actions whose recursion would overflow the stack.
+const LONG_CHAIN: usize = 5_000;
+/// A quarter of the smallest stack of a thread.
+const STACK_BYTES: usize = 512 << 10;
 
 fn mkdir(input: usize, path: &str, output: i64) -> pb::FileAction {
     pb::FileAction {
@@ -23,7 +23,7 @@ fn mkdir(input: usize, path: &str, output: i64) -> pb::FileAction {
     }
 }
 
-/// Performs actions on nothing, on a small stack.
+/// Performs actions on scratch, with a small stack.
 fn perform(actions: Vec<pb::FileAction>) -> Result<usize, String> {
     let dir = tempfile::tempdir().expect("the folder can be made");
     let store = Store::open(Config::new(dir.path())).expect("the store opens");
@@ -40,7 +40,9 @@ fn perform(actions: Vec<pb::FileAction>) -> Result<usize, String> {
             .expect("it is readable")
             .len())
     };
-    let thread = std::thread::Builder::new().stack_size(STACK).spawn(run);
+    let thread = std::thread::Builder::new()
+        .stack_size(STACK_BYTES)
+        .spawn(run);
     thread
         .expect("a thread starts")
         .join()
@@ -48,15 +50,17 @@ fn perform(actions: Vec<pb::FileAction>) -> Result<usize, String> {
 }
 
 #[test]
-fn actions_that_wait_for_each_other_need_no_stack_and_loops_are_told() {
+fn long_chains_of_actions_need_no_stack_and_loops_are_refused() {
     testkit::requires!(root);
-    // The input is number 0, so that the action at `n` has the number `n + 1`.
+    // The input has index 0, so the action at `n` has the index `n + 1`.
     let chain = |last: usize| (0..last).map(|n| mkdir(n, &format!("/d{}", n % 50), -1));
-    let backwards = (0..LONG).map(|n| mkdir(n + 2, "/d", -1));
-    for (what, actions, want) in [
+    let backwards = (0..LONG_CHAIN).map(|n| mkdir(n + 2, "/d", -1));
+    for (case, actions, want) in [
         (
             "each on the one before",
-            chain(LONG).chain([mkdir(LONG, "/last", 0)]).collect(),
+            chain(LONG_CHAIN)
+                .chain([mkdir(LONG_CHAIN, "/last", 0)])
+                .collect(),
             Ok(51),
         ),
         (
@@ -70,7 +74,10 @@ fn actions_that_wait_for_each_other_need_no_stack_and_loops_are_told() {
         ),
         (
             "a loop of all",
-            chain(LONG).skip(1).chain([mkdir(1, "/x", 0)]).collect(),
+            chain(LONG_CHAIN)
+                .skip(1)
+                .chain([mkdir(1, "/x", 0)])
+                .collect(),
             Err("loop from index 1"),
         ),
         (
@@ -85,9 +92,9 @@ fn actions_that_wait_for_each_other_need_no_stack_and_loops_are_told() {
         ),
     ] {
         match (perform(actions), want) {
-            (Ok(got), Ok(want)) => assert_eq!(got, want, "{what}"),
-            (Err(got), Err(want)) => assert!(got.contains(want), "{what}: {got}"),
-            (got, want) => panic!("{what}: {got:?}, not {want:?}"),
+            (Ok(actual), Ok(want)) => assert_eq!(actual, want, "{case}"),
+            (Err(actual), Err(want)) => assert!(actual.contains(want), "{case}: {actual}"),
+            (actual, want) => panic!("{case}: {actual:?}, not {want:?}"),
         }
     }
 }

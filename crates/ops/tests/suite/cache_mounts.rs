@@ -1,4 +1,4 @@
-//! Cache mounts of steps that run at the same time, and what a step leaves that is cancelled.
+//! Cache mounts of concurrent steps, and the cleanup after cancelled steps.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,7 +14,7 @@ use crate::lab::{Lab, cache, layer, mount, step};
 
 type Running<'a> = Pin<Box<dyn Future<Output = Result<Vec<Ref>, OpError>> + Send + 'a>>;
 
-/// Drives a step until `count` steps run in all.
+/// Drives a step until `count` runs have started in all.
 async fn drive(lab: &Lab, running: &mut Running<'_>, count: usize) {
     tokio::select! {
         end = running => panic!("it ended: {end:?}"),
@@ -22,7 +22,7 @@ async fn drive(lab: &Lab, running: &mut Running<'_>, count: usize) {
     }
 }
 
-/// Lets everything go on that can, and finds the step waiting and no further run begun.
+/// Lets everything run that can, and checks that the step waits and no further run has started.
 async fn waits(lab: &Lab, running: &mut Running<'_>) {
     let runs = lab.executor.runs().len();
     for _ in 0..100 {
@@ -32,7 +32,7 @@ async fn waits(lab: &Lab, running: &mut Running<'_>) {
     assert_eq!(lab.executor.runs().len(), runs, "it waits");
 }
 
-/// A step that writes `name` into the mount at `/cache` and checks what was there.
+/// A step that writes `name` into the mount at `/cache` and checks which files it had.
 fn adds(step: Step, name: &'static str, sees: &'static [&'static str]) -> Step {
     step.does(move |mounts| {
         assert_eq!(mounts.names("/cache"), sees, "what {name} finds");
@@ -42,9 +42,9 @@ fn adds(step: Step, name: &'static str, sees: &'static [&'static str]) -> Step {
 }
 
 #[tokio::test]
-async fn a_second_step_shares_waits_or_has_its_own_as_the_sharing_mode_says() {
+async fn a_second_step_shares_waits_or_has_its_own_mount_by_the_sharing_mode() {
     testkit::requires!(root);
-    // The mode of the step that runs, that of the one which comes, what it finds, and whether it waits for the first.
+    // The modes of the running step and of the next, the files that the latter finds, and whether it waits for the former.
     let cases = [
         (Shared, Shared, &["first"][..], false),
         (Shared, Private, &[], false),
@@ -79,7 +79,7 @@ async fn a_second_step_shares_waits_or_has_its_own_as_the_sharing_mode_says() {
 }
 
 #[tokio::test]
-async fn what_a_step_wrote_is_found_by_the_next_whatever_the_mode() {
+async fn the_next_step_finds_the_files_of_the_last_in_every_mode() {
     testkit::requires!(root);
     for sharing in [Shared, Private, Locked] {
         let lab = Lab::new([
@@ -108,7 +108,7 @@ async fn a_step_does_not_wait_for_itself() {
 }
 
 #[tokio::test]
-async fn mounts_of_other_ids_or_over_other_inputs_are_others() {
+async fn mounts_differ_by_id_and_by_input() {
     testkit::requires!(root);
     let lab = Lab::new([
         adds(Step::exits(0), "plain", &[]),
@@ -137,7 +137,7 @@ async fn mounts_of_other_ids_or_over_other_inputs_are_others() {
 }
 
 #[tokio::test]
-async fn a_step_that_is_cancelled_while_it_waits_for_a_lock_takes_nothing_with_it() {
+async fn a_step_that_is_cancelled_while_it_waits_for_a_lock_leaves_no_record() {
     testkit::requires!(root);
     let lab = Lab::new([
         adds(Step::never_ends(), "first", &[]),
@@ -163,7 +163,7 @@ async fn a_step_that_is_cancelled_while_it_waits_for_a_lock_takes_nothing_with_i
 }
 
 #[tokio::test]
-async fn of_two_locks_in_one_step_none_is_kept_when_the_second_is_waited_for_in_vain() {
+async fn a_step_that_is_cancelled_while_it_waits_for_its_second_lock_releases_the_first() {
     testkit::requires!(root);
     let lab = Lab::new([Step::never_ends(), Step::exits(0)]);
     let run = |ids: &[&str]| -> Running<'_> {
@@ -175,17 +175,17 @@ async fn of_two_locks_in_one_step_none_is_kept_when_the_second_is_waited_for_in_
     };
     let mut holder = run(&["b"]);
     drive(&lab, &mut holder, 1).await;
-    let mut both = run(&["a", "b"]);
-    waits(&lab, &mut both).await;
-    drop(both);
-    // `a` is free again, while `b` is still held.
+    let mut step_with_both = run(&["a", "b"]);
+    waits(&lab, &mut step_with_both).await;
+    drop(step_with_both);
+    // `a` is free again, while `b` is still locked.
     run(&["a"]).await.unwrap();
     drop(holder);
 }
 
-/// A step is dropped at each of its stages; afterwards the same step runs, and what is in the store is what it was before.
+/// Cancels a step at each of its stages; afterwards the same step runs, and the store is as before.
 #[tokio::test]
-async fn a_step_that_is_cancelled_leaves_nothing_at_any_stage() {
+async fn a_cancelled_step_leaves_nothing_at_any_stage() {
     testkit::requires!(root);
     let secret = pb::Mount {
         secret_opt: Some(pb::SecretOpt {
@@ -246,8 +246,8 @@ async fn a_step_that_is_cancelled_leaves_nothing_at_any_stage() {
             "{stage}"
         );
         let agents = std::fs::read_dir(lab.parts.store.root().join("agents"));
-        let left = agents.map_or(0, Iterator::count);
-        assert_eq!(left, 0, "{stage}: no socket is left");
+        let remaining = agents.map_or(0, Iterator::count);
+        assert_eq!(remaining, 0, "{stage}: no socket remains");
         lab.executor.then(Step::exits(0));
         lab.run(step([out.clone()])).await.unwrap();
     }

@@ -1,4 +1,4 @@
-//! What becomes of a step: its rights, its end, its results.
+//! Steps: their rights, their outcomes, their results.
 
 use executor::{Entitlements, ExecError, StartError};
 use llb::pb;
@@ -8,7 +8,7 @@ use testkit::executor::Step;
 use crate::lab::{Lab, failure, layer, mount, names, root, step, step_with};
 
 #[tokio::test]
-async fn the_words_of_the_op_reach_the_container() {
+async fn the_values_of_the_op_reach_the_container() {
     testkit::requires!(root);
     let lab = Lab::new([Step::exits(0)]);
     let op = step_with(|meta| {
@@ -59,7 +59,7 @@ async fn the_words_of_the_op_reach_the_container() {
 }
 
 #[tokio::test]
-async fn rights_that_the_build_was_not_granted_are_refused_before_anything_is_made() {
+async fn rights_that_the_build_lacks_are_refused_before_anything_is_prepared() {
     testkit::requires!(root);
     let ask = |network: pb::NetMode, security: pb::SecurityMode| pb::ExecOp {
         network: network.into(),
@@ -88,7 +88,7 @@ async fn rights_that_the_build_was_not_granted_are_refused_before_anything_is_ma
 }
 
 #[tokio::test]
-async fn results_are_in_the_order_of_the_outputs_and_what_cannot_be_written_passes_through() {
+async fn results_have_the_order_of_the_outputs_and_read_only_inputs_pass_through() {
     testkit::requires!(root);
     let lab = Lab::new([Step::exits(0)
         .does(|mounts| {
@@ -99,7 +99,7 @@ async fn results_are_in_the_order_of_the_outputs_and_what_cannot_be_written_pass
             assert_eq!(mounts.names("/through"), ["other"]);
         })
         .prints("some\n", "thing\n")]);
-    let other = layer(&lab.parts.store, None, &["other"]);
+    let second_input = layer(&lab.parts.store, None, &["other"]);
     let output = |dest: &str, input, output, readonly| pb::Mount {
         input,
         output,
@@ -116,19 +116,23 @@ async fn results_are_in_the_order_of_the_outputs_and_what_cannot_be_written_pass
         ],
         ..step([])
     };
-    let inputs = vec![Some(lab.base.clone()), Some(other.clone())];
+    let inputs = vec![Some(lab.base.clone()), Some(second_input.clone())];
     let results = lab.run_with(op, inputs).await.unwrap();
     assert_eq!(names(&results[0]), ["base", "in-root"]);
     assert_eq!(names(&results[1]), ["b", "other"]);
-    assert_eq!(results[2].as_ref().map(|r| r.id()), Some(other.id()));
+    assert_eq!(results[2].as_ref().map(|r| r.id()), Some(second_input.id()));
     assert_eq!(names(&results[3]), ["c"]);
     assert_eq!(results.len(), 4);
-    assert_eq!(names(&Some(other)), ["other"], "an input stays as it was");
+    assert_eq!(
+        names(&Some(second_input)),
+        ["other"],
+        "an input stays as it was"
+    );
     assert_eq!(lab.log().await, "1:some\n2:thing\n");
 }
 
 #[tokio::test]
-async fn which_ends_are_good_is_the_ops_to_say() {
+async fn the_op_decides_which_exit_codes_are_successes() {
     testkit::requires!(root);
     let not_in_path = || ExecError::Start(StartError::NotInPath { name: "/do".into() });
     let missing_source = || {
@@ -138,7 +142,7 @@ async fn which_ends_are_good_is_the_ops_to_say() {
             errno: 2,
         })
     };
-    let lost = || ExecError::Stopped { id: "x".into() };
+    let stopped = || ExecError::Stopped { id: "x".into() };
     let failed = "process \"/do it\" did not complete successfully: ";
     type Case<'a> = (&'a str, Step, &'a [i32], Result<(), String>);
     let cases: Vec<Case<'_>> = vec![
@@ -182,17 +186,17 @@ async fn which_ends_are_good_is_the_ops_to_say() {
         ),
         (
             "no end",
-            Step::fails(lost()),
+            Step::fails(stopped()),
             &[],
             Err(format!("{failed}container x has stopped")),
         ),
     ];
-    for (what, end, valid, want) in cases {
+    for (case, end, valid, want) in cases {
         let lab = Lab::new([end]);
         let op = step_with(|meta| meta.valid_exit_codes = valid.to_vec());
         let answer = lab.run(op).await.map(|_| ()).map_err(|e| e.to_string());
-        assert_eq!(answer, want, "{what}");
-        let expected = match what {
+        assert_eq!(answer, want, "{case}");
+        let expected = match case {
             "no such program" => {
                 "2:unable to start container process: exec: \"/do\": executable file not found in $PATH\n"
             }
@@ -201,12 +205,12 @@ async fn which_ends_are_good_is_the_ops_to_say() {
             }
             _ => "",
         };
-        assert_eq!(lab.log().await, expected, "{what}");
+        assert_eq!(lab.log().await, expected, "{case}");
     }
 }
 
 #[tokio::test]
-async fn a_program_of_another_architecture_is_told_by_the_platform() {
+async fn a_program_for_another_architecture_is_refused_with_its_platform() {
     testkit::requires!(root);
     let wrong = || {
         Step::fails(ExecError::Start(StartError::Exec {
@@ -227,7 +231,7 @@ async fn a_program_of_another_architecture_is_told_by_the_platform() {
 }
 
 #[tokio::test]
-async fn a_failed_step_leaves_what_it_had_and_what_it_wrote_to_be_looked_at() {
+async fn clients_can_look_at_the_inputs_and_mounts_of_a_failed_step() {
     testkit::requires!(root);
     let lab = Lab::new([Step::exits(1).does(|mounts| {
         std::fs::write(mounts.host_path("/broken"), "").unwrap();
@@ -252,7 +256,7 @@ async fn a_failed_step_leaves_what_it_had_and_what_it_wrote_to_be_looked_at() {
 }
 
 #[tokio::test]
-async fn steps_wait_for_their_turn_where_their_number_is_bounded() {
+async fn steps_wait_for_a_permit_if_their_number_is_limited() {
     testkit::requires!(root);
     let lab = Lab::with_parallelism(1, [Step::never_ends(), Step::exits(0)]);
     let mut first = Box::pin(lab.run(step([])));
@@ -272,9 +276,9 @@ async fn steps_wait_for_their_turn_where_their_number_is_bounded() {
 }
 
 #[tokio::test]
-async fn a_step_that_had_no_memory_left_is_told_how_much_it_had() {
+async fn the_log_of_a_step_killed_for_memory_says_how_much_it_had() {
     testkit::requires!(root);
-    let said = "2:the kernel ended a process of this step because there was no memory left";
+    let sentence = "2:the kernel ended a process of this step because there was no memory left";
     for (peak, limit, rest) in [
         (0, 0, ""),
         (0, 64, ": the step is limited to 64 MiB"),
@@ -285,14 +289,14 @@ async fn a_step_that_had_no_memory_left_is_told_how_much_it_had() {
         let mut lab = Lab::new([end]);
         lab.resources.memory = limit << 20;
         lab.error(step([])).await;
-        assert_eq!(lab.log().await, format!("{said}{rest}\n"));
+        assert_eq!(lab.log().await, format!("{sentence}{rest}\n"));
     }
 }
 
 #[tokio::test]
-async fn a_step_is_limited_as_it_asks_and_at_most_as_the_daemon_says() {
+async fn a_step_has_its_own_limit_up_to_the_daemon_s() {
     testkit::requires!(root);
-    for (asked, bound, given) in [(0, 9, 9), (5, 9, 5), (12, 9, 9), (5, 0, 5), (0, 0, 0)] {
+    for (requested, bound, effective) in [(0, 9, 9), (5, 9, 5), (12, 9, 9), (5, 0, 5), (0, 0, 0)] {
         let limits = ops::StepLimits {
             resources: executor::Resources {
                 memory: bound,
@@ -301,8 +305,8 @@ async fn a_step_is_limited_as_it_asks_and_at_most_as_the_daemon_says() {
             ..ops::StepLimits::default()
         };
         let mut lab = Lab::with_limits(limits, [Step::exits(0)]);
-        lab.resources.memory = asked;
+        lab.resources.memory = requested;
         lab.run(step([])).await.unwrap();
-        assert_eq!(lab.executor.runs()[0].resources.memory, given);
+        assert_eq!(lab.executor.runs()[0].resources.memory, effective);
     }
 }

@@ -1,4 +1,4 @@
-//! What a step is given by the clients: its environment, secrets and agents.
+//! Environment, secrets and agents that clients give to a step.
 
 use llb::pb;
 use testkit::executor::Step;
@@ -9,7 +9,7 @@ use crate::lab::{Lab, mount, step, step_with};
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 #[tokio::test]
-async fn the_environment_is_that_of_the_op_the_proxy_the_default_path_and_the_secrets() {
+async fn the_environment_consists_of_the_op_the_proxy_the_default_path_and_secrets() {
     testkit::requires!(root);
     let secret = |id: &str, name: &str, optional| pb::SecretEnv {
         id: id.into(),
@@ -109,7 +109,7 @@ async fn the_environment_is_that_of_the_op_the_proxy_the_default_path_and_the_se
             Err(""),
         ),
     ];
-    for (what, env, proxy_env, secretenv, want) in cases {
+    for (case, env, proxy_env, secretenv, want) in cases {
         let lab = Lab::new([Step::exits(0)]);
         let secrets = [
             ("token", &b"hunter2"[..]),
@@ -125,22 +125,22 @@ async fn the_environment_is_that_of_the_op_the_proxy_the_default_path_and_the_se
         match want {
             Ok(want) => {
                 lab.run(op).await.unwrap();
-                assert_eq!(lab.executor.runs()[0].env, want, "{what}");
+                assert_eq!(lab.executor.runs()[0].env, want, "{case}");
             }
             Err(want) => {
                 let error = lab.error(op).await;
                 assert!(
                     error.contains(want) && !error.contains("hunter2"),
-                    "{what}: {error}"
+                    "{case}: {error}"
                 );
-                assert_eq!(lab.executor.runs(), [], "{what}: nothing ran");
+                assert_eq!(lab.executor.runs(), [], "{case}: nothing ran");
             }
         }
     }
 }
 
 #[tokio::test]
-async fn clients_without_a_service_and_no_clients_at_all_are_told_apart() {
+async fn a_client_without_the_service_and_no_client_have_different_errors() {
     testkit::requires!(root);
     let secret = pb::Mount {
         secret_opt: Some(pb::SecretOpt {

@@ -1,4 +1,4 @@
-//! What a step sees in its container, and ops that make no sense.
+//! Mounts in the container of a step, and malformed ops.
 
 use llb::pb;
 use testkit::executor::{RunMount, RunMountKind, Step};
@@ -23,7 +23,7 @@ fn tmpfs(dest: &str, size: Option<u64>) -> RunMount {
 }
 
 #[tokio::test]
-async fn each_kind_of_mount_becomes_what_the_container_has() {
+async fn each_type_of_mount_appears_in_the_container() {
     testkit::requires!(root);
     let bind = |dest: &str, readonly| pb::Mount {
         input: 0,
@@ -161,19 +161,19 @@ async fn each_kind_of_mount_becomes_what_the_container_has() {
             None,
         ),
     ];
-    for (what, mounts, want, shm_size) in cases {
+    for (case, mounts, want, shm_size) in cases {
         let lab = Lab::new([Step::exits(0)]);
         let client = MemorySession::new("client").secrets([("known", b"hush")]);
         lab.connect("client", client.agents(["known"]));
         lab.run(step(mounts)).await.unwrap();
         let run = lab.executor.runs().remove(0);
-        assert_eq!(run.mounts, want, "{what}");
-        assert_eq!(run.shm_size, shm_size, "{what}");
+        assert_eq!(run.mounts, want, "{case}");
+        assert_eq!(run.shm_size, shm_size, "{case}");
     }
 }
 
 #[tokio::test]
-async fn an_op_that_cannot_be_run_says_why_before_anything_runs() {
+async fn a_malformed_op_is_refused_with_the_reason_before_anything_runs() {
     testkit::requires!(root);
     let with = |mounts: Vec<pb::Mount>| pb::ExecOp { mounts, ..step([]) };
     let kind = |kind: i32| pb::Mount {
@@ -280,14 +280,14 @@ async fn an_op_that_cannot_be_run_says_why_before_anything_runs() {
             "here",
         ),
     ];
-    for (what, op, want) in cases {
+    for (case, op, want) in cases {
         let lab = Lab::new([]);
         let client = MemorySession::new("client").secrets([]).agents([]);
         lab.connect("client", client);
         let before = lab.records();
         let error = lab.error(op).await;
-        assert!(error.contains(want), "{what}: {error}");
-        assert_eq!(lab.executor.runs(), [], "{what}");
-        assert_eq!(lab.records(), before, "{what}: nothing is left");
+        assert!(error.contains(want), "{case}: {error}");
+        assert_eq!(lab.executor.runs(), [], "{case}");
+        assert_eq!(lab.records(), before, "{case}: nothing is left");
     }
 }

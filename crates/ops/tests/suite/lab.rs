@@ -1,4 +1,4 @@
-//! Exec ops over a real store, with an executor that follows a script: what tests of them share.
+//! Exec ops over a real store, with a scripted executor: shared by tests of exec ops.
 
 #![allow(clippy::unwrap_used, reason = "helpers of a test may panic")]
 
@@ -23,7 +23,7 @@ pub(crate) struct Lab {
     pub(crate) sessions: Arc<SessionManager>,
     pub(crate) rights: BuildRights,
     pub(crate) platform: Option<pb::Platform>,
-    /// What steps ask to be limited to.
+    /// Limits that steps request.
     pub(crate) resources: executor::Resources,
     pub(crate) base: ImmutableRef,
     hub: Arc<Hub>,
@@ -37,7 +37,7 @@ impl Lab {
         Self::with_parallelism(0, script)
     }
 
-    /// The same, with at most `max_parallelism` steps at a time; 0 for any number.
+    /// As `new`, with at most `max_parallelism` steps at a time; 0 for any number.
     pub(crate) fn with_parallelism(
         max_parallelism: usize,
         script: impl IntoIterator<Item = Step>,
@@ -49,7 +49,7 @@ impl Lab {
         Self::with_limits(limits, script)
     }
 
-    /// The same on a daemon with these limits.
+    /// As `new`, on a daemon with these limits.
     pub(crate) fn with_limits(
         limits: ops::StepLimits,
         script: impl IntoIterator<Item = Step>,
@@ -83,7 +83,7 @@ impl Lab {
         }
     }
 
-    /// Connects a client, which steps may ask from then on.
+    /// Connects a client, whose services steps use from now on.
     pub(crate) fn connect(&self, id: &str, session: MemorySession) -> Arc<MemorySession> {
         let (session, registration) = session.connect(&self.sessions);
         self.registrations.lock().push((id.into(), registration));
@@ -92,8 +92,8 @@ impl Lab {
 
     fn context(&self) -> OpCtx<BuildDomain> {
         let digest = Digest::sha256(b"step");
-        let shown = progress::Vertex::new(digest.clone(), "step", Vec::new());
-        let progress = VertexProgress::new(shown);
+        let vertex = progress::Vertex::new(digest.clone(), "step", Vec::new());
+        let progress = VertexProgress::new(vertex);
         progress.attach(&self.hub);
         let vertex = Vertex::new(digest, "step", Arc::new(OpSys::default()));
         let sessions = self.registrations.lock();
@@ -102,7 +102,7 @@ impl Lab {
         OpCtx::detached(Arc::new(vertex), Arc::new(sink), ids)
     }
 
-    /// Ends the progress of the steps: what they printed, `1:text` for output and `2:text` for errors.
+    /// Ends the progress of the steps and returns their log: `1:text` for output and `2:text` for errors.
     pub(crate) async fn log(&self) -> String {
         self.hub.close();
         let mut events = self.hub.subscribe();
@@ -137,12 +137,12 @@ impl Lab {
         self.run_with(op, vec![Some(self.base.clone())]).await
     }
 
-    /// Runs an op over the base that fails: its sentence.
+    /// Runs an op that fails over the base; returns the error's sentence.
     pub(crate) async fn error(&self, op: pb::ExecOp) -> String {
         self.run(op).await.unwrap_err().to_string()
     }
 
-    /// Records in the store.
+    /// Number of records in the store.
     pub(crate) fn records(&self) -> usize {
         let usage = self.parts.store.disk_usage(&[], std::time::Duration::ZERO);
         usage.unwrap().len()
@@ -225,7 +225,7 @@ pub(crate) fn step(mounts: impl IntoIterator<Item = pb::Mount>) -> pb::ExecOp {
     }
 }
 
-/// The same, without mounts and with a changed `meta`.
+/// As `step`, without mounts and with a changed `meta`.
 pub(crate) fn step_with(change: impl FnOnce(&mut pb::Meta)) -> pb::ExecOp {
     let mut op = step([]);
     change(op.meta.as_mut().unwrap());

@@ -28,7 +28,7 @@ const IDS: IdRange = IdRange {
 };
 
 impl Host {
-    /// A store with a busybox tree of two layers; steps with a user namespace or without. Nothing where that cannot be had.
+    /// A store with a busybox tree of two layers; steps with or without a user namespace. None if the machine lacks what it needs.
     fn new(user_namespace: bool) -> Option<Self> {
         if !rustix::process::geteuid().is_root() || !Path::new("/bin/busybox").exists() {
             testkit::skip::skip("needs root and /bin/busybox");
@@ -102,7 +102,7 @@ impl Host {
         op.exec(&context(), inputs).await.map_err(|e| e.to_string())
     }
 
-    /// The layer of a result as it is exported, but for times.
+    /// The layer of a result as it is exported, without times.
     fn tar(&self, result: &ops::Ref) -> Vec<u8> {
         let result = result.as_ref().unwrap();
         let options = layer::CreateOptions {
@@ -190,7 +190,7 @@ async fn a_layer_is_the_same_bytes_with_a_user_namespace_and_without() {
     let mut layers = Vec::new();
     for host in [&plain, &mapped] {
         let first = host.run(step(SCRIPT)).await.unwrap();
-        // Again, with the cache mounts that the first one left.
+        // The same step again, with the cache mounts of the first run.
         let second = host.run(step(SCRIPT)).await.unwrap();
         let tars = [&first[0], &first[1], &second[0]].map(|result| host.tar(result));
         layers.push(tars);
@@ -199,7 +199,7 @@ async fn a_layer_is_the_same_bytes_with_a_user_namespace_and_without() {
         assert!(plain.len() > 1024, "layer {index} holds something");
         assert!(plain == mapped, "layer {index} differs");
     }
-    // What one kind of step left, the other goes on with.
+    // Each kind of step continues with the files of the other.
     for (from, namespace) in [(&mapped, false), (&plain, true)] {
         let launcher = Launcher::new(Config {
             user_namespace: namespace.then_some(IDS),
@@ -228,7 +228,7 @@ async fn a_layer_is_the_same_bytes_with_a_user_namespace_and_without() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_container_in_a_user_namespace_writes_is_seen_from_outside_while_it_runs() {
+async fn files_of_a_running_container_in_a_user_namespace_can_be_read_from_outside() {
     let Some(host) = Host::new(true) else { return };
     let op = step("");
     let inputs = vec![Some(host.base.clone()), None];
@@ -236,7 +236,7 @@ async fn what_a_container_in_a_user_namespace_writes_is_seen_from_outside_while_
     let prepared = ops::exec::prepare(&host.parts, &ctx, &op.mounts, "/", &[], &inputs);
     let ids = host.parts.executor.id_mapping(&Access::SANDBOX).unwrap();
     let prepared = prepared.await.unwrap().with_ids(ids);
-    // Before there is a container, as a frontend may: root, seeded cache mount, input.
+    // Before a container runs, as frontends do: root, seeded cache mount, input.
     for (position, name) in [(0, "theirs"), (2, "theirs"), (3, "many")] {
         let root = prepared.tree(position).unwrap().unwrap();
         let owner = root.lstat(name).unwrap().uid - IDS.base;
@@ -266,7 +266,7 @@ async fn what_a_container_in_a_user_namespace_writes_is_seen_from_outside_while_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_op_with_paths_of_thousands_of_parts_is_refused_before_anything_is_made() {
+async fn an_op_with_paths_of_thousands_of_components_is_refused_before_anything_is_prepared() {
     let Some(host) = Host::new(false) else { return };
     let deep = "/a".repeat(2000);
     let with = |change: &dyn Fn(&mut pb::ExecOp)| {

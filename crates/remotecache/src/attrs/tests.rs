@@ -35,11 +35,11 @@ fn an_unknown_mode_falls_back_to_min_and_a_bad_reference_is_refused() {
     };
     assert_eq!(
         of(&[("mode", "most"), ("ref", "a/b")]),
-        (Mode::Min, Ok("docker.io/a/b:latest".into()))
+        (ExportMode::Min, Ok("docker.io/a/b:latest".into()))
     );
     assert_eq!(
         of(&[("mode", "max")]),
-        (Mode::Max, Err("missing ref".into()))
+        (ExportMode::Max, Err("missing ref".into()))
     );
     for (text, full) in [
         ("a/b:c", "docker.io/a/b:c"),

@@ -144,7 +144,7 @@ async fn a_cache_to_write_to_says_what_it_is_and_whether_the_build_depends_on_it
         assert_eq!((exporter.name(), exporter.is_inline()), (name, is_inline));
         assert_eq!(exporter.ignores_errors(), ignores_errors);
         // Records in images are always the topmost.
-        assert!(!is_inline || exporter.mode == Mode::Min);
+        assert!(!is_inline || exporter.mode == ExportMode::Min);
     }
 }
 

@@ -14,7 +14,7 @@ fn exporter(place: &Arc<MemoryPlace>, documents: Documents) -> CacheExporter {
             compression: CompressionAttributes::default(),
             documents,
         },
-        mode: Mode::Max,
+        mode: ExportMode::Max,
         ignores_errors: false,
     }
 }
@@ -146,7 +146,7 @@ async fn records_without_layers_write_nothing() {
     assert_eq!(place.log(), [""; 0]);
     let inline = CacheExporter {
         target: Target::Inline,
-        mode: Mode::Min,
+        mode: ExportMode::Min,
         ignores_errors: false,
     };
     assert!(

@@ -35,7 +35,7 @@ fn keys_are_found_as_the_solver_asks_and_results_bring_those_below() {
         result(&["a", "b"]),
     );
     let keys = Keys::new(&chains);
-    let link = |map: &str, selector: Option<&Digest>| Link {
+    let link = |map: &str, selector: Option<&Digest>| KeyLink {
         input: 0,
         output: 0,
         digest: digest(map),
@@ -86,7 +86,7 @@ fn keys_that_were_read_do_not_change_and_equal_caches_have_equal_names() {
         std::slice::from_ref(run)
     );
     assert!(keys.keys_of_result("other").unwrap().is_empty());
-    let link = Link {
+    let link = KeyLink {
         input: 0,
         output: 0,
         digest: digest("new"),
@@ -124,7 +124,7 @@ fn a_link_is_found_only_by_its_own_input_output_digest_and_selector() {
         ("left", 0, 2, "run", None, false),
         ("other", 0, 2, "join", None, false),
     ] {
-        let link = Link {
+        let link = KeyLink {
             input,
             output,
             digest: digest(map),

@@ -1,4 +1,4 @@
-//! What goes wrong, and where.
+//! Errors of ops, key stores and builds.
 
 use std::error::Error;
 use std::fmt;
@@ -9,7 +9,7 @@ use oci::Digest;
 use crate::domain::Domain;
 use crate::domain::vertex::Vertex;
 
-/// An op's own error, shared by everyone who waits for the op. Made from any error with `?`.
+/// An op's own error, shared by all who wait for the op. `?` makes it from any error.
 #[derive(Clone)]
 pub struct OpError(Arc<dyn Error + Send + Sync + 'static>);
 
@@ -28,8 +28,8 @@ impl OpError {
     pub fn find<T: Error + 'static>(&self) -> Option<&T> {
         let mut next: Option<&(dyn Error + 'static)> = Some(&*self.0);
         while let Some(error) = next {
-            if let Some(found) = error.downcast_ref() {
-                return Some(found);
+            if let Some(cause) = error.downcast_ref() {
+                return Some(cause);
             }
             next = error.source();
         }
@@ -64,7 +64,7 @@ impl fmt::Debug for OpError {
     }
 }
 
-/// The key store could not do its work.
+/// A key store failed.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{}", oci::error::chain(.0.as_ref()))]
 pub struct KeyStoreError(#[source] Arc<dyn Error + Send + Sync + 'static>);
@@ -76,61 +76,61 @@ impl KeyStoreError {
     }
 }
 
-/// What an op was asked for when it failed.
+/// The call of an op that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Phase {
     /// Finding the op for the vertex.
     Resolve,
-    /// How it is cached.
+    /// Computing the cache map.
     CacheMap,
     /// The content digest of the input with this index.
     SlowKey(usize),
-    /// Its results.
+    /// Computing the outputs.
     Exec,
 }
 
-/// Why a build gave no result.
+/// Why a build failed.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum SolveError<D: Domain> {
     /// An op failed.
     #[error("{}{}", phase.prefix(), oci::error::chain(error.inner()))]
     Op {
-        /// The vertex as the client knows it.
+        /// Digest of the vertex as the client knows it.
         vertex: Digest,
-        /// Its name.
+        /// Name of the vertex.
         name: String,
-        /// Its description.
+        /// Description of the vertex, for people and tools.
         description: std::collections::BTreeMap<String, String>,
-        /// Its op.
+        /// Data of the vertex.
         sys: Arc<D::System>,
-        /// What it was asked for.
+        /// The call that failed.
         phase: Phase,
-        /// What it said.
+        /// The op's error.
         #[source]
         error: OpError,
     },
-    /// An op gave fewer results than an edge's index.
+    /// An op returned fewer outputs than the index of an edge.
     #[error("invalid response from exec need {index} index but {got} results received")]
     MissingOutput {
-        /// The vertex.
+        /// Digest of the vertex.
         vertex: Digest,
-        /// The index asked for.
+        /// Index of the requested output.
         index: usize,
-        /// How many results there are.
+        /// Number of outputs.
         got: usize,
     },
-    /// An op described other inputs than its vertex has.
+    /// A cache map has a different number of inputs than the vertex.
     #[error("invalid cache map: expected dependency count {want}, got {got}")]
     CacheMapDeps {
-        /// The vertex.
+        /// Digest of the vertex.
         vertex: Digest,
-        /// Inputs of the vertex.
+        /// Number of the vertex's inputs.
         want: usize,
-        /// Inputs in the cache map.
+        /// Number of inputs in the cache map.
         got: usize,
     },
-    /// Keys or results could not be read or kept.
+    /// Reading or writing keys or results failed.
     #[error("error on cache query: {0}")]
     Keys(#[from] KeyStoreError),
     /// A task panicked.
@@ -138,15 +138,15 @@ pub enum SolveError<D: Domain> {
     Panic {
         /// Name of the vertex.
         name: String,
-        /// What the panic said.
+        /// Message of the panic.
         message: String,
     },
-    /// A vertex reads one that is not active: a fault of the solver.
+    /// The input of a vertex is not active: a bug of the solver.
     #[error("failed to get edge: inconsistent graph state in edge {vertex} {index}")]
     Inconsistent {
-        /// The vertex that is read.
+        /// Digest of the input's vertex.
         vertex: String,
-        /// Its output.
+        /// Index of its output.
         index: usize,
     },
     /// A job with the id exists.
@@ -174,7 +174,7 @@ impl<D: Domain> SolveError<D> {
         }
     }
 
-    /// Returns the vertex that failed, if it was one.
+    /// Returns the digest of the failed vertex; none if the error belongs to no vertex.
     pub fn vertex(&self) -> Option<&Digest> {
         match self {
             Self::Op { vertex, .. }

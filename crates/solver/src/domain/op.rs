@@ -1,4 +1,4 @@
-//! What a vertex does, as the solver sees it.
+//! Ops as the solver sees them: cache maps, outputs and progress.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::domain::Domain;
 use crate::domain::error::{OpError, SolveError};
 use crate::domain::vertex::{Edge, Vertex};
 
-/// How a vertex is cached and computed.
+/// Computes the cache map and the outputs of a vertex.
 #[async_trait]
 pub trait Op<D: Domain>: Send + Sync + 'static {
     /// Returns cache map number `index` and whether it is the last. Only ops without inputs may have several.
@@ -25,7 +25,7 @@ pub trait Op<D: Domain>: Send + Sync + 'static {
 
 /// Finds the op of a vertex.
 pub trait Resolver<D: Domain>: Send + Sync {
-    /// Returns the op. `builder` lets an op that solves something itself do so as a part of this vertex.
+    /// Returns the op. `builder` lets an op build something as a part of this vertex.
     fn resolve(
         &self,
         vertex: &Arc<Vertex<D>>,
@@ -41,37 +41,37 @@ pub trait SubBuilder<D: Domain>: Send + Sync {
     async fn build(&self, edge: Edge<D>) -> Result<D::Result, SolveError<D>>;
 }
 
-/// How the results of an op are found again.
+/// The parts of an output's cache key that an op knows.
 pub struct CacheMap<D: Domain> {
-    /// Digest of all that decides the output except the inputs.
+    /// Digest of everything that decides the output, without the inputs.
     pub digest: Digest,
-    /// One entry per input.
+    /// One entry per input, in their order.
     pub deps: Vec<CacheMapDep<D>>,
-    /// What loads of results may need; has no part in keys.
+    /// Values for loads of results; they are no part of keys.
     pub hints: Vec<D::Hint>,
 }
 
 /// How one input takes part in the key.
 pub struct CacheMapDep<D: Domain> {
-    /// Restricts a match by the input's own key to ops that read the same part of it.
+    /// Digest of the part of the input that the op reads; it restricts matches by the input's own key.
     pub selector: Option<Digest>,
     /// Computes a key from the input's content.
     pub slow: Option<Arc<dyn SlowKey<D>>>,
-    /// Runs on the input before the op uses it (makes a lazy ref real).
+    /// Runs on the input before the op uses it (unpacks a lazy ref).
     pub preprocess: Option<Arc<dyn Preprocess<D>>>,
 }
 
 /// Computes a key from the content of an input.
 #[async_trait]
 pub trait SlowKey<D: Domain>: Send + Sync {
-    /// Returns the digest.
+    /// Returns the digest of the content.
     async fn digest(&self, ctx: &OpCtx<D>, input: &D::Result) -> Result<Digest, OpError>;
 }
 
 /// Prepares an input.
 #[async_trait]
 pub trait Preprocess<D: Domain>: Send + Sync {
-    /// Does it; `ctx` is that of the vertex that made the input.
+    /// Prepares the input; `ctx` is that of the vertex that computed it.
     async fn run(&self, ctx: &OpCtx<D>, input: &D::Result) -> Result<(), OpError>;
 }
 
@@ -115,42 +115,42 @@ impl<D: Domain> fmt::Debug for CacheMapDep<D> {
     }
 }
 
-/// Where the progress of one vertex is reported, for jobs of type `J`.
+/// Takes the progress of one vertex, for jobs of type `J`.
 pub trait VertexSink<J>: Send + Sync + 'static {
-    /// A job became interested; it is told everything that was reported so far.
+    /// A job joins the vertex; it gets everything that was reported so far.
     fn attach(&self, job: &J);
-    /// Work on the vertex begins; `cached` when a known result is being loaded.
+    /// Work on the vertex starts; `cached` if a stored result is loaded.
     fn started(&self, cached: bool);
-    /// The work ended.
+    /// The work ended, with the sentence of its error if it failed.
     fn completed(&self, error: Option<&str>, cached: bool);
-    /// The op wrote something (1 is standard output, 2 standard error).
+    /// The op wrote output (`stream` is 1 for standard output, 2 for standard error).
     fn log(&self, stream: i64, data: &[u8]);
 }
 
-/// Makes sinks.
+/// Creates the sinks of vertices, and is told how results were obtained.
 pub trait Observer<D: Domain>: Send + Sync {
-    /// Returns the sink for a vertex that is being loaded; its digest is the one to show. Called while the scheduler decides:
+    /// Returns the sink of a newly loaded vertex, whose digest is the client's. Called with the scheduler locked, so it
     /// must not wait.
     fn vertex(&self, vertex: &Arc<Vertex<D>>) -> Arc<D::Sink>;
 
-    /// A result of a vertex is there. Called while the scheduler decides: must not wait.
+    /// A vertex has a result. Called with the scheduler locked, so it must not wait.
     fn obtained(&self, _from: Obtained) {}
 }
 
-/// Where a result came from.
+/// How a result was obtained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Obtained {
     /// The vertex ran.
     Executed,
-    /// It was loaded from the daemon's own records.
+    /// It was loaded by the daemon's own records.
     Loaded,
     /// It was loaded from a cache that the build imported.
     Imported,
-    /// Another vertex has the same key, and what comes of that one is the result of both.
+    /// Another vertex has the same key, and its result serves both.
     Merged,
 }
 
-/// The sink of a domain whose vertices nobody watches.
+/// A sink that drops all progress.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NullSink;
 
@@ -167,7 +167,7 @@ impl<J> VertexSink<J> for NullSink {
     fn log(&self, _stream: i64, _data: &[u8]) {}
 }
 
-/// Who may answer for a running vertex: the sessions of all jobs interested in it, now and as more join.
+/// Sessions of all jobs that want a running vertex. It changes as jobs join and leave.
 #[derive(Clone, Debug)]
 pub struct SessionGroup {
     ids: watch::Receiver<Vec<String>>,
@@ -188,12 +188,12 @@ impl SessionGroup {
         Self { ids, _fixed: None }
     }
 
-    /// Returns the ids of the sessions there are now, in order of joining.
+    /// Returns the current session ids, in the order in which jobs joined.
     pub fn ids(&self) -> Vec<String> {
         self.ids.borrow().clone()
     }
 
-    /// Waits until the group differs from what it was when the last wait ended; never ends for a fixed group.
+    /// Waits until the group differs from the state at the end of the last wait; never ends for a fixed group.
     pub async fn changed(&mut self) -> Vec<String> {
         if self.ids.changed().await.is_err() {
             std::future::pending::<()>().await;
@@ -202,7 +202,7 @@ impl SessionGroup {
     }
 }
 
-/// Finds the first hint that a predicate accepts, the nearest vertex first.
+/// Finds the first hint that a predicate accepts, in the nearest vertex first.
 pub(crate) type FindHint<D> = Arc<
     dyn Fn(&mut dyn FnMut(&<D as Domain>::Hint) -> bool) -> Option<<D as Domain>::Hint>
         + Send
@@ -210,13 +210,13 @@ pub(crate) type FindHint<D> = Arc<
 >;
 pub(crate) type JobValues<D> = Arc<RwLock<Vec<Arc<<D as Domain>::Job>>>>;
 
-/// What an op may use while it works.
+/// The context of an op's work.
 pub struct OpCtx<D: Domain> {
-    /// The vertex.
+    /// The vertex of the op.
     pub vertex: Arc<Vertex<D>>,
-    /// Where its progress is reported.
+    /// Takes the progress of the vertex.
     pub sink: Arc<D::Sink>,
-    /// Who may answer.
+    /// Sessions that may answer for the vertex.
     pub sessions: SessionGroup,
     pub(crate) values: JobValues<D>,
     pub(crate) hints: Option<FindHint<D>>,
@@ -234,13 +234,13 @@ impl<D: Domain> OpCtx<D> {
         }
     }
 
-    /// Returns the values that the interested jobs were made with, in order of joining.
+    /// Returns the values of the jobs that want the vertex, in the order in which they joined.
     pub fn job_values(&self) -> Vec<Arc<D::Job>> {
         self.values.read().clone()
     }
 
-    /// Finds a hint that a cache map of this vertex, or the nearest below it, left. `is_wanted` is called while the scheduler
-    /// is locked: it must only compare.
+    /// Finds a hint in the cache maps of this vertex or of the nearest vertex below it. `is_wanted` is called while the scheduler
+    /// is locked, so it must only compare.
     pub fn hint(&self, mut is_wanted: impl FnMut(&D::Hint) -> bool) -> Option<D::Hint> {
         self.hints.as_ref()?(&mut is_wanted)
     }

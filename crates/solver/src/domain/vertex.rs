@@ -1,4 +1,4 @@
-//! What a build graph is made of.
+//! Build graphs: vertices and edges.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -12,50 +12,50 @@ use crate::domain::Domain;
 pub struct Vertex<D: Domain> {
     /// Digest of the op's bytes as received, which name its inputs' digests: the whole definition up to here.
     pub digest: Digest,
-    /// Shown to people.
+    /// Name for people.
     pub name: String,
-    /// What it reads, in the op's order.
+    /// Inputs in the op's order.
     pub inputs: Vec<Edge<D>>,
-    /// What does not change the definition.
+    /// Options that do not change the definition.
     pub options: VertexOptions,
-    /// The op's data, which the resolver of ops understands.
+    /// Data from which the resolver makes the op.
     pub sys: Arc<D::System>,
 }
 
 /// One output of a vertex.
 pub struct Edge<D: Domain> {
-    /// The vertex.
+    /// The vertex whose output it is.
     pub vertex: Arc<Vertex<D>>,
-    /// Which of its outputs.
+    /// Index of the output.
     pub index: usize,
 }
 
-/// What a client says of a vertex that is not part of its definition.
+/// Options that a client gives a vertex beside its definition.
 #[derive(Debug, Clone, Default)]
 pub struct VertexOptions {
-    /// Run it even when a result is known.
+    /// Whether it runs even if a result is stored.
     pub ignore_cache: bool,
-    /// Whether its results may be exported as cache records; nothing said means yes.
+    /// Whether its results may be exported as cache records; none means yes.
     pub export_cache: Option<bool>,
     /// Texts for people and tools; the solver does not read them.
     pub description: BTreeMap<String, String>,
-    /// The group it is shown in.
+    /// The group in which progress shows it.
     pub progress_group: Option<ProgressGroup>,
 }
 
-/// Vertices that are shown as one.
+/// Vertices that progress shows as one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProgressGroup {
-    /// Identity of the group.
+    /// Id of the group.
     pub id: String,
-    /// Shown to people.
+    /// Name for people.
     pub name: String,
     /// Whether a vertex may also be shown outside the group.
     pub weak: bool,
 }
 
 impl<D: Domain> Drop for Vertex<D> {
-    /// Lets go of its inputs one after the other: a chain of many thousands would not fit on the stack.
+    /// Drops the inputs one after the other: dropping a chain of many thousands by recursion would overflow the stack.
     fn drop(&mut self) {
         let mut inputs = std::mem::take(&mut self.inputs);
         while let Some(edge) = inputs.pop() {
@@ -78,18 +78,18 @@ impl<D: Domain> Vertex<D> {
         }
     }
 
-    /// Returns every vertex reachable from this one, inputs before what reads them, each once by digest.
+    /// Returns every vertex reachable from this one, each once by digest; inputs come before the vertices that use them.
     pub fn closure(self: &Arc<Self>) -> Vec<Arc<Self>> {
-        let mut seen = HashSet::new();
+        let mut visited = HashSet::new();
         let mut out = Vec::new();
         // Depth first without recursion: definitions come from clients and may be deep.
         let mut stack = vec![(Arc::clone(self), 0)];
-        seen.insert(self.digest.clone());
+        visited.insert(self.digest.clone());
         while let Some((vertex, next)) = stack.pop() {
             if let Some(input) = vertex.inputs.get(next) {
                 let input = Arc::clone(&input.vertex);
                 stack.push((vertex, next + 1));
-                if seen.insert(input.digest.clone()) {
+                if visited.insert(input.digest.clone()) {
                     stack.push((input, 0));
                 }
             } else {

@@ -1,9 +1,9 @@
-//! Look-ups of keys, on threads that may wait for a disk.
+//! Look-ups of keys, on threads that may block on a disk.
 //!
-//! A worker takes one look-up after the other, and with the answer it gets what the scheduler wants to know next: a chain of
-//! cached steps is looked up on one thread, as fast as the key store is. A look-up never waits for another one: when all workers
-//! are asking and one more look-up is there, one more worker begins. Their number is bounded by that of the runtime's blocking
-//! threads.
+//! A worker carries out one look-up after the other, and each answer gives it the scheduler's next question: a chain of
+//! cached steps is looked up on one thread, as fast as the key store is. A look-up never waits for another one: if all workers
+//! are busy and a look-up waits, a further worker starts. The runtime's limit on blocking threads bounds
+//! their number.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,9 +17,9 @@ use crate::scheduler::WorkId;
 /// Look-ups that wait for a worker, and the number of workers.
 pub(super) struct Lookups<D: Domain> {
     queue: VecDeque<(WorkId, Box<Lookup<D>>)>,
-    /// Workers that have been started and have not ended.
+    /// Workers that were started and have not ended.
     workers: usize,
-    /// Those of them that are asking a key store.
+    /// Workers that are asking a key store.
     asking: usize,
 }
 
@@ -59,7 +59,7 @@ impl<D: Domain> Lookups<D> {
         next
     }
 
-    /// A worker has its answer.
+    /// A worker got its answer.
     pub(super) fn answered(&mut self) {
         self.asking -= 1;
     }

@@ -1,6 +1,6 @@
-//! Replays the past progress of vertices to jobs that join them.
+//! Replays past progress of vertices to jobs that join them.
 //!
-//! The progress of a vertex may be megabytes of logs on a disk. So it is replayed on a thread that may wait, one vertex after the
+//! The progress of a vertex may be megabytes of logs on a disk. So a thread that may block replays it, one vertex after the
 //! other, and only replies to the joining job wait for it.
 
 use std::collections::VecDeque;
@@ -19,15 +19,15 @@ use crate::scheduler::{Attach, JobId};
 pub(super) struct Replay<D: Domain> {
     /// Vertices whose progress has not been replayed completely.
     vertices: usize,
-    /// Those of them that wait for the thread, in order.
+    /// Vertices that wait for the thread, in order.
     queue: VecDeque<Attach<D>>,
     has_thread: bool,
     /// Replies to the job, sent after the last replay.
     pub(super) replies: Vec<Reply<D>>,
 }
 
-/// How the progress of a vertex gets to a job.
-pub(super) enum Next<D: Domain> {
+/// How the progress of a vertex reaches a job.
+pub(super) enum AttachAction<D: Domain> {
     /// The caller attaches the vertex at once: it has no progress yet.
     AtOnce(Attach<D>),
     /// The caller starts a thread for the replays of the job.
@@ -47,18 +47,18 @@ impl<D: Domain> Replay<D> {
     }
 
     /// Adds a vertex. A job gets the progress of vertices in the order in which they were loaded.
-    pub(super) fn add(&mut self, attach: Attach<D>) -> Next<D> {
+    pub(super) fn add(&mut self, attach: Attach<D>) -> AttachAction<D> {
         self.vertices += 1;
         if !attach.has_history && !self.has_thread {
-            return Next::AtOnce(attach);
+            return AttachAction::AtOnce(attach);
         }
         let job = attach.job;
         self.queue.push_back(attach);
         if self.has_thread {
-            return Next::Wait;
+            return AttachAction::Wait;
         }
         self.has_thread = true;
-        Next::Begin(job)
+        AttachAction::Begin(job)
     }
 }
 
@@ -86,8 +86,8 @@ impl<D: Domain> Core<D> {
             return self.replay_vertices(job);
         }
         let core = Arc::clone(self);
-        let replay = task::blocking("tell a job", move || core.replay_vertices(job));
-        task::spawn("tell a job", replay).detach();
+        let replay = task::blocking("replay progress", move || core.replay_vertices(job));
+        task::spawn("replay progress", replay).detach();
     }
 
     /// Replays the progress of vertices to a job until none is left.
@@ -109,7 +109,7 @@ impl<D: Domain> Core<D> {
             let attach = AssertUnwindSafe(|| handle.sink.attach(&value));
             if let Err(panic) = catch_unwind(attach) {
                 let (vertex, reason) = (&handle.vertex.digest, panic_text(&*panic));
-                tracing::error!(%vertex, reason, "a job was not told what happened at a vertex");
+                tracing::error!(%vertex, reason, "failed to replay the progress of a vertex to a job");
             }
             self.replayed(job);
         }

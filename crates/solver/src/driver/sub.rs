@@ -9,9 +9,9 @@ use crate::domain::Domain;
 use crate::domain::error::SolveError;
 use crate::domain::op::SubBuilder;
 use crate::domain::vertex::Edge;
-use crate::scheduler::{BuildRequest, By, Handle};
+use crate::scheduler::{BuildRequest, Handle, Requester};
 
-/// Builds as a part of a vertex for as long as a job has it loaded.
+/// Builds something as a part of a vertex, for as long as a job has the vertex loaded.
 pub(super) struct VertexBuilder<D: Domain> {
     pub(super) core: Weak<Core<D>>,
     pub(super) handle: Weak<Handle<D>>,
@@ -22,7 +22,7 @@ impl<D: Domain> SubBuilder<D> for VertexBuilder<D> {
     async fn build(&self, edge: Edge<D>) -> Result<D::Result, SolveError<D>> {
         let core = self.core.upgrade().ok_or(SolveError::Canceled)?;
         let vertex = self.handle.upgrade().ok_or(SolveError::Canceled)?;
-        let by = By::Vertex(vertex.vertex.digest.clone());
+        let by = Requester::Vertex(vertex.vertex.digest.clone());
         drop(vertex);
         let loaded = core.load_graph(&by, &edge, &[]).await;
         let built = core

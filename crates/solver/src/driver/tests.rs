@@ -1,4 +1,4 @@
-//! The driver by itself: who holds the lock, and who is not kept waiting.
+//! The driver by itself: lock and waits.
 
 use std::sync::mpsc::channel;
 
@@ -12,7 +12,7 @@ use crate::keys::memory::{MemoryKeyStore, MemoryResults};
 
 type Plain = ResultsOnly<u64>;
 
-/// Resolves nothing: every vertex fails.
+/// A resolver under which every vertex fails.
 struct NoOps;
 
 impl Resolver<Plain> for NoOps {
@@ -55,25 +55,25 @@ fn is_idle(core: &Core<Plain>) -> bool {
 }
 
 #[tokio::test]
-async fn a_job_that_is_dropped_while_the_scheduler_is_busy_waits_for_nothing_and_is_gone_later() {
+async fn dropping_a_job_while_the_scheduler_is_busy_does_not_wait_and_discards_it_later() {
     let (solver, core) = core();
     let job = solver.job(options("a")).unwrap();
     let error = job.build(edge()).await.unwrap_err();
     assert_eq!(error.to_string(), "no op");
     let state = core.state.lock();
-    // With the lock held in this very thread, waiting for it would be for ever.
+    // This thread holds the lock, so waiting for it would deadlock.
     drop(job);
     drop(state);
     assert!(!is_idle(&core), "nobody has taken it in yet");
     while !is_idle(&core) {
         tokio::task::yield_now().await;
     }
-    // The name was free at once.
+    // The name is free at once.
     solver.job(options("a")).unwrap();
 }
 
 #[tokio::test]
-async fn what_a_destructor_reported_comes_before_the_next_event() {
+async fn events_of_destructors_come_before_the_next_event() {
     let (solver, core) = core();
     let job = solver.job(options("a")).unwrap();
     job.build(edge()).await.unwrap_err();

@@ -1,4 +1,4 @@
-//! Carrying out one piece of work, and what is told of it at its vertex.
+//! Carries out one piece of work, and reports it at its vertex.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::domain::error::{KeyStoreError, OpError, Phase, SolveError};
 use crate::domain::op::{Obtained, Op as _, VertexSink as _};
 use crate::keys::cachekey::CacheRecord;
 use crate::keys::manager::CacheManager;
-use crate::scheduler::{Handle, Outcome, Work};
+use crate::scheduler::{Handle, Work, WorkOutcome};
 
 impl<D: Domain> Core<D> {
     fn op(self: &Arc<Self>, handle: &Arc<Handle<D>>) -> Result<Arc<D::Op>, SolveError<D>> {
@@ -29,7 +29,7 @@ impl<D: Domain> Core<D> {
         })
     }
 
-    pub(super) async fn work(self: &Arc<Self>, work: Work<D>) -> Outcome<D> {
+    pub(super) async fn work(self: &Arc<Self>, work: Work<D>) -> WorkOutcome<D> {
         let span = match &work {
             Work::CacheMap { of, .. }
             | Work::Slow { of, .. }
@@ -40,9 +40,9 @@ impl<D: Domain> Core<D> {
         self.carry_out(work).instrument(span).await
     }
 
-    async fn carry_out(self: &Arc<Self>, work: Work<D>) -> Outcome<D> {
+    async fn carry_out(self: &Arc<Self>, work: Work<D>) -> WorkOutcome<D> {
         match work {
-            Work::CacheMap { of, index } => Outcome::CacheMap(self.cache_map(&of, index).await),
+            Work::CacheMap { of, index } => WorkOutcome::CacheMap(self.cache_map(&of, index).await),
             Work::Slow {
                 of,
                 input,
@@ -65,7 +65,7 @@ impl<D: Domain> Core<D> {
                     of.sink.started(false);
                     of.sink.completed(Some(&error_text(error)), false);
                 }
-                Outcome::Slow(outcome)
+                WorkOutcome::Slow(outcome)
             }
             Work::Exec { of, inputs } => {
                 let outcome = match self.op(&of) {
@@ -84,11 +84,11 @@ impl<D: Domain> Core<D> {
                         outcome
                     }
                 };
-                Outcome::Exec(outcome)
+                WorkOutcome::Exec(outcome)
             }
             Work::Lookup(lookup) => {
                 let run = move || lookups::run(*lookup);
-                Outcome::Lookup(task::blocking("look keys up", run).await)
+                WorkOutcome::Lookup(task::blocking("look keys up", run).await)
             }
             Work::Load { of, record, main } => {
                 of.sink.started(true);
@@ -107,7 +107,7 @@ impl<D: Domain> Core<D> {
                         Obtained::Imported
                     });
                 }
-                Outcome::Load(loaded)
+                WorkOutcome::Load(loaded)
             }
             Work::Save {
                 main,
@@ -119,7 +119,7 @@ impl<D: Domain> Core<D> {
                     .into_iter()
                     .map(|key| (key, result.clone(), created_at))
                     .collect();
-                Outcome::Save(main.save_all(entries).await)
+                WorkOutcome::Save(main.save_all(entries).await)
             }
         }
     }
@@ -130,12 +130,12 @@ impl<D: Domain> Core<D> {
         index: usize,
     ) -> Result<(Arc<crate::domain::op::CacheMap<D>>, bool), SolveError<D>> {
         let op = self.op(of)?;
-        // An op without inputs works for its key (it asks a registry, a client, …), and is shown to do so.
-        let shown = of.vertex.inputs.is_empty();
-        if shown {
+        // An op without inputs works for its key (it asks a registry or a client), and is shown while it does so.
+        let is_shown = of.vertex.inputs.is_empty();
+        if is_shown {
             of.sink.started(false);
         }
-        let end = shown.then(|| EndOnDrop(of));
+        let end = is_shown.then(|| EndOnDrop(of));
         let ctx = self.ctx(of);
         let mut outcome = guard(of, Phase::CacheMap, op.cache_map(&ctx, index)).await;
         if let Some(end) = end {
@@ -151,7 +151,7 @@ impl<D: Domain> Core<D> {
                 got: actual,
             });
         }
-        if shown {
+        if is_shown {
             of.sink
                 .completed(outcome.as_ref().err().map(error_text).as_deref(), false);
         }
@@ -181,7 +181,7 @@ impl<D: Domain> Core<D> {
     }
 }
 
-/// Runs an op's future, and makes errors and panics the vertex's.
+/// Runs an op's future; its errors and panics become errors of the vertex.
 async fn guard<D: Domain, T>(
     of: &Handle<D>,
     phase: Phase,
@@ -204,7 +204,7 @@ pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
         .unwrap_or_default()
 }
 
-/// What is shown at the vertex: the op's own words.
+/// The error as its vertex shows it: the op's own sentence.
 fn error_text<D: Domain>(error: &SolveError<D>) -> String {
     if let SolveError::Op { error, .. } = error {
         error.to_string()
@@ -213,7 +213,7 @@ fn error_text<D: Domain>(error: &SolveError<D>) -> String {
     }
 }
 
-/// Shows a vertex as canceled when its work is dropped.
+/// Reports a vertex as canceled when its work is dropped.
 struct EndOnDrop<'a, D: Domain>(&'a Handle<D>);
 
 impl<D: Domain> EndOnDrop<'_, D> {

@@ -7,9 +7,9 @@ use crate::domain::ResultsOnly;
 use crate::keys::cachekey::{DepKey, KeyInfo};
 use crate::keys::export::Exporter;
 
-type Key = Arc<CacheKey<ResultsOnly<()>>>;
+type TestKey = Arc<CacheKey<ResultsOnly<()>>>;
 
-fn root(name: &str, output: i64) -> Key {
+fn root(name: &str, output: i64) -> TestKey {
     Arc::new(CacheKey::new(
         Digest::sha256(name),
         output,
@@ -18,8 +18,8 @@ fn root(name: &str, output: i64) -> Key {
     ))
 }
 
-/// A key over inputs; each input is known by some keys with a selector.
-fn over(name: &str, inputs: &[&[(&Key, &str)]]) -> Key {
+/// A key over inputs; each input has some keys with a selector.
+fn over(name: &str, inputs: &[&[(&TestKey, &str)]]) -> TestKey {
     let deps = inputs.iter().map(|keys| {
         let keys = keys.iter().map(|(key, selector)| DepKey {
             selector: (!selector.is_empty()).then(|| Digest::sha256(selector)),
@@ -43,12 +43,12 @@ fn an_edge_is_found_by_an_equal_key_and_by_no_other() {
     let registered = over("run", &[&[(&a, "")], &[(&b, "part")]]);
     for (key, is_found) in [
         (over("run", &[&[(&a, "")], &[(&b, "part")]]), true),
-        // Keys that were made anew are as good.
+        // Equal keys of other values match too.
         (
             over("run", &[&[(&root("a", 0), "")], &[(&root("b", 0), "part")]]),
             true,
         ),
-        // One of the keys of an input is enough.
+        // One matching key of an input is enough.
         (
             over("run", &[&[(&root("x", 0), ""), (&a, "")], &[(&b, "part")]]),
             true,
@@ -69,13 +69,13 @@ fn an_edge_is_found_by_an_equal_key_and_by_no_other() {
     ] {
         let mut index = Index::default();
         assert_eq!(index.load_or_store(&registered, 1, none), None);
-        let other = index.load_or_store(&key, 2, none);
-        assert_eq!(other, is_found.then_some(1), "{key:?}");
+        let registered = index.load_or_store(&key, 2, none);
+        assert_eq!(registered, is_found.then_some(1), "{key:?}");
     }
 }
 
 #[test]
-fn roots_are_told_apart_by_digest_and_output_but_for_random_ones() {
+fn roots_differ_by_digest_and_output_but_random_ones_by_digest_only() {
     let mut index = Index::default();
     for (edge, key) in (1..).zip([root("a", 0), root("a", 1), root("b", 0)]) {
         assert_eq!(index.load_or_store(&key, edge, none), None);
@@ -89,8 +89,8 @@ fn roots_are_told_apart_by_digest_and_output_but_for_random_ones() {
 }
 
 #[test]
-fn an_edge_that_ignores_the_cache_takes_over_but_is_not_taken_over_by_one_that_does_not() {
-    // Whether the first and the second edge ignore the cache, and whether the second goes to the first.
+fn an_edge_that_ignores_the_cache_replaces_one_that_does_not_but_is_not_replaced_by_it() {
+    // Whether the first and the second edge ignore the cache, and whether the second is merged into the first.
     for (first, second, goes) in [
         (false, false, true),
         (true, false, true),
@@ -100,30 +100,30 @@ fn an_edge_that_ignores_the_cache_takes_over_but_is_not_taken_over_by_one_that_d
         let mut index = Index::default();
         let ignores = |edge| [first, second][usize::try_from(edge).unwrap() - 1];
         assert_eq!(index.load_or_store(&root("a", 0), 1, ignores), None);
-        let other = index.load_or_store(&root("a", 0), 2, ignores);
-        assert_eq!(other, goes.then_some(1), "{first} {second}");
-        // The one that was registered last is what a third one finds.
+        let registered = index.load_or_store(&root("a", 0), 2, ignores);
+        assert_eq!(registered, goes.then_some(1), "{first} {second}");
+        // A third edge finds the edge that was registered last.
         let third = index.load_or_store(&root("a", 0), 3, none);
         assert_eq!(third, Some(if goes { 1 } else { 2 }));
     }
 }
 
 #[test]
-fn what_led_only_to_a_released_edge_is_forgotten_with_it() {
+fn items_that_only_lead_to_a_released_edge_are_removed_with_it() {
     let mut index = Index::default();
     let (a, b) = (root("a", 0), root("b", 0));
     let run = over("run", &[&[(&a, "")]]);
     let top = over("top", &[&[(&run, "")], &[(&b, "")]]);
-    let other = over("other", &[&[(&a, "")]]);
+    let sibling = over("sibling", &[&[(&a, "")]]);
     assert_eq!(index.load_or_store(&top, 1, none), None);
-    assert_eq!(index.load_or_store(&other, 2, none), None);
+    assert_eq!(index.load_or_store(&sibling, 2, none), None);
     index.release(1);
     assert_eq!(
         index.load_or_store(&top, 3, none),
         None,
         "the first is gone"
     );
-    assert_eq!(index.load_or_store(&other, 4, none), Some(2));
+    assert_eq!(index.load_or_store(&sibling, 4, none), Some(2));
     index.release(3);
     index.release(2);
     index.release(2);

@@ -8,8 +8,8 @@
 //! | an output of an op with inputs, in a store | the id all inputs' keys link to by (input, output, digest, selector); new ones are random |
 //! | the same, in a remote cache               | sha256 of `<cache map digest>@<output>`, and links      |
 //!
-//! An op with inputs has one key per combination that was met; a key holds, per input, all keys that the input is known
-//! by. The selector is part of a link only for an input's own keys, not for its content key.
+//! An op with inputs has one key per combination of its inputs' keys that was seen; a key holds, per input, all keys of the
+//! input. The selector is part of a link only for an input's own keys, not for its content key.
 //!
 //! Source of the facts: `solver/cachekey.go`, `solver/cachemanager.go` (v0.34.2).
 
@@ -25,7 +25,7 @@ use crate::domain::Domain;
 use crate::keys::export::Exporter;
 use crate::keys::manager::CacheManager;
 
-/// Returns the id of a root key: what a key is called that has no inputs. Content keys have output −1.
+/// Returns the id of a key without inputs. Content keys have output −1.
 pub fn root_key(digest: &Digest, output: i64) -> Digest {
     if digest.as_str().starts_with("random:") {
         return digest.clone();
@@ -33,15 +33,15 @@ pub fn root_key(digest: &Digest, output: i64) -> Digest {
     Digest::sha256(format!("{digest}@{output}"))
 }
 
-/// What stores call a key, by the manager's id.
+/// Ids of a key in stores, by the manager's id.
 pub(crate) type StoreIds<D> = HashMap<String, (Arc<CacheManager<D>>, String)>;
 
-/// A key: a digest, and for each input the keys the input is known by.
+/// A key: a digest, and for each input the keys of the input.
 pub struct CacheKey<D: Domain> {
     pub(crate) id: String,
     pub(crate) digest: Digest,
     pub(crate) output: i64,
-    /// The vertex that the key was made for, if any.
+    /// Client's digest of the vertex that the key was computed for, if any.
     pub(crate) vertex: Option<Digest>,
     pub(crate) deps: Vec<Vec<DepKey<D>>>,
     /// Ids in stores, by the manager's id.
@@ -50,29 +50,29 @@ pub struct CacheKey<D: Domain> {
     pub(crate) index_ids: Mutex<Vec<u64>>,
 }
 
-/// A key of an input, with what of the input is read.
+/// A key of an input with its selector.
 pub struct DepKey<D: Domain> {
-    /// What of the input is read.
+    /// Digest of the part of the input that is read; none for all of it.
     pub selector: Option<Digest>,
-    /// The key.
+    /// The input's key.
     pub key: KeyInfo<D>,
 }
 
-/// A key and what can be exported for it.
+/// A key with what can be exported for it.
 pub struct KeyInfo<D: Domain> {
     /// The key.
     pub key: Arc<CacheKey<D>>,
-    /// What can be exported.
+    /// The records that can be exported for it.
     pub(crate) exporter: Arc<Exporter<D>>,
 }
 
-/// A result that hangs on a key.
+/// A result of a key, in a store.
 pub struct CacheRecord<D: Domain> {
-    /// What the result storage calls it.
+    /// Id in the result storage.
     pub id: String,
-    /// When it was made.
+    /// When the result was created.
     pub created_at: SystemTime,
-    /// Whether it is this machine's own.
+    /// Whether this machine's own store has it.
     pub(crate) local: bool,
     pub(crate) manager: Arc<CacheManager<D>>,
     pub(crate) key: Arc<CacheKey<D>>,
@@ -97,7 +97,7 @@ impl<D: Domain> CacheKey<D> {
         }
     }
 
-    /// Makes a key that a store knows under `id`.
+    /// Creates a key that a store has under `id`.
     pub(crate) fn stored(
         manager: &Arc<CacheManager<D>>,
         id: String,
@@ -116,7 +116,7 @@ impl<D: Domain> CacheKey<D> {
         }
     }
 
-    /// The same key with other inputs and vertex.
+    /// A copy with other inputs and vertex.
     pub(crate) fn with(&self, vertex: Digest, deps: Vec<Vec<DepKey<D>>>) -> Self {
         Self {
             id: self.id.clone(),
@@ -129,55 +129,55 @@ impl<D: Domain> CacheKey<D> {
         }
     }
 
-    /// Returns the id: a root key's digest, or what the store calls it.
+    /// Returns the id: a root key's digest, or the store's id.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// Returns the digest of the op's cache map, or of the content.
+    /// Returns the digest of the op's cache map, or that of the content.
     pub fn digest(&self) -> &Digest {
         &self.digest
     }
 
-    /// Returns the output, −1 for a content key.
+    /// Returns the index of the output; −1 for a content key.
     pub fn output(&self) -> i64 {
         self.output
     }
 }
 
-/// What a chain of keys hangs together by.
-enum Link<D: Domain> {
+/// A link of a chain of keys while the chain is dropped.
+enum ChainLink<D: Domain> {
     Key(Arc<CacheKey<D>>),
     Exporter(Arc<Exporter<D>>),
 }
 
 impl<D: Domain> Drop for CacheKey<D> {
-    /// Lets go of the keys of its inputs one after the other: a chain is as long as a definition, and would not fit on the stack.
+    /// Drops the keys of its inputs one after the other: dropping a chain as long as a definition by recursion would overflow the stack.
     fn drop(&mut self) {
-        fn unlink<D: Domain>(deps: Vec<Vec<DepKey<D>>>, links: &mut Vec<Link<D>>) {
+        fn unlink<D: Domain>(deps: Vec<Vec<DepKey<D>>>, links: &mut Vec<ChainLink<D>>) {
             for KeyInfo { key, exporter } in deps.into_iter().flatten().map(|dep| dep.key) {
-                links.push(Link::Exporter(exporter));
-                links.push(Link::Key(key));
+                links.push(ChainLink::Exporter(exporter));
+                links.push(ChainLink::Key(key));
             }
         }
         let mut links = Vec::new();
         unlink(std::mem::take(&mut self.deps), &mut links);
         while let Some(link) = links.pop() {
             match link {
-                Link::Key(key) => {
+                ChainLink::Key(key) => {
                     if let Some(mut key) = Arc::into_inner(key) {
                         unlink(std::mem::take(&mut key.deps), &mut links);
                     }
                 }
-                Link::Exporter(exporter) => match Arc::into_inner(exporter) {
+                ChainLink::Exporter(exporter) => match Arc::into_inner(exporter) {
                     None => {}
                     Some(Exporter::Merged(parts)) => {
-                        links.extend(parts.into_iter().map(Link::Exporter));
+                        links.extend(parts.into_iter().map(ChainLink::Exporter));
                     }
                     Some(Exporter::Key(part)) => {
                         let records = part.record.into_iter().chain(part.records);
-                        links.extend(records.map(|record| Link::Key(record.key)));
-                        links.push(Link::Key(part.key));
+                        links.extend(records.map(|record| ChainLink::Key(record.key)));
+                        links.push(ChainLink::Key(part.key));
                         let secondaries = part.secondaries.and_then(Arc::into_inner);
                         let secondaries = secondaries.map(Mutex::into_inner).unwrap_or_default();
                         unlink(
@@ -192,7 +192,7 @@ impl<D: Domain> Drop for CacheKey<D> {
 }
 
 impl<D: Domain> CacheRecord<D> {
-    /// Orders by preference: the newest first, of equals one that is not this machine's own, as BuildKit does.
+    /// Orders by preference: the newest first; of equally new ones, that of another store first, as BuildKit does.
     pub(crate) fn order(&self, other: &Self) -> std::cmp::Ordering {
         other
             .created_at
@@ -268,7 +268,7 @@ mod tests {
     use crate::domain::ResultsOnly;
 
     #[test]
-    fn a_chain_of_keys_is_let_go_of_on_a_small_stack() {
+    fn a_chain_of_keys_is_dropped_on_a_small_stack() {
         let chain = || {
             let digest = Digest::sha256(b"x");
             let mut top = Arc::new(CacheKey::<ResultsOnly<()>>::new(

@@ -10,26 +10,26 @@ use parking_lot::Mutex;
 use crate::domain::Domain;
 use crate::domain::error::KeyStoreError;
 use crate::keys::cachekey::{CacheKey, CacheRecord, DepKey, KeyInfo, root_key};
-use crate::keys::keystore::{Link, StoredResult};
+use crate::keys::keystore::{KeyLink, StoredResult};
 use crate::keys::manager::CacheManager;
 
-/// What can be exported for a key.
+/// The records that can be exported for a key.
 pub(crate) enum Exporter<D: Domain> {
     /// The key, its chain, and one or several results of it.
     Key(KeyExporter<D>),
-    /// Several at once: the keys of one result.
+    /// The keys of one result together.
     Merged(Vec<Arc<Exporter<D>>>),
 }
 
 pub(crate) struct KeyExporter<D: Domain> {
     pub(crate) key: Arc<CacheKey<D>>,
-    /// The result that was made or loaded.
+    /// The result that was computed or loaded.
     pub(crate) record: Option<CacheRecord<D>>,
-    /// Results that were found.
+    /// Results that look-ups returned.
     pub(crate) records: Vec<CacheRecord<D>>,
-    /// What the client said about exporting this vertex.
+    /// The client's option on exporting this vertex.
     pub(crate) allowed: Option<bool>,
-    /// Keys of inputs of edges that were merged into the one that made this.
+    /// Keys of inputs of edges that were merged into the edge of this key.
     pub(crate) secondaries: Option<Secondaries<D>>,
 }
 
@@ -48,10 +48,10 @@ impl<D: Domain> Exporter<D> {
     }
 }
 
-/// What to export.
+/// Which results to export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// The topmost results, and below them only those that have blobs already.
+pub enum ExportMode {
+    /// The topmost results; of those below only the ones that have blobs already.
     Min,
     /// All results.
     Max,
@@ -59,57 +59,75 @@ pub enum Mode {
     RemoteOnly,
 }
 
-/// How to export.
+/// Whether results of ops without inputs are exported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RootResults {
+    /// They are exported like all others.
+    Exported,
+    /// Their records have no results: whoever reads the cache loads the sources anew.
+    LeftOut,
+}
+
+/// Whether chains that took no part in the build are exported too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backlinks {
+    /// All chains that lead to the exported keys.
+    Followed,
+    /// Only the chains of this build.
+    Ignored,
+}
+
+/// Options of an export.
 #[derive(Debug, Clone, Copy)]
-pub struct Options {
-    /// Which results.
-    pub mode: Mode,
-    /// Whether results of ops without inputs are exported too.
-    pub roots: bool,
-    /// Whether chains that did not take part in the build are left out.
-    pub ignore_backlinks: bool,
+pub struct ExportOptions {
+    /// Which results are exported.
+    pub mode: ExportMode,
+    /// Whether results of ops without inputs are exported.
+    pub roots: RootResults,
+    /// Whether chains that took no part in the build are exported too.
+    pub backlinks: Backlinks,
 }
 
 /// Cache records and the links between them.
 #[derive(Debug)]
 pub struct Chains<D: Domain> {
     /// The records; links point to earlier ones.
-    pub records: Vec<Record<D>>,
-    /// The records of the keys asked for.
+    pub records: Vec<ExportRecord<D>>,
+    /// Index of the record of each exported key.
     pub tops: Vec<usize>,
 }
 
-/// One record: a digest, ways that lead to it, and results.
+/// One record: a digest, links that lead to it, and results.
 #[derive(Debug)]
-pub struct Record<D: Domain> {
-    /// `root_key` of the cache map's digest and the output.
+pub struct ExportRecord<D: Domain> {
+    /// [`root_key`] of the cache map's digest and the output.
     pub digest: Digest,
-    /// Per input, the records it may come from.
+    /// Per input, links from the records that it may come from.
     pub inputs: Vec<Vec<RecordLink>>,
-    /// What can be loaded for it.
+    /// Results that can be loaded for it.
     pub results: Vec<RecordResult<D>>,
 }
 
-/// One way from an input.
+/// A link from the record of an input.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RecordLink {
-    /// Index of the record.
+    /// Index of the input's record.
     pub record: usize,
-    /// What of it is read.
+    /// Digest of the part of the input that is read.
     pub selector: Option<Digest>,
 }
 
 /// A result of a record.
 pub struct RecordResult<D: Domain> {
-    /// Where it can be loaded: `manager.results().load(…)`.
+    /// The manager that loads it: `manager.results().load(…)`.
     pub manager: Arc<CacheManager<D>>,
-    /// Its name there.
+    /// Id and time of the result in its store.
     pub stored: StoredResult,
-    /// The vertex it was made for.
+    /// Digest of the vertex that it was computed for.
     pub vertex: Option<Digest>,
-    /// The output.
+    /// Index of the output.
     pub output: i64,
-    /// Whether to leave it out unless it has blobs already.
+    /// Whether to leave it out if it has no blobs yet.
     pub only_with_blobs: bool,
 }
 
@@ -125,7 +143,7 @@ impl<D: Domain> fmt::Debug for RecordResult<D> {
 /// Returns the chains of `keys`.
 pub fn export<D: Domain>(
     keys: &[KeyInfo<D>],
-    options: Options,
+    options: ExportOptions,
 ) -> Result<Chains<D>, KeyStoreError> {
     let mut walk = Walk {
         chains: Chains {
@@ -143,49 +161,49 @@ pub fn export<D: Domain>(
     Ok(walk.chains)
 }
 
-/// Chains are as long as definitions are: whatever is being walked is on a stack of our own.
+/// The state of an export. Chains are as long as definitions, so the walk has an explicit stack.
 struct Walk<D: Domain> {
     chains: Chains<D>,
-    /// By address of the exporter, which the keys keep alive; an entry without records may be one that is being walked.
+    /// Records by address of the exporter, which the keys keep alive; an entry without records may still be in progress.
     done: HashMap<usize, Vec<usize>>,
-    /// By manager and key.
+    /// Records by manager and key.
     backlinks: HashMap<(String, String), Vec<usize>>,
-    options: Options,
+    options: ExportOptions,
 }
 
-/// As which input something is read, and what of it.
-type Place = (usize, Option<Digest>);
+/// The index of an input, and its selector.
+type InputPlace = (usize, Option<Digest>);
 
-/// A key whose ways are being walked, and how many of them have been.
-type Ways = (String, Vec<(String, Link)>, usize);
+/// A key whose backlinks are being walked, and how many of them are done.
+type BacklinkWalk = (String, Vec<(String, KeyLink)>, usize);
 
-/// An exporter that is being walked.
+/// An exporter that is in progress.
 struct Frame<D: Domain> {
     exporter: Arc<Exporter<D>>,
-    /// For what is below.
-    mode: Mode,
-    /// What is below, and for keys, as which input with which selector.
-    below: Vec<(Option<Place>, Arc<Exporter<D>>)>,
+    /// Mode of the exporters below.
+    mode: ExportMode,
+    /// Exporters below; for a key's inputs with their places.
+    below: Vec<(Option<InputPlace>, Arc<Exporter<D>>)>,
     next: usize,
-    /// For several: the records of all of them.
+    /// For merged exporters: the records of all of them.
     records: Vec<usize>,
-    /// For a key: per input, the records it may come from.
+    /// For a key: per input, links from the records that it may come from.
     inputs: Vec<Vec<RecordLink>>,
     chosen: Option<Chosen<D>>,
     only_with_blobs: bool,
 }
 
-/// The record that stands for a key.
+/// The record that is exported for a key.
 struct Chosen<D: Domain> {
     record: CacheRecord<D>,
-    /// What its store calls the key.
+    /// Id of the key in its store.
     key: String,
-    /// None if only its other names are told, not the result.
+    /// None if only the key's links are exported, not the result.
     stored: Option<StoredResult>,
 }
 
 impl<D: Domain> Frame<D> {
-    /// Takes the records of what was below.
+    /// Adds the records of the exporter below.
     fn take(&mut self, records: Vec<usize>) {
         let Some((place, _)) = self.next.checked_sub(1).and_then(|at| self.below.get(at)) else {
             return;
@@ -211,7 +229,11 @@ impl<D: Domain> Frame<D> {
 }
 
 impl<D: Domain> Walk<D> {
-    fn run(&mut self, top: &Arc<Exporter<D>>, mode: Mode) -> Result<Vec<usize>, KeyStoreError> {
+    fn run(
+        &mut self,
+        top: &Arc<Exporter<D>>,
+        mode: ExportMode,
+    ) -> Result<Vec<usize>, KeyStoreError> {
         let mut stack = Vec::new();
         let mut ended = self.enter(top, mode, &mut stack)?;
         while let Some(frame) = stack.last_mut() {
@@ -228,11 +250,11 @@ impl<D: Domain> Walk<D> {
         Ok(ended.unwrap_or_default())
     }
 
-    /// Begins an exporter, or returns what it gave.
+    /// Starts an exporter, or returns its records if it is done.
     fn enter(
         &mut self,
         exporter: &Arc<Exporter<D>>,
-        mode: Mode,
+        mode: ExportMode,
         stack: &mut Vec<Frame<D>>,
     ) -> Result<Option<Vec<usize>>, KeyStoreError> {
         let mut frame = Frame {
@@ -243,7 +265,7 @@ impl<D: Domain> Walk<D> {
             records: Vec::new(),
             inputs: Vec::new(),
             chosen: None,
-            only_with_blobs: mode == Mode::RemoteOnly,
+            only_with_blobs: mode == ExportMode::RemoteOnly,
         };
         match &**exporter {
             Exporter::Merged(parts) => {
@@ -260,8 +282,8 @@ impl<D: Domain> Walk<D> {
                     let results = c.record.manager.results();
                     c.stored.as_ref().is_some_and(|s| results.has_layers(&s.id))
                 });
-                if has_layers && mode == Mode::Min {
-                    frame.mode = Mode::RemoteOnly;
+                if has_layers && mode == ExportMode::Min {
+                    frame.mode = ExportMode::RemoteOnly;
                 }
                 frame.inputs = vec![Vec::new(); key.key.deps.len()];
                 let secondaries = key.secondaries.as_ref().map(|s| s.lock().clone());
@@ -281,9 +303,10 @@ impl<D: Domain> Walk<D> {
         Ok(None)
     }
 
-    /// The record of a key to export: the one that was made or loaded, else the best one found that is still there.
+    /// The record of a key to export: the one that was computed or loaded, else the best one that is still stored.
     fn choose(&self, exporter: &KeyExporter<D>) -> Result<Option<Chosen<D>>, KeyStoreError> {
-        let with_result = (self.options.roots || !exporter.key.deps.is_empty())
+        let with_result = (self.options.roots == RootResults::Exported
+            || !exporter.key.deps.is_empty())
             && exporter.allowed.unwrap_or(true);
         if !with_result {
             let Some(record) = exporter.record.clone() else {
@@ -310,7 +333,7 @@ impl<D: Domain> Walk<D> {
         Ok(None)
     }
 
-    /// Ends an exporter, of which everything below is known.
+    /// Finishes an exporter whose inputs are all done.
     fn leave(&mut self, frame: Frame<D>) -> Result<Vec<usize>, KeyStoreError> {
         let Exporter::Key(exporter) = &*frame.exporter else {
             return Ok(frame.records);
@@ -326,7 +349,7 @@ impl<D: Domain> Walk<D> {
                 only_with_blobs: frame.only_with_blobs,
             })
         };
-        if !self.options.ignore_backlinks {
+        if self.options.backlinks == Backlinks::Followed {
             let places: Vec<_> = key.ids.lock().values().cloned().collect();
             for (manager, id) in places {
                 self.backlinks(&manager, &id)?;
@@ -339,11 +362,11 @@ impl<D: Domain> Walk<D> {
             && key.deps.is_empty()
         {
             let store = chosen.record.manager.store();
-            for other in store.keys_of_result(&chosen.record.id)? {
-                if other == chosen.key || !store.backlinks(&other)?.is_empty() {
+            for alias in store.keys_of_result(&chosen.record.id)? {
+                if alias == chosen.key || !store.backlinks(&alias)?.is_empty() {
                     continue;
                 }
-                if let Ok(digest) = Digest::parse(&other) {
+                if let Ok(digest) = Digest::parse(&alias) {
                     self.add(digest, Vec::new(), result());
                 }
             }
@@ -355,14 +378,14 @@ impl<D: Domain> Walk<D> {
         Ok(records)
     }
 
-    /// Adds what else is known to lead to the key `top` of a store.
+    /// Adds the records of further chains that lead to the key `top` of a store.
     fn backlinks(
         &mut self,
         manager: &Arc<CacheManager<D>>,
         top: &str,
     ) -> Result<(), KeyStoreError> {
         let at = |key: &str| (manager.id().to_owned(), key.to_owned());
-        let mut stack: Vec<Ways> = Vec::new();
+        let mut stack: Vec<BacklinkWalk> = Vec::new();
         let mut todo = Some(top.to_owned());
         loop {
             if let Some(key) = todo.take()
@@ -387,12 +410,12 @@ impl<D: Domain> Walk<D> {
         }
     }
 
-    /// The records of a key, of which everything that leads to it was added.
+    /// The records of a key, once all its backlinks are done.
     fn ways(
         &mut self,
         manager: &Arc<CacheManager<D>>,
         key: &str,
-        ways: Vec<(String, Link)>,
+        ways: Vec<(String, KeyLink)>,
     ) -> Vec<usize> {
         let mut out = Vec::new();
         if ways.is_empty()
@@ -428,7 +451,7 @@ impl<D: Domain> Walk<D> {
         inputs: Vec<Vec<RecordLink>>,
         result: Option<RecordResult<D>>,
     ) -> usize {
-        self.chains.records.push(Record {
+        self.chains.records.push(ExportRecord {
             digest,
             inputs,
             results: result.into_iter().collect(),

@@ -1,8 +1,8 @@
-//! What an edge asks of the key stores, as one piece of work.
+//! The questions of an edge to the key stores, as one piece of work.
 //!
-//! Key stores read disks. So the scheduler never asks them: it gathers what an edge wants to know, in the order in which the
-//! inputs are probed, and somebody who may wait carries it out ([`Lookup::run`]). An edge has one look-up under way at a time and
-//! learns nothing else meanwhile, so what was gathered still holds when the answer comes.
+//! Key stores read disks, so the scheduler never calls them: it collects the questions of an edge, in the order in which
+//! inputs are probed, and a thread that may block asks them ([`Lookup::run`]). An edge has one look-up at a time and
+//! learns nothing else meanwhile, so its state is the same when the answer arrives.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,43 +22,43 @@ pub(crate) struct Lookup<D: Domain> {
     pub(crate) managers: Managers<D>,
     /// The vertex of the edge.
     pub(crate) vertex: Digest,
-    /// Digest of its cache map.
+    /// Digest of the vertex's cache map.
     pub(crate) digest: Digest,
-    /// The output that the edge is.
+    /// Index of the output.
     pub(crate) output: usize,
-    /// Asked one after the other.
+    /// Questions in their order.
     pub(crate) probes: Vec<Probe<D>>,
-    /// For each input, the keys of the output that it is known to lead to.
+    /// For each input, the known keys of the output that it leads to.
     pub(crate) matches: Vec<Matches<D>>,
-    /// Ids of the keys that all inputs lead to and whose results are known already.
+    /// Ids of the keys that all inputs lead to and whose results are known.
     pub(crate) matched: BTreeSet<String>,
-    /// For each input, the keys that it is known by.
+    /// For each input, its known keys.
     pub(crate) dep_keys: Vec<Vec<DepKey<D>>>,
 }
 
-/// One question.
+/// One question to the key stores.
 pub(crate) enum Probe<D: Domain> {
-    /// Whether the key of an output without inputs is known.
+    /// Does the key of an output without inputs exist?
     Root,
-    /// Which keys of the output the keys of an input lead to.
+    /// Which keys of the output do these keys of an input lead to?
     Keys {
         input: usize,
         keys: Vec<DepKey<D>>,
-        /// Whether the key is of the content of the input.
+        /// Whether these are content keys.
         is_content: bool,
     },
-    /// Makes all these keys of an input lead to the same keys.
+    /// Links all these keys of an input to the same keys of the output.
     Join { input: usize, keys: Vec<DepKey<D>> },
 }
 
 /// A key and the results that can be loaded for it.
 pub(crate) type FoundKey<D> = (Arc<CacheKey<D>>, Vec<CacheRecord<D>>);
 
-/// What the key stores answered.
+/// The answers of the key stores.
 pub(crate) struct Answer<D: Domain> {
     /// For each input, keys of the output that were not known to follow from it.
     pub(crate) matches: Vec<Matches<D>>,
-    /// Inputs whose content led to one of them.
+    /// Inputs whose content key led to a new key.
     pub(crate) found_by_content: BTreeSet<usize>,
     /// Ids of the keys that all inputs lead to.
     pub(crate) matched: Vec<String>,
@@ -112,22 +112,24 @@ impl<D: Domain> Lookup<D> {
         Ok(answer)
     }
 
-    /// Why the answer leads to no result; none if it leads to one.
+    /// The reason why the answer leads to no result; none if it leads to one.
     fn miss(&self, answer: &Answer<D>) -> Option<String> {
         if answer.keys.iter().any(|(_, records)| !records.is_empty()) {
             return None;
         }
         if !answer.keys.is_empty() {
-            return Some("the key is known, but no result of it can be loaded".to_owned());
+            return Some("the key exists, but none of its results can be loaded".to_owned());
         }
         if self.matches.is_empty() {
-            return Some("no output with this cache map is known".to_owned());
+            return Some("no output with this cache map exists".to_owned());
         }
         let unknown = self.matches.iter().position(BTreeMap::is_empty);
         Some(unknown.map_or_else(
             || "the inputs lead to different keys, or to keys that were tried before".to_owned(),
             |input| {
-                format!("no key follows from input {input}, neither fast nor of its content so far")
+                format!(
+                    "no key follows from input {input}, neither by definition nor by content so far"
+                )
             },
         ))
     }
@@ -140,7 +142,7 @@ impl<D: Domain> Lookup<D> {
         self.managers.query(keys, input, &self.digest, self.output)
     }
 
-    /// Looks for keys of the output that `keys` of an input lead to. True if there are new ones.
+    /// Looks up the keys of the output that `keys` of an input lead to. True if there are new ones.
     fn probe(
         &mut self,
         input: usize,
@@ -164,20 +166,20 @@ impl<D: Domain> Lookup<D> {
         Ok(is_found)
     }
 
-    /// Returns the keys that all inputs lead to and whose results were not asked for before.
+    /// Returns the keys that all inputs lead to and whose results are not known yet.
     fn candidates(&self) -> Vec<Arc<CacheKey<D>>> {
-        let Some((first, rest)) = self.matches.split_first() else {
+        let Some((first, other_inputs)) = self.matches.split_first() else {
             return Vec::new();
         };
         first
             .iter()
             .filter(|(id, _)| !self.matched.contains(*id))
-            .filter(|(id, _)| rest.iter().all(|matches| matches.contains_key(*id)))
+            .filter(|(id, _)| other_inputs.iter().all(|matches| matches.contains_key(*id)))
             .map(|(_, key)| Arc::clone(key))
             .collect()
     }
 
-    /// Adds a key of the output, and the results it leads to.
+    /// Adds a key of the output with its results.
     fn add_key(&self, key: &CacheKey<D>, answer: &mut Answer<D>) -> Result<(), KeyStoreError> {
         let key = Arc::new(key.with(self.vertex.clone(), self.dep_keys.clone()));
         let records = self.managers.records(&key)?;

@@ -1,4 +1,4 @@
-//! Keys and results of one place, together: what is known, how it is found, how it is kept.
+//! A key store together with its result storage: looks up keys, loads and saves results.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -14,22 +14,22 @@ use crate::domain::Domain;
 use crate::domain::error::KeyStoreError;
 use crate::domain::op::OpCtx;
 use crate::keys::cachekey::{CacheKey, CacheRecord, DepKey, root_key};
-use crate::keys::keystore::{KeyStore, Link, ResultStorage, StoredResult};
+use crate::keys::keystore::{KeyLink, KeyStore, ResultStorage, StoredResult};
 
-/// A result that was loaded: its key, what the key store knows of it, and itself.
+/// A loaded result with its key and its entry in the key store.
 pub(crate) type LoadedResult<D> = (Arc<CacheKey<D>>, StoredResult, <D as Domain>::Result);
 
-/// A key store and the results its keys lead to: this machine's, or a remote cache's.
+/// A key store with the results of its keys: this machine's, or a remote cache's.
 pub struct CacheManager<D: Domain> {
     id: String,
     store: Arc<dyn KeyStore>,
     results: Arc<dyn ResultStorage<D>>,
-    /// Finding the id of a key and adding links to it is one step: whoever saves has the permit.
+    /// Finding the id of a key and adding links to it must not interleave with another save: the saver has the permit.
     saving: Permits,
 }
 
 impl<D: Domain> CacheManager<D> {
-    /// Joins the parts; asks neither of them anything. Managers of the same place must have the same `id`.
+    /// Combines a key store and a result storage, without calling either. Managers of the same store must have the same `id`.
     pub fn new(
         id: impl Into<String>,
         store: Arc<dyn KeyStore>,
@@ -43,8 +43,8 @@ impl<D: Domain> CacheManager<D> {
         })
     }
 
-    /// As [`Self::new`], for a place whose results may have gone since it was used last: they are released in the background, which
-    /// looks at every key. Nothing has to wait for that: a look-up releases what it meets. Without a runtime it is done at once.
+    /// As [`Self::new`], for a store whose results may have been pruned since its last use: those are released in the background, which
+    /// visits every key. Nothing waits for that: a look-up releases what it finds missing. Without a runtime it is done at once.
     pub fn open(
         id: impl Into<String>,
         store: Arc<dyn KeyStore>,
@@ -54,7 +54,7 @@ impl<D: Domain> CacheManager<D> {
         let opened = Arc::clone(&manager);
         let release = move || {
             if let Err(error) = opened.release_unreferenced() {
-                tracing::warn!(%error, manager = opened.id, "cannot release cache records of results that are gone");
+                tracing::warn!(%error, manager = opened.id, "failed to release cache records of pruned results");
             }
         };
         if tokio::runtime::Handle::try_current().is_ok() {
@@ -66,7 +66,7 @@ impl<D: Domain> CacheManager<D> {
         manager
     }
 
-    /// Returns the id.
+    /// Returns the id, which is the same for all managers of the store.
     pub fn id(&self) -> &str {
         &self.id
     }
@@ -81,12 +81,12 @@ impl<D: Domain> CacheManager<D> {
         &self.results
     }
 
-    /// Releases all results that cannot be loaded any more, and with them the keys that led to nothing else. Waits for disks.
+    /// Releases all results that cannot be loaded any more, and the keys that are useless without them. Reads a disk.
     pub fn release_unreferenced(&self) -> Result<(), KeyStoreError> {
-        let mut seen = BTreeSet::new();
+        let mut visited = BTreeSet::new();
         for key in self.store.keys()? {
             for result in self.store.results(&key)? {
-                if seen.insert(result.id.clone()) && !self.results.exists(&result.id) {
+                if visited.insert(result.id.clone()) && !self.results.exists(&result.id) {
                     self.store.release(&result.id)?;
                 }
             }
@@ -94,7 +94,7 @@ impl<D: Domain> CacheManager<D> {
         Ok(())
     }
 
-    /// Returns the keys that any of `deps` leads to, and makes all of `deps` lead to all of them.
+    /// Returns the keys that any of `deps` leads to, and links all of `deps` to all of them.
     pub(crate) fn query(
         self: &Arc<Self>,
         deps: &[DepKey<D>],
@@ -111,11 +111,11 @@ impl<D: Domain> CacheManager<D> {
                 .into_iter()
                 .collect());
         }
-        let mut ways: Vec<(String, Link, BTreeSet<String>)> = Vec::with_capacity(deps.len());
+        let mut ways: Vec<(String, KeyLink, BTreeSet<String>)> = Vec::with_capacity(deps.len());
         let mut all = BTreeSet::new();
         for dep in deps {
             let id = self.id_of(&dep.key.key)?;
-            let link = Link {
+            let link = KeyLink {
                 input,
                 output,
                 digest: digest.clone(),
@@ -136,7 +136,7 @@ impl<D: Domain> CacheManager<D> {
             .collect())
     }
 
-    /// Returns the results of a key that can be loaded; forgets those that cannot.
+    /// Returns the loadable results of a key; releases the others.
     pub(crate) fn records(
         self: &Arc<Self>,
         id: &str,
@@ -160,7 +160,7 @@ impl<D: Domain> CacheManager<D> {
         Ok(out)
     }
 
-    /// Loads a record, and what its storage gives with it, each with the key of the record's chain it belongs to.
+    /// Loads a record and the further results that its storage returns with it, each with its key in the record's chain.
     pub(crate) async fn load(
         self: &Arc<Self>,
         record: &CacheRecord<D>,
@@ -186,7 +186,7 @@ impl<D: Domain> CacheManager<D> {
         task::blocking("find keys of loaded results", assign).await
     }
 
-    /// Finds the key of each loaded result in the chain of `top`, which the store calls `id`.
+    /// Assigns each loaded result to its key in the chain of `top`, which has the id `id` in the store.
     fn assign(
         self: &Arc<Self>,
         top: Arc<CacheKey<D>>,
@@ -196,11 +196,11 @@ impl<D: Domain> CacheManager<D> {
     ) -> Result<Vec<LoadedResult<D>>, KeyStoreError> {
         let mut by_key: HashMap<String, D::Result> = loaded.into_iter().collect();
         let mut out = Vec::new();
-        let mut seen = BTreeSet::new();
+        let mut visited = BTreeSet::new();
         let mut work = vec![top];
         while let Some(key) = work.pop() {
             let key_id = self.id_of(&key)?;
-            if !seen.insert(key_id.clone()) {
+            if !visited.insert(key_id.clone()) {
                 continue;
             }
             if let Some(result) = by_key.remove(&key_id) {
@@ -224,7 +224,7 @@ impl<D: Domain> CacheManager<D> {
         }
     }
 
-    /// Keeps results under keys, one after the other.
+    /// Saves results under keys, one after the other.
     pub(crate) async fn save_all(
         self: &Arc<Self>,
         entries: Vec<(Arc<CacheKey<D>>, D::Result, SystemTime)>,
@@ -232,7 +232,7 @@ impl<D: Domain> CacheManager<D> {
         let permit = self.saving.acquire().await;
         let manager = Arc::clone(self);
         let save = move || {
-            // Given back by the thread that saves: whoever waits for it may be cancelled earlier.
+            // The saving thread releases the permit, because the caller may be cancelled earlier.
             let _permit = permit;
             entries
                 .iter()
@@ -242,7 +242,7 @@ impl<D: Domain> CacheManager<D> {
         task::blocking("save cache records", save).await
     }
 
-    /// Keeps a result under a key. One at a time.
+    /// Saves a result under a key. Callers hold the permit.
     pub(crate) fn save(
         self: &Arc<Self>,
         key: &Arc<CacheKey<D>>,
@@ -263,20 +263,20 @@ impl<D: Domain> CacheManager<D> {
         })
     }
 
-    /// Collects the links that lead to `key` and are not there, and in front of them those that lead to their origin.
+    /// Collects the missing links that lead to `key`, and before them those that lead to their origins.
     fn missing_links(
         self: &Arc<Self>,
         key: &Arc<CacheKey<D>>,
         id: &str,
-        out: &mut Vec<(String, Link, String)>,
+        out: &mut Vec<(String, KeyLink, String)>,
     ) -> Result<(), KeyStoreError> {
-        let mut seen = BTreeSet::from([id.to_owned()]);
+        let mut visited = BTreeSet::from([id.to_owned()]);
         let mut work = vec![(Arc::clone(key), id.to_owned())];
         while let Some((key, id)) = work.pop() {
             for (input, deps) in key.deps.iter().enumerate() {
                 for dep in deps {
                     let output = usize::try_from(key.output).unwrap_or_default();
-                    let link = Link {
+                    let link = KeyLink {
                         input,
                         output,
                         digest: key.digest.clone(),
@@ -284,7 +284,7 @@ impl<D: Domain> CacheManager<D> {
                     };
                     let from = self.id_of(&dep.key.key)?;
                     if !self.store.has_link(&from, &link, &id)? {
-                        if seen.insert(from.clone()) {
+                        if visited.insert(from.clone()) {
                             work.push((Arc::clone(&dep.key.key), from.clone()));
                         }
                         out.push((from, link, id.clone()));
@@ -295,9 +295,9 @@ impl<D: Domain> CacheManager<D> {
         Ok(())
     }
 
-    /// Returns what this store calls a key; a key it does not know gets a name that it will be saved under.
+    /// Returns the id of a key in this store; a key that it lacks gets the id under which it will be saved.
     pub(crate) fn id_of(self: &Arc<Self>, key: &Arc<CacheKey<D>>) -> Result<String, KeyStoreError> {
-        // Chains are as long as Dockerfiles are; without recursion, inputs first.
+        // Chains are as long as Dockerfiles: an explicit stack, inputs first.
         let mut work = vec![Arc::clone(key)];
         while let Some(top) = work.last().cloned() {
             if top.ids.lock().contains_key(&self.id) {
@@ -332,7 +332,7 @@ impl<D: Domain> CacheManager<D> {
             .lock()
             .get(&self.id)
             .map(|(_, id)| id.clone())
-            .expect("the loop ends when the id is there"))
+            .expect("the loop ends once the key has an id"))
     }
 
     fn id_from_deps(&self, key: &CacheKey<D>) -> Result<String, KeyStoreError> {
@@ -343,7 +343,7 @@ impl<D: Domain> CacheManager<D> {
             }
             for dep in deps {
                 let output = usize::try_from(key.output).unwrap_or_default();
-                let link = Link {
+                let link = KeyLink {
                     input,
                     output,
                     digest: key.digest.clone(),
@@ -374,15 +374,15 @@ impl<D: Domain> CacheManager<D> {
 #[error("failed to load deleted cache")]
 struct RecordGone;
 
-/// The managers of one vertex: this machine's, and the remote ones its jobs brought.
+/// The managers for one vertex: this machine's, and those of the remote caches that its jobs import.
 pub(crate) struct Managers<D: Domain> {
     pub(crate) main: Arc<CacheManager<D>>,
-    pub(crate) others: Vec<Arc<CacheManager<D>>>,
+    pub(crate) imported: Vec<Arc<CacheManager<D>>>,
 }
 
 impl<D: Domain> Managers<D> {
     fn all(&self) -> impl Iterator<Item = &Arc<CacheManager<D>>> {
-        std::iter::once(&self.main).chain(&self.others)
+        std::iter::once(&self.main).chain(&self.imported)
     }
 
     pub(crate) fn query(
@@ -396,7 +396,7 @@ impl<D: Domain> Managers<D> {
         for manager in self.all() {
             for key in manager.query(deps, input, digest, output)? {
                 match keys.get(&key.id) {
-                    // DIFFERS: a root key that several places know keeps all of them; BuildKit keeps one.
+                    // DIFFERS: a root key that several stores have keeps all of them; BuildKit keeps one.
                     Some(same_key) => same_key.ids.lock().extend(key.ids.lock().drain()),
                     None => {
                         keys.insert(key.id.clone(), key);
@@ -429,7 +429,7 @@ fn signed(output: usize) -> i64 {
     i64::try_from(output).unwrap_or(i64::MAX)
 }
 
-/// Returns a name nobody has used.
+/// Returns an id that no other call returns.
 pub(crate) fn random_id() -> String {
     static SEED: LazyLock<(u64, u64)> = LazyLock::new(|| {
         (

@@ -1,4 +1,4 @@
-//! Keys and results in memory: for remote caches that were read in whole, and for tests.
+//! Keys and results in memory: for remote caches that are read completely, and for tests.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -11,24 +11,24 @@ use crate::domain::Domain;
 use crate::domain::error::KeyStoreError;
 use crate::domain::op::OpCtx;
 use crate::keys::cachekey::root_key;
-use crate::keys::keystore::{KeyStore, Link, ResultStorage, StoredResult};
+use crate::keys::keystore::{KeyLink, KeyStore, ResultStorage, StoredResult};
 
 /// A key store in memory.
 #[derive(Debug, Default)]
 pub struct MemoryKeyStore {
-    inner: Mutex<Inner>,
+    inner: Mutex<MemoryKeys>,
 }
 
 #[derive(Debug, Default)]
-struct Inner {
-    keys: BTreeMap<String, Key>,
+struct MemoryKeys {
+    keys: BTreeMap<String, MemoryKey>,
     by_result: HashMap<String, BTreeSet<String>>,
 }
 
 #[derive(Debug, Default)]
-struct Key {
+struct MemoryKey {
     results: BTreeMap<String, StoredResult>,
-    links: BTreeMap<Link, BTreeSet<String>>,
+    links: BTreeMap<KeyLink, BTreeSet<String>>,
     backlinks: BTreeSet<String>,
 }
 
@@ -39,8 +39,8 @@ impl MemoryKeyStore {
     }
 }
 
-impl Inner {
-    /// Drops `id` if it is of no use, then the keys that only led to it.
+impl MemoryKeys {
+    /// Removes `id` if it is useless, then the keys that only led to it.
     fn drop_if_useless(&mut self, id: &str) {
         let mut work = vec![id.to_owned()];
         while let Some(id) = work.pop() {
@@ -138,7 +138,7 @@ impl KeyStore for MemoryKeyStore {
             .unwrap_or_default())
     }
 
-    fn add_link(&self, key: &str, link: &Link, target: &str) -> Result<(), KeyStoreError> {
+    fn add_link(&self, key: &str, link: &KeyLink, target: &str) -> Result<(), KeyStoreError> {
         let mut inner = self.inner.lock();
         inner
             .keys
@@ -157,7 +157,7 @@ impl KeyStore for MemoryKeyStore {
         Ok(())
     }
 
-    fn links(&self, key: &str, link: &Link) -> Result<Vec<String>, KeyStoreError> {
+    fn links(&self, key: &str, link: &KeyLink) -> Result<Vec<String>, KeyStoreError> {
         let inner = self.inner.lock();
         let targets = inner.keys.get(key).and_then(|k| k.links.get(link));
         Ok(targets
@@ -165,7 +165,7 @@ impl KeyStore for MemoryKeyStore {
             .unwrap_or_default())
     }
 
-    fn has_link(&self, key: &str, link: &Link, target: &str) -> Result<bool, KeyStoreError> {
+    fn has_link(&self, key: &str, link: &KeyLink, target: &str) -> Result<bool, KeyStoreError> {
         let inner = self.inner.lock();
         Ok(inner
             .keys
@@ -174,20 +174,20 @@ impl KeyStore for MemoryKeyStore {
             .is_some_and(|t| t.contains(target)))
     }
 
-    fn backlinks(&self, key: &str) -> Result<Vec<(String, Link)>, KeyStoreError> {
+    fn backlinks(&self, key: &str) -> Result<Vec<(String, KeyLink)>, KeyStoreError> {
         let inner = self.inner.lock();
-        let Some(this) = inner.keys.get(key) else {
+        let Some(target) = inner.keys.get(key) else {
             return Ok(Vec::new());
         };
         let mut out = Vec::new();
-        for from in &this.backlinks {
+        for from in &target.backlinks {
             for (link, targets) in inner.keys.get(from).map(|k| &k.links).into_iter().flatten() {
                 if targets.contains(key) {
                     let digest =
                         root_key(&link.digest, i64::try_from(link.output).unwrap_or(i64::MAX));
                     out.push((
                         from.clone(),
-                        Link {
+                        KeyLink {
                             digest,
                             output: 0,
                             input: link.input,
@@ -201,7 +201,7 @@ impl KeyStore for MemoryKeyStore {
     }
 }
 
-/// Results in memory under random names.
+/// Results in memory, under ids that a function makes of them.
 pub struct MemoryResults<R> {
     inner: Mutex<HashMap<String, R>>,
     name: Box<dyn Fn(&R) -> String + Send + Sync>,
@@ -221,7 +221,7 @@ impl<R> MemoryResults<R> {
         self.inner.lock().remove(id)
     }
 
-    /// The names of all results.
+    /// The ids of all results.
     pub fn ids(&self) -> Vec<String> {
         self.inner.lock().keys().cloned().collect()
     }

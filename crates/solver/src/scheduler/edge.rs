@@ -1,4 +1,4 @@
-//! One edge: what it knows, and what follows from that.
+//! The state of one edge, and what follows from it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use oci::Digest;
 use parking_lot::Mutex;
 
-use super::{Consumer, Level, WorkId};
+use super::{Consumer, EdgeLevel, WorkId};
 use crate::domain::Domain;
 use crate::domain::error::SolveError;
 use crate::domain::op::CacheMap;
@@ -20,13 +20,13 @@ use crate::keys::lookup::{Answer, Matches};
 pub(super) struct EdgeState<D: Domain> {
     pub(super) vertex: Digest,
     pub(super) index: usize,
-    pub(super) consumers: BTreeMap<Consumer, Level>,
-    pub(super) level: Level,
+    pub(super) consumers: BTreeMap<Consumer, EdgeLevel>,
+    pub(super) level: EdgeLevel,
     pub(super) maps: Maps<D>,
     /// Digests of all cache maps so far; more than one only without inputs.
     pub(super) map_digests: Vec<Digest>,
     pub(super) deps: Vec<Dep<D>>,
-    /// Keys the output is known by. Grows.
+    /// Known keys of the output; the list only grows.
     pub(super) keys: Vec<KeyInfo<D>>,
     /// Ids of keys that all inputs lead to.
     pub(super) matched: BTreeSet<String>,
@@ -34,24 +34,24 @@ pub(super) struct EdgeState<D: Domain> {
     /// Records whose load failed.
     pub(super) tried: BTreeSet<String>,
     pub(super) search: Search,
-    /// What all inputs together are ready for, once all cache maps are known.
-    pub(super) ready: Level,
-    pub(super) state: State<D>,
-    /// What the key stores are being asked. Keys are looked up in every state but the last two.
-    pub(super) lookup: Option<LookingUp>,
+    /// The lowest level that all inputs have reached, once all cache maps are known.
+    pub(super) ready: EdgeLevel,
+    pub(super) state: EdgePhase<D>,
+    /// The look-up in progress. Keys are looked up in every phase but the last two.
+    pub(super) lookup: Option<OngoingLookup>,
     pub(super) secondaries: Secondaries<D>,
 }
 
 /// An input of an edge.
 pub(super) struct Dep<D: Domain> {
-    /// The edge that gives it, once it was asked for something.
+    /// The edge of the input, once something was demanded of it.
     pub(super) edge: Option<EdgeId>,
-    pub(super) wanted: Option<Level>,
-    /// How many keys of which edge have been looked at.
-    pub(super) seen: (EdgeId, usize),
-    pub(super) level: Level,
+    pub(super) demand: Option<EdgeLevel>,
+    /// The input's edge and the number of its keys that were read.
+    pub(super) keys_read: (EdgeId, usize),
+    pub(super) level: EdgeLevel,
     pub(super) keys: Vec<KeyInfo<D>>,
-    /// Known keys of this edge's output that this input leads to.
+    /// Known keys of this edge's output that the input leads to.
     pub(super) matches: Matches<D>,
     pub(super) slow: SlowState<D>,
     pub(super) result: Option<Arc<Finished<D>>>,
@@ -62,78 +62,78 @@ pub(super) enum SlowState<D: Domain> {
     Unknown,
     Known {
         key: Option<KeyInfo<D>>,
-        /// Whether it led to a key that was not found before.
-        found: bool,
+        /// Whether it led to a key that was unknown before.
+        led_to_new_key: bool,
     },
 }
 
-/// A result and the keys it is known by.
+/// A result with its keys.
 pub(super) struct Finished<D: Domain> {
     pub(super) result: D::Result,
     pub(super) keys: Vec<KeyInfo<D>>,
 }
 
-/// A look-up of an edge that is under way.
+/// A look-up in progress.
 #[derive(Debug)]
-pub(super) struct LookingUp {
+pub(super) struct OngoingLookup {
     pub(super) work: WorkId,
-    /// What the edge came to know before it.
-    pub(super) news: News,
-    /// Whether vertex or inputs have come to know more meanwhile.
+    /// What the edge had learned before it started.
+    pub(super) news: Learned,
+    /// Whether the vertex or inputs have learned more since then.
     pub(super) has_more: bool,
 }
 
-/// What an edge came to know of its inputs.
+/// What an edge has learned from its inputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum News {
-    /// Nothing that would change the key of its output.
+pub(super) enum Learned {
+    /// Nothing that could change the key of its output.
     None,
-    /// Keys or results: another edge may have an equal key.
+    /// Keys or results, after which another edge may have an equal key.
     Keys,
 }
 
 /// The cache maps of an edge. Only edges without inputs have several.
 pub(super) enum Maps<D: Domain> {
-    /// None is known.
+    /// No cache map is known.
     None,
-    /// The last one known; there are more.
+    /// The last known one; further ones may follow.
     Some(Arc<CacheMap<D>>),
-    /// The last one there is.
+    /// The last one of the vertex.
     All(Arc<CacheMap<D>>),
 }
 
-/// Whether a known key may lead to the output.
+/// Whether a known key may still lead to the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Search {
-    /// One may.
+    /// A match is possible.
     Open,
-    /// An input has been found that no known key follows from: nothing can match any more.
+    /// No known key follows from one of the inputs, so nothing can match.
     Missed,
 }
 
-/// What consumers see of an edge: how far it is, how many keys it has, and whether it ended.
-pub(super) type Progress = (Level, usize, bool);
+/// The state of an edge that its consumers see: level, number of keys, and whether it ended.
+pub(super) type EdgeProgress = (EdgeLevel, usize, bool);
 
 /// How an edge ended.
 pub(super) type EdgeOutcome<D> = Result<Arc<Finished<D>>, SolveError<D>>;
 
-/// What an edge is at.
-pub(super) enum State<D: Domain> {
-    /// Finding out whether it is cached, and what its inputs are.
+/// The phase of an edge.
+pub(super) enum EdgePhase<D: Domain> {
+    /// Finding out whether a result is stored, and computing keys of inputs.
     Searching,
-    /// Loading a known result.
+    /// Loading a stored result.
     Loading { work: WorkId, record: String },
     /// Waiting for its vertex to run.
     Executing,
-    /// Keeping its result.
+    /// Saving the result.
     Saving { work: WorkId },
-    /// Another edge goes on for this one.
+    /// Another edge continues for this one.
     Merged { into: EdgeId },
-    /// There is a result, or an error.
+    /// The edge has a result or an error.
     Ended(EdgeOutcome<D>),
 }
 
-/// What is to be found out first, for all inputs of an edge.
+/// Which inputs are examined first.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rounds {
     first_slow: bool,
@@ -141,8 +141,8 @@ pub(super) struct Rounds {
     all_have_matches: bool,
 }
 
-impl<D: Domain> State<D> {
-    /// Work of the edge alone that it waits for.
+impl<D: Domain> EdgePhase<D> {
+    /// The work of this edge alone that it waits for.
     pub(super) fn work(&self) -> Option<WorkId> {
         match self {
             Self::Loading { work, .. } | Self::Saving { work } => Some(*work),
@@ -150,7 +150,7 @@ impl<D: Domain> State<D> {
         }
     }
 
-    /// Goes back to searching from whatever was begun; returns the work that it waited for.
+    /// Returns to searching; returns the work that the edge waited for.
     pub(super) fn give_up(&mut self) -> Option<WorkId> {
         let work = self.work();
         match self {
@@ -163,7 +163,7 @@ impl<D: Domain> State<D> {
     }
 }
 
-impl<D: Domain> fmt::Debug for State<D> {
+impl<D: Domain> fmt::Debug for EdgePhase<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Searching => f.write_str("Searching"),
@@ -177,7 +177,7 @@ impl<D: Domain> fmt::Debug for State<D> {
 }
 
 impl<D: Domain> Maps<D> {
-    /// Returns the last one that is known.
+    /// Returns the last known cache map.
     pub(super) fn last(&self) -> Option<&Arc<CacheMap<D>>> {
         match self {
             Self::None => None,
@@ -203,7 +203,7 @@ impl<D: Domain> Dep<D> {
     }
 }
 
-/// Keys with what of the input is read.
+/// Keys with the selector of an input.
 pub(super) fn with_selector<D: Domain>(
     keys: &[KeyInfo<D>],
     selector: Option<&Digest>,
@@ -220,9 +220,9 @@ impl<D: Domain> EdgeState<D> {
     pub(super) fn new(vertex: Digest, index: usize, inputs: usize) -> Self {
         let dep = || Dep {
             edge: None,
-            wanted: None,
-            seen: (0, 0),
-            level: Level::Initial,
+            demand: None,
+            keys_read: (0, 0),
+            level: EdgeLevel::Initial,
             keys: Vec::new(),
             matches: Matches::new(),
             slow: SlowState::Unknown,
@@ -232,7 +232,7 @@ impl<D: Domain> EdgeState<D> {
             vertex,
             index,
             consumers: BTreeMap::new(),
-            level: Level::Initial,
+            level: EdgeLevel::Initial,
             maps: Maps::None,
             map_digests: Vec::new(),
             deps: (0..inputs).map(|_| dep()).collect(),
@@ -241,54 +241,54 @@ impl<D: Domain> EdgeState<D> {
             records: BTreeMap::new(),
             tried: BTreeSet::new(),
             search: Search::Open,
-            ready: Level::Initial,
-            state: State::Searching,
+            ready: EdgeLevel::Initial,
+            state: EdgePhase::Searching,
             lookup: None,
             secondaries: Arc::new(Mutex::new(Vec::new())),
         }
     }
 
-    pub(super) fn progress(&self) -> Progress {
+    pub(super) fn progress(&self) -> EdgeProgress {
         (self.level, self.keys.len(), self.outcome().is_some())
     }
 
-    /// Returns how it ended, if it did.
+    /// Returns the outcome of an edge that has ended.
     pub(super) fn outcome(&self) -> Option<&EdgeOutcome<D>> {
         match &self.state {
-            State::Ended(outcome) => Some(outcome),
-            State::Searching
-            | State::Loading { .. }
-            | State::Executing
-            | State::Saving { .. }
-            | State::Merged { .. } => None,
+            EdgePhase::Ended(outcome) => Some(outcome),
+            EdgePhase::Searching
+            | EdgePhase::Loading { .. }
+            | EdgePhase::Executing
+            | EdgePhase::Saving { .. }
+            | EdgePhase::Merged { .. } => None,
         }
     }
 
-    /// Returns the edge that goes on for this one, if there is one.
+    /// Returns the edge that continues for this one, if it was merged.
     pub(super) fn owner(&self) -> Option<EdgeId> {
         match self.state {
-            State::Merged { into } => Some(into),
-            State::Searching
-            | State::Loading { .. }
-            | State::Executing
-            | State::Saving { .. }
-            | State::Ended(_) => None,
+            EdgePhase::Merged { into } => Some(into),
+            EdgePhase::Searching
+            | EdgePhase::Loading { .. }
+            | EdgePhase::Executing
+            | EdgePhase::Saving { .. }
+            | EdgePhase::Ended(_) => None,
         }
     }
 
-    /// Returns the cache map that counts.
+    /// Returns the cache map that keys are made with.
     pub(super) fn map(&self) -> Option<&Arc<CacheMap<D>>> {
         self.maps.last()
     }
 
-    /// Takes in what the key stores answered.
+    /// Adds the answers of the key stores.
     pub(super) fn take_answer(&mut self, answer: Answer<D>, allowed: Option<bool>) {
         for (input, (dep, new)) in self.deps.iter_mut().zip(answer.matches).enumerate() {
             dep.matches.extend(new);
             if answer.found_by_content.contains(&input)
-                && let SlowState::Known { found, .. } = &mut dep.slow
+                && let SlowState::Known { led_to_new_key, .. } = &mut dep.slow
             {
-                *found = true;
+                *led_to_new_key = true;
             }
         }
         self.matched.extend(answer.matched);
@@ -311,7 +311,7 @@ impl<D: Domain> EdgeState<D> {
             });
         }
         if self.deps.is_empty() {
-            self.level = self.level.max(Level::Slow);
+            self.level = self.level.max(EdgeLevel::Slow);
         }
     }
 
@@ -335,17 +335,17 @@ impl<D: Domain> EdgeState<D> {
         }
     }
 
-    /// Whether the content key of an input is still to be computed, now that it could be or will soon.
+    /// Whether the content key of an input is yet to be computed, and can be, now or soon.
     pub(super) fn slow_pending(&self, input: usize, dep: &Dep<D>) -> bool {
         self.has_slow(input)
-            && dep.level >= Level::Slow
-            && (dep.level == Level::Slow || !dep.slow_known())
+            && dep.level >= EdgeLevel::Slow
+            && (dep.level == EdgeLevel::Slow || !dep.slow_known())
     }
 
     pub(super) fn input_pending(&self, input: usize, dep: &Dep<D>) -> bool {
         (self.has_slow(input) || self.has_preprocess(input))
-            && dep.level >= Level::Slow
-            && (dep.level == Level::Slow || !dep.slow_known())
+            && dep.level >= EdgeLevel::Slow
+            && (dep.level == EdgeLevel::Slow || !dep.slow_known())
     }
 
     pub(super) fn all_have_matches(&self) -> bool {
@@ -364,7 +364,7 @@ impl<D: Domain> EdgeState<D> {
                 .all(|d| !d.keys.is_empty() || d.slow_key().is_some() || d.result.is_some())
     }
 
-    /// The keys of each input as links to a key of the output are made of.
+    /// The keys of each input, as links to a key of the output need them.
     pub(super) fn dep_keys(&self) -> Vec<Vec<DepKey<D>>> {
         let Some(map) = self.map() else {
             return Vec::new();
@@ -372,11 +372,11 @@ impl<D: Domain> EdgeState<D> {
         self.deps
             .iter()
             .zip(&map.deps)
-            .map(|(dep, how)| {
+            .map(|(dep, map_dep)| {
                 let Some(result) = &dep.result else {
-                    return with_selector(&dep.keys, how.selector.as_ref());
+                    return with_selector(&dep.keys, map_dep.selector.as_ref());
                 };
-                let mut keys = with_selector(&result.keys, how.selector.as_ref());
+                let mut keys = with_selector(&result.keys, map_dep.selector.as_ref());
                 keys.extend(dep.slow_key().map(|key| DepKey {
                     selector: None,
                     key: key.clone(),
@@ -386,13 +386,13 @@ impl<D: Domain> EdgeState<D> {
             .collect()
     }
 
-    /// Works out how far the edge is from how far its inputs are.
+    /// Derives the level of the edge from the levels of its inputs.
     pub(super) fn measure(&mut self) {
         if self.map().is_none() {
             return;
         }
-        let (mut low, mut high) = (Level::Initial, Level::Slow);
-        let mut ready = Level::Complete;
+        let (mut low, mut high) = (EdgeLevel::Initial, EdgeLevel::Slow);
+        let mut ready = EdgeLevel::Complete;
         let mut all_known = true;
         for (input, dep) in self.deps.iter().enumerate() {
             let (slow_pending, input_pending) = (
@@ -400,41 +400,48 @@ impl<D: Domain> EdgeState<D> {
                 self.input_pending(input, dep),
             );
             if dep.level > low && dep.matches.is_empty() && !input_pending {
-                low = dep.level.min(Level::Slow);
+                low = dep.level.min(EdgeLevel::Slow);
             }
-            high = high.min(if slow_pending { Level::Fast } else { dep.level });
-            ready = ready.min(match dep.level {
-                Level::Complete if input_pending && slow_pending => Level::Fast,
-                Level::Complete if input_pending => Level::Slow,
-                Level::Slow if slow_pending => Level::Fast,
-                level @ (Level::Initial | Level::Fast | Level::Slow | Level::Complete) => level,
+            high = high.min(if slow_pending {
+                EdgeLevel::Fast
+            } else {
+                dep.level
             });
-            all_known &= dep.level >= Level::Slow || !dep.matches.is_empty();
+            ready = ready.min(match dep.level {
+                EdgeLevel::Complete if input_pending && slow_pending => EdgeLevel::Fast,
+                EdgeLevel::Complete if input_pending => EdgeLevel::Slow,
+                EdgeLevel::Slow if slow_pending => EdgeLevel::Fast,
+                level @ (EdgeLevel::Initial
+                | EdgeLevel::Fast
+                | EdgeLevel::Slow
+                | EdgeLevel::Complete) => level,
+            });
+            all_known &= dep.level >= EdgeLevel::Slow || !dep.matches.is_empty();
         }
-        if self.level < Level::Complete {
+        if self.level < EdgeLevel::Complete {
             self.level = self.level.max(low).max(high);
             if !self.maps.is_all() && self.keys.is_empty() {
-                self.level = Level::Initial;
+                self.level = EdgeLevel::Initial;
             }
         }
         self.ready = if self.maps.is_all() {
             ready
         } else {
-            Level::Initial
+            EdgeLevel::Initial
         };
         if self.maps.is_all()
             && all_known
             && !self.records.is_empty()
-            && self.level == Level::Fast
+            && self.level == EdgeLevel::Fast
             && self.nothing_else_can_match()
         {
-            self.level = Level::Slow;
+            self.level = EdgeLevel::Slow;
         }
         for (input, dep) in self.deps.iter().enumerate() {
             let missed = match &dep.slow {
-                SlowState::Known { found, .. } if self.has_slow(input) => !found,
+                SlowState::Known { led_to_new_key, .. } if self.has_slow(input) => !led_to_new_key,
                 SlowState::Known { .. } | SlowState::Unknown => {
-                    !self.has_slow(input) && dep.level >= Level::Slow
+                    !self.has_slow(input) && dep.level >= EdgeLevel::Slow
                 }
             };
             if missed && dep.matches.is_empty() {
@@ -443,7 +450,7 @@ impl<D: Domain> EdgeState<D> {
         }
     }
 
-    /// With records at hand: whether no key is left that all inputs might still lead to.
+    /// Whether no key is left that all inputs might still lead to; records are known.
     pub(super) fn nothing_else_can_match(&self) -> bool {
         let mut open: Option<BTreeSet<&String>> = None;
         for (input, dep) in self.deps.iter().enumerate() {
@@ -455,19 +462,19 @@ impl<D: Domain> EdgeState<D> {
                 .keys()
                 .filter(|k| !self.matched.contains(*k))
                 .collect();
-            let left = match open {
+            let remaining_keys = match open {
                 None => here,
                 Some(open) => open.intersection(&here).copied().collect(),
             };
-            if left.is_empty() {
+            if remaining_keys.is_empty() {
                 return true;
             }
-            open = Some(left);
+            open = Some(remaining_keys);
         }
         false
     }
 
-    /// What all inputs together say, looked at once for all of them.
+    /// The state of all inputs together, computed once for all of them.
     pub(super) fn rounds(&self) -> Rounds {
         let unmatched = || {
             let deps = self.deps.iter().enumerate();
@@ -475,67 +482,71 @@ impl<D: Domain> EdgeState<D> {
                 .map(|(i, d)| (d, !d.slow_known(), self.has_slow(i)))
         };
         Rounds {
-            first_slow: unmatched().any(|(d, open, slow)| (open && slow) || d.level < Level::Slow),
+            first_slow: unmatched()
+                .any(|(d, open, slow)| (open && slow) || d.level < EdgeLevel::Slow),
             first_fast: unmatched()
-                .any(|(d, open, slow)| (open && slow) || (d.level < Level::Complete && !slow)),
+                .any(|(d, open, slow)| (open && slow) || (d.level < EdgeLevel::Complete && !slow)),
             all_have_matches: self.all_have_matches(),
         }
     }
 
-    /// Content keys are computed in two rounds: first for inputs that nothing was found for.
+    /// Content keys are computed in two rounds: first for inputs without matches.
     fn later_slow(&self, input: usize, dep: &Dep<D>, rounds: Rounds) -> bool {
         rounds.first_slow && !dep.slow_known() && self.has_slow(input) && !dep.matches.is_empty()
     }
 
-    /// An input that something was found for goes beyond its fast keys only after those that nothing was found for.
+    /// An input with matches goes beyond its fast keys only after those without matches.
     fn later_fast(&self, dep: &Dep<D>, rounds: Rounds) -> bool {
         self.map().is_none() || (rounds.first_fast && !dep.matches.is_empty())
     }
 
-    /// What the edge needs of an input to get to `demand`.
+    /// The level that the edge needs of an input to reach `demand`.
     pub(super) fn desired(
         &self,
         input: usize,
         dep: &Dep<D>,
-        demand: Level,
+        demand: EdgeLevel,
         rounds: Rounds,
-    ) -> Level {
+    ) -> EdgeLevel {
         if self.search == Search::Missed {
-            return Level::Complete;
+            return EdgeLevel::Complete;
         }
         let slow = self.has_slow(input);
         let unmatched = dep.matches.is_empty();
         match dep.level {
-            Level::Initial if demand > Level::Initial => Level::Fast,
-            Level::Fast if demand > Level::Fast => {
-                let due = (self.ready >= Level::Fast && self.keys.is_empty())
+            EdgeLevel::Initial if demand > EdgeLevel::Initial => EdgeLevel::Fast,
+            EdgeLevel::Fast if demand > EdgeLevel::Fast => {
+                let due = (self.ready >= EdgeLevel::Fast && self.keys.is_empty())
                     || unmatched
                     || rounds.all_have_matches;
                 if due && !self.later_fast(dep, rounds) {
-                    Level::Slow
+                    EdgeLevel::Slow
                 } else {
                     dep.level
                 }
             }
-            Level::Slow if self.map().is_some() && demand == Level::Complete => {
+            EdgeLevel::Slow if self.map().is_some() && demand == EdgeLevel::Complete => {
                 let due = unmatched
-                    || self.ready >= Level::Slow
+                    || self.ready >= EdgeLevel::Slow
                     || (slow && !self.later_fast(dep, rounds));
                 let later = !unmatched && self.later_slow(input, dep, rounds);
                 if due && self.records.is_empty() && !later {
-                    Level::Complete
+                    EdgeLevel::Complete
                 } else {
                     dep.level
                 }
             }
-            Level::Slow if self.map().is_some() && slow && demand == Level::Slow => {
+            EdgeLevel::Slow if self.map().is_some() && slow && demand == EdgeLevel::Slow => {
                 if unmatched || !self.later_slow(input, dep, rounds) {
-                    Level::Complete
+                    EdgeLevel::Complete
                 } else {
                     dep.level
                 }
             }
-            level @ (Level::Initial | Level::Fast | Level::Slow | Level::Complete) => level,
+            level @ (EdgeLevel::Initial
+            | EdgeLevel::Fast
+            | EdgeLevel::Slow
+            | EdgeLevel::Complete) => level,
         }
     }
 }
@@ -566,7 +577,7 @@ impl<D: Domain> fmt::Debug for EdgeState<D> {
                 "\n    dep {:?} {:?} wants {:?} matches={:?} keys={} ",
                 dep.edge,
                 dep.level,
-                dep.wanted,
+                dep.demand,
                 dep.matches.keys(),
                 dep.keys.len()
             )?;

@@ -1,9 +1,9 @@
-//! How edges end: with what ran or was loaded, kept under their keys, or with an error.
+//! How edges end: with a result that ran or was loaded and is saved under their keys, or with an error.
 
 use std::sync::Arc;
 
-use super::edge::{EdgeOutcome, Finished, State};
-use super::{Effect, Level, Outcome, Scheduler, Target, Task, Work};
+use super::edge::{EdgeOutcome, EdgePhase, Finished};
+use super::{EdgeLevel, Effect, Scheduler, VertexTask, Work, WorkOutcome, WorkOwner};
 use crate::domain::Domain;
 use crate::domain::error::SolveError;
 use crate::index::EdgeId;
@@ -11,7 +11,7 @@ use crate::keys::cachekey::{CacheKey, CacheRecord, KeyInfo};
 use crate::keys::export::{Exporter, KeyExporter, Secondaries};
 
 impl<D: Domain> Scheduler<D> {
-    /// Runs the vertex, or takes what it gave when it ran, and keeps that.
+    /// Runs the vertex, or takes its outputs if it has run, and saves the edge's one.
     pub(super) fn after_exec(&mut self, id: EdgeId, out: &mut Vec<Effect<D>>) {
         self.demand_nothing(id);
         let Some(edge) = self.edges.get(&id) else {
@@ -37,7 +37,7 @@ impl<D: Domain> Scheduler<D> {
                 self.need(
                     id,
                     &digest,
-                    Task::Exec,
+                    VertexTask::Exec,
                     |v| Work::Exec {
                         of: Arc::clone(&v.handle),
                         inputs,
@@ -86,18 +86,18 @@ impl<D: Domain> Scheduler<D> {
             created_at: self.now,
         };
         if let Some(edge) = self.edges.get_mut(&id) {
-            edge.state = State::Saving { work };
+            edge.state = EdgePhase::Saving { work };
         }
-        self.works.insert(work, Target::Edge(id));
+        self.works.insert(work, WorkOwner::Edge(id));
         out.push(Effect::Start(work, effect));
     }
 
-    /// Ends an edge: nothing is looked up or waited for any more.
+    /// Ends an edge: its look-up, its work and its demands stop.
     pub(super) fn end(&mut self, id: EdgeId, outcome: EdgeOutcome<D>, out: &mut Vec<Effect<D>>) {
         self.stop_lookup(id, out);
         self.stop_waiting(id, out);
         if let Some(edge) = self.edges.get_mut(&id) {
-            edge.state = State::Ended(outcome);
+            edge.state = EdgePhase::Ended(outcome);
         }
     }
 
@@ -106,20 +106,25 @@ impl<D: Domain> Scheduler<D> {
         self.announce(id, out);
     }
 
-    /// A look-up, a load or a save of an edge ended.
-    pub(super) fn edge_done(&mut self, id: EdgeId, outcome: Outcome<D>, out: &mut Vec<Effect<D>>) {
-        if let Outcome::Lookup(answer) = outcome {
+    /// Takes the outcome of an edge's look-up, load or save.
+    pub(super) fn edge_done(
+        &mut self,
+        id: EdgeId,
+        outcome: WorkOutcome<D>,
+        out: &mut Vec<Effect<D>>,
+    ) {
+        if let WorkOutcome::Lookup(answer) = outcome {
             return self.looked_up(id, answer, out);
         }
-        // What ended may be the last to hold a result.
+        // The outcome may be the last owner of a result.
         let Some(edge) = self.edges.get_mut(&id) else {
             out.push(Effect::Release(Box::new(outcome)));
             return;
         };
         self.to_learn.push(id);
-        let state = std::mem::replace(&mut edge.state, State::Searching);
+        let state = std::mem::replace(&mut edge.state, EdgePhase::Searching);
         match (state, outcome) {
-            (State::Loading { record, .. }, Outcome::Load(loaded)) => {
+            (EdgePhase::Loading { record, .. }, WorkOutcome::Load(loaded)) => {
                 let Some(record) = edge.records.remove(&record) else {
                     return;
                 };
@@ -136,17 +141,17 @@ impl<D: Domain> Scheduler<D> {
                             key: record.key,
                             exporter: Arc::new(exporter),
                         };
-                        edge.level = Level::Complete;
+                        edge.level = EdgeLevel::Complete;
                         let keys = vec![key];
                         self.end(id, Ok(Arc::new(Finished { result, keys })), out);
                     }
                     Err(error) => {
-                        tracing::debug!(vertex = %edge.vertex, %error, "a known result cannot be loaded");
+                        tracing::debug!(vertex = %edge.vertex, %error, "failed to load a stored result");
                         edge.tried.insert(record.id);
                     }
                 }
             }
-            (State::Saving { .. }, Outcome::Save(saved)) => match saved {
+            (EdgePhase::Saving { .. }, WorkOutcome::Save(saved)) => match saved {
                 Ok(records) => {
                     let Some(vertex) = self.vertices.get(&edge.vertex) else {
                         return;
@@ -162,18 +167,18 @@ impl<D: Domain> Scheduler<D> {
                     if !vertex.handle.vertex.options.ignore_cache {
                         edge.keys.extend(keys.iter().cloned());
                     }
-                    edge.level = Level::Complete;
+                    edge.level = EdgeLevel::Complete;
                     self.end(id, Ok(Arc::new(Finished { result, keys })), out);
                 }
                 Err(error) => self.end(id, Err(SolveError::Keys(error)), out),
             },
-            _ => unreachable!("work ends as what it began as"),
+            _ => unreachable!("the outcome has the type of its work"),
         }
         self.announce(id, out);
     }
 }
 
-/// The keys of a result that was just kept: each exports all of them, and what the op built itself.
+/// The keys of a saved result: each exports all of them, and those of the op's own builds.
 fn committed<D: Domain>(
     records: &[CacheRecord<D>],
     subs: &[KeyInfo<D>],

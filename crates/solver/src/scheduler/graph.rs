@@ -1,4 +1,4 @@
-//! Loading vertices for jobs, and letting them go.
+//! Loads vertices for jobs, and releases them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
@@ -9,8 +9,8 @@ use tokio::sync::watch;
 
 use super::edge::EdgeState;
 use super::{
-    Attach, BuildId, BuildRequest, BuildState, By, Consumer, Effect, Handle, JobId, Level,
-    Scheduler, VertexState,
+    Attach, BuildId, BuildRequest, BuildState, Consumer, EdgeLevel, Effect, Handle, JobId,
+    Requester, Scheduler, VertexState,
 };
 use crate::domain::Domain;
 use crate::domain::error::SolveError;
@@ -41,11 +41,11 @@ impl<D: Domain> Scheduler<D> {
             out.push(Effect::Reply(build, Err(SolveError::Canceled)));
             return;
         };
-        // A vertex that was active may read others than were loaded now: ones that were merged, or that do not ignore
-        // the cache. They must stay as long.
+        // An active vertex may have other inputs than the ones loaded now: merged ones, or ones that do not ignore
+        // the cache. Those must stay as long as it does.
         let jobs = match &by {
-            By::Job(job) => vec![*job],
-            By::Vertex(parent) => self.jobs_of(parent),
+            Requester::Job(job) => vec![*job],
+            Requester::Vertex(parent) => self.jobs_of(parent),
         };
         self.add_jobs(&vertex.digest, &jobs, out);
         let Some(id) = self.edge_of(&vertex.digest, edge.index) else {
@@ -64,24 +64,24 @@ impl<D: Domain> Scheduler<D> {
         if let Some(state) = self.edges.get_mut(&id) {
             state
                 .consumers
-                .insert(Consumer::Build(build), Level::Complete);
+                .insert(Consumer::Build(build), EdgeLevel::Complete);
         }
         self.announce(id, out);
         self.to_learn.push(id);
     }
 
-    pub(super) fn knows(&self, by: &By) -> bool {
+    pub(super) fn knows(&self, by: &Requester) -> bool {
         match by {
-            By::Job(job) => self.jobs.contains_key(job),
-            By::Vertex(parent) => self.vertices.contains_key(parent),
+            Requester::Job(job) => self.jobs.contains_key(job),
+            Requester::Vertex(parent) => self.vertices.contains_key(parent),
         }
     }
 
-    /// Makes vertices active for a job or a parent; what they read was `loaded` before them.
+    /// Makes vertices active for a job or a parent; `loaded` has their inputs.
     pub(super) fn load_part(
         &mut self,
         part: &[Arc<Vertex<D>>],
-        by: &By,
+        by: &Requester,
         sources: &[Arc<CacheManager<D>>],
         loaded: &mut HashMap<Digest, Arc<Vertex<D>>>,
         out: &mut Vec<Effect<D>>,
@@ -98,13 +98,13 @@ impl<D: Domain> Scheduler<D> {
             }
             let mut is_known = false;
             match by {
-                By::Job(job) => {
+                Requester::Job(job) => {
                     is_known = state.jobs.contains(job) && state.attached.contains(job);
                     if !state.jobs.contains(job) {
                         state.jobs.push(*job);
                     }
                 }
-                By::Vertex(parent) => {
+                Requester::Vertex(parent) => {
                     if *parent != digest && state.parents.insert(parent.clone()) {
                         let inherited = self.vertices.get_mut(parent).map(|p| {
                             p.children.insert(digest.clone());
@@ -131,9 +131,9 @@ impl<D: Domain> Scheduler<D> {
         }
     }
 
-    /// Makes one vertex active and returns the digest it is active under.
+    /// Makes one vertex active, and returns the digest under which it is active.
     ///
-    /// A vertex that ignores the cache does not join one that does not; any joins one that does.
+    /// A vertex that ignores the cache does not join one that uses it; any vertex joins one that ignores it.
     fn load_one(
         &mut self,
         vertex: &Arc<Vertex<D>>,
@@ -202,10 +202,10 @@ impl<D: Domain> Scheduler<D> {
         digest
     }
 
-    /// Returns the jobs that want a vertex, themselves or through what its parents build.
+    /// Returns the jobs that want a vertex, directly or through a build of one of its parents.
     pub(super) fn jobs_of(&self, digest: &Digest) -> Vec<JobId> {
         let mut out: Vec<JobId> = Vec::new();
-        let mut seen = BTreeSet::from([digest.clone()]);
+        let mut visited = BTreeSet::from([digest.clone()]);
         let mut work = vec![digest.clone()];
         while let Some(digest) = work.pop() {
             let Some(vertex) = self.vertices.get(&digest) else {
@@ -220,16 +220,16 @@ impl<D: Domain> Scheduler<D> {
                 vertex
                     .parents
                     .iter()
-                    .filter(|p| seen.insert((*p).clone()))
+                    .filter(|p| visited.insert((*p).clone()))
                     .cloned(),
             );
         }
         out
     }
 
-    /// Makes sessions, values and, if `attach`, listeners those of the jobs there are now; of children too.
+    /// Updates sessions, values and, with `attach`, attached jobs of a vertex and its children to the current jobs.
     pub(super) fn refresh(&mut self, digest: &Digest, attach: bool, out: &mut Vec<Effect<D>>) {
-        let mut seen = BTreeSet::from([digest.clone()]);
+        let mut visited = BTreeSet::from([digest.clone()]);
         let mut work = vec![digest.clone()];
         while let Some(digest) = work.pop() {
             let jobs = self.jobs_of(&digest);
@@ -271,13 +271,13 @@ impl<D: Domain> Scheduler<D> {
                 vertex
                     .children
                     .iter()
-                    .filter(|c| seen.insert((*c).clone()))
+                    .filter(|c| visited.insert((*c).clone()))
                     .cloned(),
             );
         }
     }
 
-    /// Returns the edge of an active vertex, or the one it was merged into.
+    /// Returns the edge of an active vertex, or the edge into which it was merged.
     pub(super) fn edge_of(&mut self, digest: &Digest, index: usize) -> Option<EdgeId> {
         let vertex = self.vertices.get(digest)?;
         if let Some(id) = vertex.edges.get(&index) {
@@ -291,7 +291,7 @@ impl<D: Domain> Scheduler<D> {
         Some(id)
     }
 
-    /// Follows merges.
+    /// Follows merges to the edge that continues.
     pub(super) fn resolve(&self, mut id: EdgeId) -> EdgeId {
         while let Some(owner) = self.edges.get(&id).and_then(EdgeState::owner) {
             id = owner;
@@ -301,13 +301,13 @@ impl<D: Domain> Scheduler<D> {
 
     pub(super) fn discard(&mut self, job: JobId, out: &mut Vec<Effect<D>>) {
         self.jobs.remove(&job);
-        let mine: Vec<BuildId> = self
+        let job_builds: Vec<BuildId> = self
             .builds
             .iter()
-            .filter(|(_, b)| matches!(b.by, By::Job(j) if j == job))
+            .filter(|(_, b)| matches!(b.by, Requester::Job(j) if j == job))
             .map(|(id, _)| *id)
             .collect();
-        for build in mine {
+        for build in job_builds {
             self.leave(build);
             out.push(Effect::Reply(build, Err(SolveError::Canceled)));
         }
@@ -323,7 +323,7 @@ impl<D: Domain> Scheduler<D> {
         self.to_forget.extend(changed);
     }
 
-    /// Drops a vertex that a job released, unless another job or a parent vertex still has it loaded.
+    /// Drops a vertex that a job released, unless another job or a parent vertex still uses it.
     pub(super) fn forget(&mut self, digest: &Digest, out: &mut Vec<Effect<D>>) {
         self.drop_if_unwanted(digest, out);
         if self.vertices.is_empty() {
@@ -378,7 +378,7 @@ impl<D: Domain> Scheduler<D> {
         if let Some(vertex) = self.vertices.get_mut(&state.vertex) {
             vertex.edges.remove(&state.index);
         }
-        // Edges merged into it stand on their own again.
+        // Edges that were merged into it become independent again.
         for merged in self.merged.remove(&id).unwrap_or_default() {
             if let Some(edge) = self
                 .edges
@@ -389,7 +389,7 @@ impl<D: Domain> Scheduler<D> {
                 out.push(Effect::Release(Box::new(std::mem::replace(edge, new))));
             }
         }
-        // And who came here by way of them goes back to them.
+        // Builds that waited for them through this edge wait for them again.
         for consumer in std::mem::take(&mut state.consumers).into_keys() {
             match consumer {
                 Consumer::Build(build) => self.send_back(build, &state.vertex, out),
@@ -400,7 +400,7 @@ impl<D: Domain> Scheduler<D> {
                         .and_then(|p| p.deps.get_mut(input))
                     {
                         dep.edge = None;
-                        dep.wanted = None;
+                        dep.demand = None;
                     }
                     self.to_learn.push(parent);
                 }
@@ -409,12 +409,12 @@ impl<D: Domain> Scheduler<D> {
         out.push(Effect::Release(Box::new(state)));
     }
 
-    fn send_back(&mut self, build: BuildId, gone: &Digest, out: &mut Vec<Effect<D>>) {
+    fn send_back(&mut self, build: BuildId, dropped_vertex: &Digest, out: &mut Vec<Effect<D>>) {
         let Some(state) = self.builds.get(&build) else {
             return;
         };
         let (digest, index) = (state.vertex.digest.clone(), state.index);
-        let own = (digest != *gone)
+        let own = (digest != *dropped_vertex)
             .then(|| self.edge_of(&digest, index))
             .flatten();
         match (own, self.builds.get_mut(&build)) {
@@ -422,7 +422,7 @@ impl<D: Domain> Scheduler<D> {
                 state.edge = own;
                 if let Some(edge) = self.edges.get_mut(&own) {
                     edge.consumers
-                        .insert(Consumer::Build(build), Level::Complete);
+                        .insert(Consumer::Build(build), EdgeLevel::Complete);
                 }
                 self.announce(own, out);
                 self.to_learn.push(own);

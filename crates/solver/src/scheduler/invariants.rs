@@ -1,8 +1,8 @@
-//! What holds between two events. Tests check it after each.
+//! Invariants between two events. Tests check them after each.
 
 use std::collections::BTreeSet;
 
-use super::{Consumer, Scheduler, Target};
+use super::{Consumer, Scheduler, WorkOwner};
 use crate::domain::Domain;
 use crate::index::EdgeId;
 
@@ -19,7 +19,7 @@ impl<D: Domain> Scheduler<D> {
                     Consumer::Build(build) => assert_eq!(
                         self.builds.get(build).map(|b| b.edge),
                         Some(*id),
-                        "a build waits where it thinks"
+                        "a build is a consumer of the edge that it waits for"
                     ),
                     Consumer::Edge(parent, input) => {
                         let parent = self
@@ -37,30 +37,30 @@ impl<D: Domain> Scheduler<D> {
             if edge.consumers.is_empty() || edge.outcome().is_some() {
                 assert!(edge.state.work().is_none(), "nobody wants the work");
                 assert!(
-                    edge.deps.iter().all(|d| d.wanted.is_none()),
-                    "nobody wants the inputs"
+                    edge.deps.iter().all(|d| d.demand.is_none()),
+                    "an edge without consumers demands nothing"
                 );
             }
             assert!(
                 edge.lookup.is_none() || (edge.outcome().is_none() && edge.owner().is_none()),
-                "an edge that ended looks nothing up"
+                "an ended edge has no look-up"
             );
             let lookup = edge.lookup.as_ref().map(|lookup| lookup.work);
             for work in edge.state.work().into_iter().chain(lookup) {
-                assert!(matches!(self.works.get(&work), Some(Target::Edge(e)) if e == id));
+                assert!(matches!(self.works.get(&work), Some(WorkOwner::Edge(e)) if e == id));
             }
         }
         for vertex in self.vertices.values() {
             for running in vertex.running.values() {
                 assert!(
                     !running.waiters.is_empty(),
-                    "work without waiters was cancelled"
+                    "work without waiters is cancelled"
                 );
                 assert!(self.works.contains_key(&running.work));
             }
             assert!(
                 !vertex.jobs.is_empty() || !vertex.parents.is_empty(),
-                "someone has every vertex loaded"
+                "every vertex is loaded by a job or a parent"
             );
         }
         for build in self.builds.values() {
@@ -70,13 +70,13 @@ impl<D: Domain> Scheduler<D> {
                 .expect("a build waits for an edge that exists");
             assert!(
                 edge.owner().is_none() && edge.outcome().is_none(),
-                "an ended edge has replied"
+                "a build does not wait for an ended edge"
             );
-            let mut seen = BTreeSet::new();
+            let mut visited = BTreeSet::new();
             assert!(
-                self.is_moving(build.edge, &mut seen),
-                "a build waits for something that is under way: {}",
-                self.dump(&seen)
+                self.is_moving(build.edge, &mut visited),
+                "a build waits for work in progress: {}",
+                self.dump(&visited)
             );
         }
         if self.vertices.is_empty() {
@@ -112,11 +112,11 @@ impl<D: Domain> Scheduler<D> {
         out
     }
 
-    fn is_moving(&self, edge: EdgeId, seen: &mut BTreeSet<EdgeId>) -> bool {
+    fn is_moving(&self, edge: EdgeId, visited: &mut BTreeSet<EdgeId>) -> bool {
         let Some(state) = self.edges.get(&edge) else {
             return false;
         };
-        seen.insert(edge)
+        visited.insert(edge)
             && (state.state.work().is_some()
                 || state.lookup.is_some()
                 || self
@@ -124,8 +124,8 @@ impl<D: Domain> Scheduler<D> {
                     .get(&state.vertex)
                     .is_some_and(|v| v.running.values().any(|r| r.waiters.contains(&edge)))
                 || state.deps.iter().any(|d| {
-                    d.wanted.is_some_and(|w| w > d.level)
-                        && d.edge.is_some_and(|e| self.is_moving(e, seen))
+                    d.demand.is_some_and(|w| w > d.level)
+                        && d.edge.is_some_and(|e| self.is_moving(e, visited))
                 }))
     }
 }

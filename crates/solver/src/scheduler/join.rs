@@ -1,4 +1,4 @@
-//! Making jobs hold a vertex and everything below it, a vertex at a time.
+//! Makes jobs hold a vertex and everything below it, one vertex at a time.
 
 use std::collections::BTreeSet;
 
@@ -7,34 +7,34 @@ use oci::Digest;
 use super::{Effect, JobId, Scheduler};
 use crate::domain::Domain;
 
-/// A walk from a vertex down.
+/// A walk from a vertex to everything below it.
 pub(super) struct Join {
     jobs: Vec<JobId>,
     top: Digest,
-    seen: BTreeSet<Digest>,
+    visited: BTreeSet<Digest>,
     work: Vec<Digest>,
 }
 
 impl Join {
-    /// The vertex that is next; none at the end.
+    /// The next vertex; none at the end.
     pub(super) fn next(&mut self) -> Option<Digest> {
         self.work.pop()
     }
 }
 
 impl<D: Domain> Scheduler<D> {
-    /// Makes jobs hold a vertex at once, and everything below it before anything else is done. The jobs hear of the vertex itself.
+    /// Makes jobs hold a vertex at once, and everything below it before any other work. The jobs are attached to the vertex itself.
     pub(super) fn add_jobs(&mut self, top: &Digest, jobs: &[JobId], out: &mut Vec<Effect<D>>) {
         self.to_join.push_front(Join {
             jobs: jobs.to_vec(),
             top: top.clone(),
-            seen: BTreeSet::from([top.clone()]),
+            visited: BTreeSet::from([top.clone()]),
             work: Vec::new(),
         });
         self.join(top, out);
     }
 
-    /// Goes on with the first walk, at a vertex.
+    /// Continues the first walk with one vertex.
     pub(super) fn join(&mut self, digest: &Digest, out: &mut Vec<Effect<D>>) {
         let Some(mut join) = self.to_join.pop_front() else {
             return;
@@ -44,7 +44,7 @@ impl<D: Domain> Scheduler<D> {
         let inputs = match self.vertices.get_mut(digest) {
             Some(vertex) => {
                 for job in &join.jobs {
-                    // A job that has ended meanwhile holds nothing.
+                    // A job that has ended holds nothing.
                     if self.jobs.contains_key(job) && !vertex.jobs.contains(job) {
                         vertex.jobs.push(*job);
                         has_new_jobs = true;
@@ -64,13 +64,13 @@ impl<D: Domain> Scheduler<D> {
                 .and_then(|e| self.edges.get(&e))
                 .map(|e| e.vertex.clone());
             for next in std::iter::once(input).chain(merged) {
-                if join.seen.insert(next.clone()) {
+                if join.visited.insert(next.clone()) {
                     join.work.push(next);
                 }
             }
         }
         self.to_join.push_front(join);
-        // Mostly the vertices were loaded for these jobs just now.
+        // In most cases the vertices were just loaded for these jobs.
         if is_top || has_new_jobs {
             self.refresh(digest, is_top, out);
         }

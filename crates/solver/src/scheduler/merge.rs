@@ -1,10 +1,10 @@
-//! Merging edges whose keys are equal: one of them goes on, for both.
+//! Merges edges whose keys are equal: one of them continues for both.
 
 use std::collections::BTreeSet;
 
 use oci::Digest;
 
-use super::edge::State;
+use super::edge::EdgePhase;
 use super::{Effect, Scheduler};
 use crate::domain::Domain;
 use crate::domain::op::Obtained;
@@ -12,7 +12,7 @@ use crate::index::EdgeId;
 use crate::keys::cachekey::{CacheKey, DepKey};
 
 impl<D: Domain> Scheduler<D> {
-    /// Registers the edge's key as it is now; if another edge has it, merges the two. True if `id` was merged away.
+    /// Registers the current key of an edge; if another edge has the same, merges the two. True if `id` was merged into the other.
     pub(super) fn merge_if_known(&mut self, id: EdgeId, out: &mut Vec<Effect<D>>) -> bool {
         let Some(key) = self.edges.get(&id).and_then(index_key) else {
             return false;
@@ -24,25 +24,31 @@ impl<D: Domain> Scheduler<D> {
                 .and_then(|e| self.vertices.get(&e.vertex));
             vertex.is_some_and(|v| v.handle.vertex.options.ignore_cache)
         };
-        let Some(other) = self.index.load_or_store(&key, id, ignores) else {
+        let Some(registered) = self.index.load_or_store(&key, id, ignores) else {
             return false;
         };
-        let (Some(edge), Some(other_edge)) = (self.edges.get(&id), self.edges.get(&other)) else {
+        let (Some(edge), Some(registered_edge)) =
+            (self.edges.get(&id), self.edges.get(&registered))
+        else {
             return false;
         };
-        if other_edge.owner().is_some()
-            || self.depends(&edge.vertex, &other_edge.vertex)
-            || self.depends(&other_edge.vertex, &edge.vertex)
+        if registered_edge.owner().is_some()
+            || self.depends(&edge.vertex, &registered_edge.vertex)
+            || self.depends(&registered_edge.vertex, &edge.vertex)
         {
             return false;
         }
-        // Merges between the same two vertices go one way, or each would compute for the other.
-        let swap = self.is_owned_by(&other_edge.vertex.clone(), &edge.vertex.clone());
-        let (dest, source) = if swap { (id, other) } else { (other, id) };
+        // Merges between the same two vertices must have one direction, or each would compute for the other.
+        let swap = self.is_owned_by(&registered_edge.vertex.clone(), &edge.vertex.clone());
+        let (dest, source) = if swap {
+            (id, registered)
+        } else {
+            (registered, id)
+        };
         let source_busy = self
             .edges
             .get(&source)
-            .is_some_and(|e| !matches!(e.state, State::Searching));
+            .is_some_and(|e| !matches!(e.state, EdgePhase::Searching));
         if source_busy || (ignores(source) && !ignores(dest)) {
             return false;
         }
@@ -60,7 +66,7 @@ impl<D: Domain> Scheduler<D> {
         let Some(from) = self.edges.get_mut(&source) else {
             return;
         };
-        from.state = State::Merged { into: dest };
+        from.state = EdgePhase::Merged { into: dest };
         self.merged.entry(dest).or_default().push(source);
         let consumers = std::mem::take(&mut from.consumers);
         let source_vertex = from.vertex.clone();
@@ -122,9 +128,9 @@ impl<D: Domain> Scheduler<D> {
         self.to_learn.push(dest);
     }
 
-    /// Whether `below` is `above` or among what it reads.
+    /// Whether `below` is `above` or a vertex below it.
     fn depends(&self, above: &Digest, below: &Digest) -> bool {
-        let mut seen = BTreeSet::from([above.clone()]);
+        let mut visited = BTreeSet::from([above.clone()]);
         let mut work = vec![above.clone()];
         while let Some(digest) = work.pop() {
             if digest == *below {
@@ -136,7 +142,7 @@ impl<D: Domain> Scheduler<D> {
             for (input, index) in &vertex.inputs {
                 let merged = vertex_of(self, input, *index);
                 for next in std::iter::once(input.clone()).chain(merged) {
-                    if seen.insert(next.clone()) {
+                    if visited.insert(next.clone()) {
                         work.push(next);
                     }
                 }
@@ -145,9 +151,9 @@ impl<D: Domain> Scheduler<D> {
         false
     }
 
-    /// Whether an output of `vertex` was merged into one of `owner`, directly or by way of others.
+    /// Whether an output of `vertex` was merged into one of `owner`, directly or indirectly.
     fn is_owned_by(&self, vertex: &Digest, owner: &Digest) -> bool {
-        let mut seen = BTreeSet::from([vertex.clone()]);
+        let mut visited = BTreeSet::from([vertex.clone()]);
         let mut work = vec![vertex.clone()];
         while let Some(digest) = work.pop() {
             let edges = self.vertices.get(&digest).map(|v| v.edges.values());
@@ -160,7 +166,7 @@ impl<D: Domain> Scheduler<D> {
                 if above.vertex == *owner {
                     return true;
                 }
-                if seen.insert(above.vertex.clone()) {
+                if visited.insert(above.vertex.clone()) {
                     work.push(above.vertex.clone());
                 }
             }
@@ -180,11 +186,11 @@ fn vertex_of<D: Domain>(scheduler: &Scheduler<D>, digest: &Digest, index: usize)
     )
 }
 
-/// Returns the key an edge has now: with all keys its inputs are known by. None while an input has none.
+/// Returns the current key of an edge, with all known keys of its inputs; none while an input has none.
 fn index_key<D: Domain>(edge: &super::EdgeState<D>) -> Option<CacheKey<D>> {
     let map = edge.map()?;
     let mut deps = Vec::with_capacity(edge.deps.len());
-    for (dep, how) in edge.deps.iter().zip(&map.deps) {
+    for (dep, map_dep) in edge.deps.iter().zip(&map.deps) {
         if dep.keys.is_empty() && dep.result.is_none() {
             return None;
         }
@@ -194,7 +200,7 @@ fn index_key<D: Domain>(edge: &super::EdgeState<D>) -> Option<CacheKey<D>> {
             .iter()
             .chain(results)
             .map(|key| DepKey {
-                selector: how.selector.clone(),
+                selector: map_dep.selector.clone(),
                 key: key.clone(),
             })
             .collect();

@@ -1,11 +1,14 @@
-//! What edges do: learn from their inputs, demand more of them, load, run, keep.
+//! The steps of edges: learn from inputs, demand more of them, load, run, save.
 
 use std::sync::Arc;
 
 use super::edge::{
-    EdgeState, LookingUp, Maps, News, Progress, Search, SlowState, State, with_selector,
+    EdgePhase, EdgeProgress, EdgeState, Learned, Maps, OngoingLookup, Search, SlowState,
+    with_selector,
 };
-use super::{BuildId, Consumer, Effect, Level, Scheduler, Target, Task, VertexState, Work};
+use super::{
+    BuildId, Consumer, EdgeLevel, Effect, Scheduler, VertexState, VertexTask, Work, WorkOwner,
+};
 use crate::built::Built;
 use crate::domain::Domain;
 use crate::domain::error::{KeyStoreError, SolveError};
@@ -15,8 +18,8 @@ use crate::keys::export::Exporter;
 use crate::keys::lookup::{Answer, Lookup, Probe};
 
 impl<D: Domain> Scheduler<D> {
-    /// Takes in what vertex and inputs have come to know. What has to be looked up for that is begun; the edge goes on when
-    /// the answer is there.
+    /// Takes what the vertex and the inputs have learned. A look-up starts if one is needed; the edge continues with
+    /// the answer.
     pub(super) fn learn(&mut self, id: EdgeId, out: &mut Vec<Effect<D>>) {
         let Some(edge) = self.edges.get_mut(&id) else {
             return;
@@ -35,19 +38,19 @@ impl<D: Domain> Scheduler<D> {
             return;
         }
         let before = edge.progress();
-        let mut news = News::None;
+        let mut news = Learned::None;
         match self.gather(id, &mut news) {
             Ok(None) => {}
             Ok(Some(lookup)) => {
                 let work = self.id();
                 if let Some(edge) = self.edges.get_mut(&id) {
-                    edge.lookup = Some(LookingUp {
+                    edge.lookup = Some(OngoingLookup {
                         work,
                         news,
                         has_more: false,
                     });
                 }
-                self.works.insert(work, Target::Edge(id));
+                self.works.insert(work, WorkOwner::Edge(id));
                 out.push(Effect::Start(work, Work::Lookup(Box::new(lookup))));
                 return;
             }
@@ -56,7 +59,7 @@ impl<D: Domain> Scheduler<D> {
         self.learned(id, before, news, out);
     }
 
-    /// Takes in what a look-up found.
+    /// Takes the answer of a look-up.
     pub(super) fn looked_up(
         &mut self,
         id: EdgeId,
@@ -85,8 +88,14 @@ impl<D: Domain> Scheduler<D> {
         self.learned(id, before, lookup.news, out);
     }
 
-    /// Tells consumers if what an edge learned since `before` changes anything for them.
-    fn learned(&mut self, id: EdgeId, before: Progress, news: News, out: &mut Vec<Effect<D>>) {
+    /// Notifies consumers if the edge has learned something since `before` that matters to them.
+    fn learned(
+        &mut self,
+        id: EdgeId,
+        before: EdgeProgress,
+        news: Learned,
+        out: &mut Vec<Effect<D>>,
+    ) {
         let Some(edge) = self.edges.get_mut(&id) else {
             return;
         };
@@ -95,7 +104,7 @@ impl<D: Domain> Scheduler<D> {
             edge.measure();
         }
         let after = edge.progress();
-        if news == News::Keys && !has_ended && self.merge_if_known(id, out) {
+        if news == Learned::Keys && !has_ended && self.merge_if_known(id, out) {
             return;
         }
         if before != after {
@@ -104,7 +113,7 @@ impl<D: Domain> Scheduler<D> {
         self.to_act.push(id);
     }
 
-    /// Tells builds of an end, and makes edges learn.
+    /// Replies to builds of an ended edge, and makes consuming edges learn.
     pub(super) fn announce(&mut self, id: EdgeId, out: &mut Vec<Effect<D>>) {
         let Some(edge) = self.edges.get_mut(&id) else {
             return;
@@ -133,8 +142,12 @@ impl<D: Domain> Scheduler<D> {
         self.to_act.push(id);
     }
 
-    fn gather(&mut self, id: EdgeId, news: &mut News) -> Result<Option<Lookup<D>>, SolveError<D>> {
-        // The edge is taken out so that it and the rest can be seen at once.
+    fn gather(
+        &mut self,
+        id: EdgeId,
+        news: &mut Learned,
+    ) -> Result<Option<Lookup<D>>, SolveError<D>> {
+        // The edge is taken out of the map, so that it and the others can be borrowed together.
         let Some(mut edge) = self.edges.remove(&id) else {
             return Ok(None);
         };
@@ -143,11 +156,11 @@ impl<D: Domain> Scheduler<D> {
         lookup
     }
 
-    /// Takes in what is known without asking key stores, and returns what is to be looked up.
+    /// Takes what is known without the key stores, and returns the questions for them.
     fn gather_into(
         &self,
         edge: &mut EdgeState<D>,
-        news: &mut News,
+        news: &mut Learned,
     ) -> Result<Option<Lookup<D>>, SolveError<D>> {
         let Some(vertex) = self.vertices.get(&edge.vertex) else {
             return Err(SolveError::Canceled);
@@ -162,11 +175,11 @@ impl<D: Domain> Scheduler<D> {
             let is_last = vertex.maps_done && edge.map_digests.len() == vertex.maps.len();
             edge.maps = if is_last { Maps::All } else { Maps::Some }(Arc::clone(map));
             if edge.all_have_keys() {
-                *news = News::Keys;
+                *news = Learned::Keys;
             }
             if edge.deps.is_empty() {
                 if ignore {
-                    edge.level = edge.level.max(Level::Slow);
+                    edge.level = edge.level.max(EdgeLevel::Slow);
                 } else {
                     probes.push(Probe::Root);
                 }
@@ -179,24 +192,24 @@ impl<D: Domain> Scheduler<D> {
             return Err(error.clone());
         }
         let Some(map) = edge.map().cloned() else {
-            // Errors of inputs count even before the edge knows how it is cached.
+            // Errors of inputs count even before the edge has its cache map.
             return self.input_error(edge).map_or(Ok(None), Err);
         };
         for (input, dep) in edge.deps.iter_mut().enumerate() {
-            let how = map.deps.get(input);
-            let selector = how.and_then(|h| h.selector.as_ref());
+            let map_dep = map.deps.get(input);
+            let selector = map_dep.and_then(|h| h.selector.as_ref());
             if let Some(from_id) = dep.edge.map(|e| self.resolve(e))
                 && let Some(from) = self.edges.get(&from_id)
             {
                 if let Some(Err(error)) = from.outcome() {
                     return Err(error.clone());
                 }
-                if dep.seen.0 != from_id {
-                    dep.seen = (from_id, 0);
+                if dep.keys_read.0 != from_id {
+                    dep.keys_read = (from_id, 0);
                 }
-                let new = from.keys.get(dep.seen.1..).unwrap_or_default();
+                let new = from.keys.get(dep.keys_read.1..).unwrap_or_default();
                 if !new.is_empty() {
-                    dep.seen.1 = from.keys.len();
+                    dep.keys_read.1 = from.keys.len();
                     dep.keys.extend(new.iter().cloned());
                     if !ignore {
                         probes.push(Probe::Keys {
@@ -205,9 +218,9 @@ impl<D: Domain> Scheduler<D> {
                             is_content: false,
                         });
                     }
-                    *news = News::Keys;
+                    *news = Learned::Keys;
                 }
-                // Whoever takes over an input may be less far than it was.
+                // An edge that an input was merged into may have a lower level than the input had.
                 if dep.result.is_none() {
                     dep.level = from.level;
                 }
@@ -215,11 +228,11 @@ impl<D: Domain> Scheduler<D> {
                     && let Some(Ok(finished)) = from.outcome()
                 {
                     dep.result = Some(Arc::clone(finished));
-                    dep.level = Level::Complete;
-                    *news = News::Keys;
+                    dep.level = EdgeLevel::Complete;
+                    *news = Learned::Keys;
                 }
             }
-            let wants_slow = how.is_some_and(|h| h.slow.is_some() || h.preprocess.is_some());
+            let wants_slow = map_dep.is_some_and(|h| h.slow.is_some() || h.preprocess.is_some());
             if wants_slow
                 && !dep.slow_known()
                 && let Some(result) = dep.result.clone()
@@ -238,9 +251,9 @@ impl<D: Domain> Scheduler<D> {
                         selector: None,
                         key: key.clone(),
                     };
-                    // What is known by definition and by content leads to the same from now on.
-                    let mut both = with_selector(&result.keys, selector);
-                    both.push(content.clone());
+                    // Keys by definition and by content lead to the same keys from now on.
+                    let mut dep_keys = with_selector(&result.keys, selector);
+                    dep_keys.push(content.clone());
                     if !ignore {
                         probes.push(Probe::Keys {
                             input,
@@ -248,10 +261,16 @@ impl<D: Domain> Scheduler<D> {
                             is_content: true,
                         });
                     }
-                    probes.push(Probe::Join { input, keys: both });
+                    probes.push(Probe::Join {
+                        input,
+                        keys: dep_keys,
+                    });
                 }
-                dep.slow = SlowState::Known { key, found: false };
-                *news = News::Keys;
+                dep.slow = SlowState::Known {
+                    key,
+                    led_to_new_key: false,
+                };
+                *news = Learned::Keys;
             }
         }
         if probes.is_empty() {
@@ -276,7 +295,7 @@ impl<D: Domain> Scheduler<D> {
             .find_map(|o| o.as_ref().err().cloned())
     }
 
-    /// Begins what is needed next for what is demanded; ends what is not needed.
+    /// Starts the work that the demand needs next; stops work that it does not need.
     pub(super) fn act(&mut self, id: EdgeId, out: &mut Vec<Effect<D>>) {
         let Some(edge) = self.edges.get(&id) else {
             return;
@@ -286,26 +305,26 @@ impl<D: Domain> Scheduler<D> {
         }
         let demand = edge.consumers.values().max().copied();
         let (Some(demand), None) = (demand, edge.outcome()) else {
-            // A look-up goes on for whoever wants the edge next.
+            // The look-up continues for the next consumer of the edge.
             self.stop_waiting(id, out);
             self.demand_nothing(id);
             return;
         };
         if edge.level >= demand {
-            // After a certain miss its inputs will be needed as soon as it is itself: what was begun goes on until then,
-            // or until nobody is interested any more.
+            // After a certain miss the inputs are needed as soon as the edge is: their work continues until then,
+            // or until no build needs it.
             if edge.search == Search::Open {
                 self.demand_nothing(id);
             }
             return;
         }
         match edge.state {
-            State::Loading { .. } | State::Saving { .. } => return,
-            State::Executing => return self.after_exec(id, out),
-            // What is being looked up may decide what is needed.
-            State::Searching if edge.lookup.is_some() => return,
-            State::Searching => {}
-            State::Merged { .. } | State::Ended(_) => return,
+            EdgePhase::Loading { .. } | EdgePhase::Saving { .. } => return,
+            EdgePhase::Executing => return self.after_exec(id, out),
+            // The look-up may decide what is needed.
+            EdgePhase::Searching if edge.lookup.is_some() => return,
+            EdgePhase::Searching => {}
+            EdgePhase::Merged { .. } | EdgePhase::Ended(_) => return,
         }
         let digest = edge.vertex.clone();
         if edge.wants_more_maps() {
@@ -321,7 +340,7 @@ impl<D: Domain> Scheduler<D> {
             self.need(
                 id,
                 &digest,
-                Task::CacheMap,
+                VertexTask::CacheMap,
                 |v| Work::CacheMap {
                     of: Arc::clone(&v.handle),
                     index,
@@ -332,30 +351,30 @@ impl<D: Domain> Scheduler<D> {
         let Some(edge) = self.edges.get(&id) else {
             return;
         };
-        if demand == Level::Complete && !edge.records.is_empty() {
+        if demand == EdgeLevel::Complete && !edge.records.is_empty() {
             return self.start_load(id, out);
         }
-        if demand == Level::Complete && edge.ready == Level::Complete {
+        if demand == EdgeLevel::Complete && edge.ready == EdgeLevel::Complete {
             if let Some(edge) = self.edges.get_mut(&id) {
-                edge.state = State::Executing;
+                edge.state = EdgePhase::Executing;
             }
             return self.after_exec(id, out);
         }
-        self.ask_inputs(id, demand, out);
+        self.demand_of_inputs(id, demand, out);
     }
 
-    /// Demands of each input what is needed next.
-    fn ask_inputs(&mut self, id: EdgeId, demand: Level, out: &mut Vec<Effect<D>>) {
+    /// Demands of each input the level that is needed next.
+    fn demand_of_inputs(&mut self, id: EdgeId, demand: EdgeLevel, out: &mut Vec<Effect<D>>) {
         let Some(edge) = self.edges.get(&id) else {
             return;
         };
-        let mut demands: Vec<Option<Level>> = Vec::with_capacity(edge.deps.len());
+        let mut demands: Vec<Option<EdgeLevel>> = Vec::with_capacity(edge.deps.len());
         let mut pending = Vec::new();
         let rounds = edge.rounds();
         for (input, dep) in edge.deps.iter().enumerate() {
             let desired = edge.desired(input, dep, demand, rounds);
             demands.push((desired > dep.level).then_some(desired));
-            if dep.level == Level::Complete && edge.input_pending(input, dep) {
+            if dep.level == EdgeLevel::Complete && edge.input_pending(input, dep) {
                 pending.push(input);
             }
         }
@@ -364,12 +383,12 @@ impl<D: Domain> Scheduler<D> {
             .get(&edge.vertex)
             .is_some_and(|v| v.running.values().any(|r| r.waiters.contains(&id)));
         if !working && pending.is_empty() && demands.iter().all(Option::is_none) {
-            // A miss was not proved, nor a hit found, and nothing more can be learned without the inputs' results.
+            // Neither a miss nor a hit is proved, and nothing more can be learned without the inputs' results.
             tracing::debug!(vertex = %edge.vertex, "inputs are computed: without their results neither a hit nor a miss can be proved");
             demands = edge
                 .deps
                 .iter()
-                .map(|d| (d.level < Level::Complete).then_some(Level::Complete))
+                .map(|d| (d.level < EdgeLevel::Complete).then_some(EdgeLevel::Complete))
                 .collect();
         }
         for input in pending {
@@ -380,18 +399,24 @@ impl<D: Domain> Scheduler<D> {
         }
     }
 
-    /// Changes what is demanded of an input.
-    fn want(&mut self, id: EdgeId, input: usize, wanted: Option<Level>, out: &mut Vec<Effect<D>>) {
+    /// Changes the demand on an input.
+    fn want(
+        &mut self,
+        id: EdgeId,
+        input: usize,
+        demand: Option<EdgeLevel>,
+        out: &mut Vec<Effect<D>>,
+    ) {
         let Some(edge) = self.edges.get(&id) else {
             return;
         };
         let Some(dep) = edge.deps.get(input) else {
             return;
         };
-        if dep.wanted == wanted {
+        if dep.demand == demand {
             return;
         }
-        // It may have been merged into another, or be gone, while nothing was wanted of it.
+        // The input's edge may have been merged or dropped while nothing was demanded of it.
         let mut target = dep
             .edge
             .map(|e| self.resolve(e))
@@ -416,15 +441,15 @@ impl<D: Domain> Scheduler<D> {
         let Some(target) = target else { return };
         if let Some(dep) = self.edges.get_mut(&id).and_then(|e| e.deps.get_mut(input)) {
             dep.edge = Some(target);
-            dep.wanted = wanted;
+            dep.demand = demand;
         }
         if let Some(state) = self.edges.get_mut(&target) {
-            match wanted {
+            match demand {
                 Some(level) => state.consumers.insert(Consumer::Edge(id, input), level),
                 None => state.consumers.remove(&Consumer::Edge(id, input)),
             };
-            // It may be there already, or know something that is news here.
-            if wanted.is_some_and(|w| state.level >= w)
+            // The edge may have reached the level already, or know keys that are new here.
+            if demand.is_some_and(|w| state.level >= w)
                 || state.outcome().is_some()
                 || !state.keys.is_empty()
             {
@@ -434,17 +459,17 @@ impl<D: Domain> Scheduler<D> {
         }
     }
 
-    /// Withdraws all demands.
+    /// Withdraws all demands of an edge.
     pub(super) fn demand_nothing(&mut self, id: EdgeId) {
         let Some(edge) = self.edges.get_mut(&id) else {
             return;
         };
         let mut targets = Vec::new();
         for (input, dep) in edge.deps.iter_mut().enumerate() {
-            if dep.wanted.take().is_some()
+            if dep.demand.take().is_some()
                 && let Some(target) = dep.edge
             {
-                // A demand is where `dep.edge` says; only unwanted inputs may lag behind merges.
+                // A demand is registered at `dep.edge`; only inputs without demand may lag behind merges.
                 targets.push((target, input));
             }
         }
@@ -467,7 +492,7 @@ impl<D: Domain> Scheduler<D> {
         let (Some(map), Some(finished)) = (map, dep.result.clone()) else {
             return;
         };
-        let Some(how) = map.deps.get(input) else {
+        let Some(map_dep) = map.deps.get(input) else {
             return;
         };
         if self
@@ -486,12 +511,12 @@ impl<D: Domain> Scheduler<D> {
         let make = |v: &VertexState<D>| Work::Slow {
             of: Arc::clone(&v.handle),
             input,
-            slow: how.slow.clone(),
-            preprocess: how.preprocess.clone(),
+            slow: map_dep.slow.clone(),
+            preprocess: map_dep.preprocess.clone(),
             result: finished.result.clone(),
             made_by: made_by.unwrap_or_else(|| Arc::clone(&v.handle)),
         };
-        self.need(id, &digest, Task::Slow(input), make, out);
+        self.need(id, &digest, VertexTask::Slow(input), make, out);
     }
 
     fn start_load(&mut self, id: EdgeId, out: &mut Vec<Effect<D>>) {
@@ -508,11 +533,11 @@ impl<D: Domain> Scheduler<D> {
         let Some(vertex) = self.vertices.get(&edge.vertex) else {
             return;
         };
-        edge.state = State::Loading {
+        edge.state = EdgePhase::Loading {
             work,
             record: record.id.clone(),
         };
-        self.works.insert(work, Target::Edge(id));
+        self.works.insert(work, WorkOwner::Edge(id));
         out.push(Effect::Start(
             work,
             Work::Load {

@@ -1,4 +1,4 @@
-//! The scheduler against a naive evaluator: random graphs, random order of events, cancellations, errors and pruning.
+//! The scheduler against a naive evaluator: random graphs, random orders of events, cancellations, errors and pruning.
 //!
 //! An op kind decides the digest of the cache map, how inputs take part in the key, and, with the inputs' contents, the
 //! outputs' contents. A vertex is a kind, inputs, and a salt that only its own digest knows.
@@ -21,14 +21,14 @@ use crate::domain::op::{CacheMapDep, NullSink, OpCtx};
 use crate::keys::memory::{MemoryKeyStore, MemoryResults};
 use model::*;
 
-/// Seeds that found something once.
+/// Seeds that once revealed a bug.
 const REGRESSIONS: &[u64] = &[45, 288];
 
-/// Work that has not ended for the scheduler.
+/// Work whose outcome the scheduler has not got yet.
 enum Pending {
-    Begun(Work<Model>),
-    /// The key store was asked long before the answer comes.
-    Answered(Outcome<Model>),
+    Started(Work<Model>),
+    /// Work that was answered long before the outcome is delivered.
+    Answered(WorkOutcome<Model>),
 }
 
 struct World {
@@ -48,7 +48,7 @@ struct World {
     load_fails: usize,
     saved: BTreeSet<String>,
     saves: Vec<(Digest, usize)>,
-    /// Vertices that jobs were attached to, and those jobs. A vertex that is kept is not mistaken for a later one.
+    /// Attached vertices with their jobs. The handle is kept, so that its address is not used again.
     attached: Vec<(Arc<Handle<Model>>, BTreeSet<JobId>)>,
 }
 
@@ -81,11 +81,11 @@ impl World {
         }
     }
 
-    /// A job hears of a vertex once, and only those that come later are told of a past.
+    /// Checks that a job is attached to a vertex once, and that only later jobs get a history.
     fn attach(&mut self, attach: Attach<Model>) {
-        let same = |known: &&mut (Arc<Handle<Model>>, _)| Arc::ptr_eq(&known.0, &attach.handle);
+        let same = |entry: &&mut (Arc<Handle<Model>>, _)| Arc::ptr_eq(&entry.0, &attach.handle);
         match self.attached.iter_mut().find(same) {
-            Some((_, jobs)) => assert!(jobs.insert(attach.job), "a job is told once"),
+            Some((_, jobs)) => assert!(jobs.insert(attach.job), "a job is attached once"),
             None => {
                 assert!(!attach.has_history, "nothing has happened at a new vertex");
                 let jobs = BTreeSet::from([attach.job]);
@@ -104,14 +104,14 @@ impl World {
                     let answer = self.perform(work);
                     self.pending.push((id, Pending::Answered(answer)));
                 }
-                Effect::Start(id, work) => self.pending.push((id, Pending::Begun(work))),
+                Effect::Start(id, work) => self.pending.push((id, Pending::Started(work))),
                 Effect::Cancel(id) => {
                     let before = self.pending.len();
                     self.cancelled_runs += self
                         .pending
                         .iter()
                         .filter(|(p, work)| {
-                            *p == id && matches!(work, Pending::Begun(Work::Exec { .. }))
+                            *p == id && matches!(work, Pending::Started(Work::Exec { .. }))
                         })
                         .count();
                     self.pending.retain(|(p, _)| *p != id);
@@ -132,7 +132,7 @@ impl World {
         }
     }
 
-    /// Ends one piece of work, chosen at random. False if there is none.
+    /// Finishes one piece of work, chosen at random. False if there is none.
     fn step(&mut self) -> bool {
         if self.pending.is_empty() {
             return false;
@@ -140,14 +140,14 @@ impl World {
         let at = self.rng.below(self.pending.len());
         let (id, work) = self.pending.swap_remove(at);
         let outcome = match work {
-            Pending::Begun(work) => self.perform(work),
+            Pending::Started(work) => self.perform(work),
             Pending::Answered(outcome) => outcome,
         };
         self.apply(Event::Done(id, outcome));
         true
     }
 
-    fn perform(&mut self, work: Work<Model>) -> Outcome<Model> {
+    fn perform(&mut self, work: Work<Model>) -> WorkOutcome<Model> {
         match work {
             Work::CacheMap { of, index } => {
                 let kind = kind_of(&of.vertex);
@@ -161,7 +161,7 @@ impl World {
                         preprocess: None,
                     })
                     .collect();
-                Outcome::CacheMap(Ok((
+                WorkOutcome::CacheMap(Ok((
                     Arc::new(CacheMap {
                         digest,
                         deps,
@@ -171,7 +171,7 @@ impl World {
                 )))
             }
             Work::Slow { slow, result, .. } => {
-                Outcome::Slow(Ok(slow.map(|_| {
+                WorkOutcome::Slow(Ok(slow.map(|_| {
                     Digest::sha256(format!("content {}", slow_digest(result.content)))
                 })))
             }
@@ -185,7 +185,7 @@ impl World {
                 self.ran.push((edge(0), kind.fails));
                 if kind.fails {
                     let error = OpError::from(std::io::Error::other("boom"));
-                    return Outcome::Exec(Err(SolveError::op(
+                    return WorkOutcome::Exec(Err(SolveError::op(
                         &of.vertex,
                         &of.client_digest,
                         Phase::Exec,
@@ -193,7 +193,7 @@ impl World {
                     )));
                 }
                 let inputs: Vec<u64> = inputs.iter().map(|v| v.content).collect();
-                Outcome::Exec(Ok((0..kind.outputs)
+                WorkOutcome::Exec(Ok((0..kind.outputs)
                     .map(|index| {
                         self.uid += 1;
                         Val {
@@ -203,13 +203,13 @@ impl World {
                     })
                     .collect()))
             }
-            Work::Lookup(lookup) => Outcome::Lookup(lookup.run().map(Box::new)),
+            Work::Lookup(lookup) => WorkOutcome::Lookup(lookup.run().map(Box::new)),
             Work::Load { of, record, .. } => {
                 if self.rng.chance(self.load_fails) {
-                    return Outcome::Load(Err(KeyStoreError::new("gone")));
+                    return WorkOutcome::Load(Err(KeyStoreError::new("gone")));
                 }
                 let ctx = OpCtx::detached(Arc::clone(&of.vertex), Arc::new(NullSink), Vec::new());
-                Outcome::Load(
+                WorkOutcome::Load(
                     self.runtime
                         .block_on(record.manager.load(&record, &ctx))
                         .map(|mut all| all.remove(0).2),
@@ -227,7 +227,7 @@ impl World {
                         usize::try_from(key.output).unwrap(),
                     ));
                 }
-                Outcome::Save(
+                WorkOutcome::Save(
                     keys.iter()
                         .map(|key| main.save(key, &result, created_at))
                         .collect(),
@@ -313,12 +313,12 @@ impl World {
     }
 
     fn start(&mut self, job: JobId, build: BuildId, edge: &Edge<Model>) {
-        // Every second one is loaded in parts before.
+        // Every second graph is loaded in parts before its build.
         let loaded = super::Loaded::<Model>::default();
         if build.is_multiple_of(2) {
             for part in edge.vertex.closure().chunks(2) {
                 self.apply(Event::Load {
-                    by: By::Job(job),
+                    by: Requester::Job(job),
                     part: part.to_vec(),
                     sources: Vec::new(),
                     loaded: Arc::clone(&loaded),
@@ -327,7 +327,7 @@ impl World {
         }
         self.apply(Event::Build(BuildRequest {
             build,
-            by: By::Job(job),
+            by: Requester::Job(job),
             edge: edge.clone(),
             sources: Vec::new(),
             loaded,
@@ -352,7 +352,7 @@ fn job(id: JobId) -> Event<Model> {
     }
 }
 
-/// One build after the other: what ran is exactly what a perfect cache would not know.
+/// Sequential builds: what runs is exactly what a perfect cache would not have.
 fn sequential(seed: u64) {
     let mut world = World::new(seed);
     let kinds = world.kinds(false);
@@ -367,25 +367,25 @@ fn sequential(seed: u64) {
             world.apply(job(id));
             world.start(id, id, &edge);
             while world.step() {}
-            let got = world
+            let outcome = world
                 .replies
                 .remove(&id)
                 .unwrap_or_else(|| panic!("seed {seed} round {round}: no reply"))
                 .unwrap();
             assert_eq!(
-                Ok(got.content),
+                Ok(outcome.content),
                 content(&edge, &mut memo),
                 "seed {seed} round {round}: content"
             );
-            let mut seen = BTreeSet::new();
+            let mut executed = BTreeSet::new();
             for (ran, _) in &world.ran {
                 assert!(
-                    seen.insert(ran.vertex.digest.clone()),
+                    executed.insert(ran.vertex.digest.clone()),
                     "seed {seed} round {round}: {} ran twice",
                     ran.vertex.name
                 );
                 let outputs = kind_of(&ran.vertex).outputs;
-                let known = (0..outputs).all(|i| {
+                let is_known = (0..outputs).all(|i| {
                     world.saved.contains(&meaning(
                         &Edge {
                             vertex: Arc::clone(&ran.vertex),
@@ -395,7 +395,7 @@ fn sequential(seed: u64) {
                     ))
                 });
                 assert!(
-                    !known,
+                    !is_known,
                     "seed {seed} round {round}: {} ran though its results are known",
                     ran.vertex.name
                 );
@@ -436,7 +436,7 @@ fn sequential(seed: u64) {
     }
 }
 
-/// Many builds at once, some leaving, some failing, results vanishing: every answer is right and nothing hangs.
+/// Concurrent builds, some cancelled, some failing, with results vanishing: every answer is right and nothing hangs.
 fn concurrent(seed: u64) {
     let mut world = World::new(seed);
     let kinds = world.kinds(true);
@@ -512,7 +512,7 @@ fn settle(seed: u64, world: &mut World, open: &mut Vec<(JobId, BuildId, Edge<Mod
         let naive = content(edge, &mut HashMap::new());
         match reply {
             Ok(val) => {
-                // A hit may skip what would fail; what it gives is what would be without the failure.
+                // A hit may skip a failing op; the result is that of the same graph without the failure.
                 if let Ok(naive) = naive {
                     assert_eq!(val.content, naive, "seed {seed}: content");
                 }
@@ -532,7 +532,7 @@ fn settle(seed: u64, world: &mut World, open: &mut Vec<(JobId, BuildId, Edge<Mod
     });
 }
 
-/// Stages that run side by side, and one stage that copies from each of them in turn.
+/// Stages that run side by side, and one stage that copies from all of them.
 fn joined_stages(seed: u64) {
     let mut world = World::new(seed);
     let kind = |name, deps: &[(bool, bool)]| Kind {
@@ -575,7 +575,7 @@ fn joined_stages(seed: u64) {
     world.apply(Event::Discard(1));
 }
 
-/// Runs a case and says which seed it was if it panics.
+/// Runs a case for each seed, and names the seed if it panics.
 fn each(seeds: impl Iterator<Item = u64>, case: fn(u64)) {
     for seed in seeds {
         if let Err(panic) = std::panic::catch_unwind(|| case(seed)) {

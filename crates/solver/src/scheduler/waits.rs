@@ -1,57 +1,57 @@
-//! What is being built now, and what waits for what: for people who ask why a build does not go on.
+//! Vertices that are being built and what each waits for, to explain why a build does not continue.
 
 use oci::Digest;
 
-use super::edge::State;
-use super::{JobId, Scheduler, Task};
+use super::edge::EdgePhase;
+use super::{JobId, Scheduler, VertexTask};
 use crate::domain::Domain;
 use crate::index::EdgeId;
 
-/// A vertex that somebody waits for.
+/// A vertex that a build waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WaitNode {
-    /// Which, as clients know it.
+    /// Digest as clients know it.
     pub digest: Digest,
-    /// Shown to people.
+    /// Name for people.
     pub name: String,
-    /// The names of the jobs that want it, in order of joining.
+    /// Names of the jobs that want it, in the order in which they joined.
     pub jobs: Vec<String>,
-    /// What is done about it.
+    /// The work in progress for it.
     pub activity: Activity,
     /// The vertices whose progress it waits for.
     pub waits_for: Vec<Digest>,
 }
 
-/// What is being built at a moment.
+/// A snapshot of what is being built.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WaitGraph {
-    /// The vertices that somebody waits for, by name.
+    /// The vertices that builds wait for, ordered by name.
     pub nodes: Vec<WaitNode>,
-    /// The graph is larger than what was looked at.
+    /// Whether the graph has more edges than were visited.
     pub has_more: bool,
 }
 
-/// What is done about a vertex.
+/// The work in progress for a vertex.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Activity {
     /// Nothing: it waits for its inputs, or for its turn.
     Waiting,
-    /// Key stores are asked for its key.
+    /// Key stores look up its key.
     LookingUp,
     /// Its cache map is computed: a registry or a client is asked.
     Keying,
-    /// The content of an input is hashed, or fetched for that.
+    /// The content of an input is digested, or downloaded for that.
     Hashing,
-    /// A known result is loaded.
+    /// A stored result is loaded.
     Loading,
     /// It runs.
     Executing,
-    /// Its result is kept.
+    /// Its result is saved.
     Saving,
 }
 
 impl Activity {
-    /// One word for it.
+    /// The activity as a phrase for people.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -66,29 +66,29 @@ impl Activity {
     }
 }
 
-/// A node whose jobs have no names yet.
-pub(crate) struct Node {
+/// A node with ids of jobs in the place of their names.
+pub(crate) struct WaitNodeWithIds {
     pub(crate) node: WaitNode,
     pub(crate) jobs: Vec<JobId>,
 }
 
-/// The nodes there are, and whether some were left out.
+/// The nodes, and whether some were left out.
 pub(crate) struct Waits {
-    pub(crate) nodes: Vec<Node>,
+    pub(crate) nodes: Vec<WaitNodeWithIds>,
     pub(crate) has_more: bool,
 }
 
 impl<D: Domain> Scheduler<D> {
-    /// The vertices that somebody waits for; looks at no more than `limit` edges, so that nobody waits long for the lock.
+    /// The vertices that builds wait for; visits no more than `limit` edges, so that the lock is held briefly.
     pub(crate) fn waits(&self, limit: usize) -> Waits {
         let mut nodes = Vec::new();
-        let wanted = self.edges.values().take(limit);
-        for edge in wanted.filter(|e| !e.consumers.is_empty() && e.outcome().is_none()) {
+        let edges = self.edges.values().take(limit);
+        for edge in edges.filter(|e| !e.consumers.is_empty() && e.outcome().is_none()) {
             let Some(vertex) = self.vertices.get(&edge.vertex) else {
                 continue;
             };
             let mut waits_for: Vec<Digest> = Vec::new();
-            let inputs = edge.deps.iter().filter(|dep| dep.wanted.is_some());
+            let inputs = edge.deps.iter().filter(|dep| dep.demand.is_some());
             let owner = edge.owner();
             for input in inputs.filter_map(|dep| dep.edge).chain(owner) {
                 if let Some(digest) = self.unfinished(input)
@@ -98,19 +98,20 @@ impl<D: Domain> Scheduler<D> {
                 }
             }
             let of_vertex = vertex.running.keys().map(|task| match task {
-                Task::CacheMap => Activity::Keying,
-                Task::Slow(_) => Activity::Hashing,
-                Task::Exec => Activity::Executing,
+                VertexTask::CacheMap => Activity::Keying,
+                VertexTask::Slow(_) => Activity::Hashing,
+                VertexTask::Exec => Activity::Executing,
             });
             let of_edge = match &edge.state {
-                State::Loading { .. } => Activity::Loading,
-                State::Saving { .. } => Activity::Saving,
-                State::Searching if edge.lookup.is_some() => Activity::LookingUp,
-                State::Searching | State::Executing | State::Merged { .. } | State::Ended(_) => {
-                    Activity::Waiting
-                }
+                EdgePhase::Loading { .. } => Activity::Loading,
+                EdgePhase::Saving { .. } => Activity::Saving,
+                EdgePhase::Searching if edge.lookup.is_some() => Activity::LookingUp,
+                EdgePhase::Searching
+                | EdgePhase::Executing
+                | EdgePhase::Merged { .. }
+                | EdgePhase::Ended(_) => Activity::Waiting,
             };
-            nodes.push(Node {
+            nodes.push(WaitNodeWithIds {
                 node: WaitNode {
                     digest: vertex.handle.client_digest.clone(),
                     name: vertex.handle.vertex.name.clone(),
@@ -127,7 +128,7 @@ impl<D: Domain> Scheduler<D> {
         }
     }
 
-    /// The vertex of an edge that has not ended, as clients know it.
+    /// The vertex of an edge that has not ended, with the client's digest.
     fn unfinished(&self, edge: EdgeId) -> Option<Digest> {
         let edge = self.edges.get(&edge).filter(|e| e.outcome().is_none())?;
         let vertex = self.vertices.get(&edge.vertex)?;

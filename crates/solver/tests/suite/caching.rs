@@ -1,4 +1,4 @@
-//! What runs and what is known: keys, results, remote caches, chains.
+//! Which ops run and which results are loaded: keys, results, remote caches, chains.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -6,13 +6,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use oci::Digest;
-use solver::export::{self, Mode};
+use solver::export::{self, Backlinks, ExportMode, RootResults};
 use solver::{CacheManager, KeyStore as _};
 
 use crate::world::*;
 
 #[tokio::test]
-async fn what_ran_before_does_not_run_again() {
+async fn an_op_that_ran_before_does_not_run_again() {
     let base = op("base", &[]);
     let app = op("app", &[&op("dep", &[&base])]);
     let copy = |content| {
@@ -135,7 +135,7 @@ async fn what_ran_before_does_not_run_again() {
 }
 
 #[tokio::test]
-async fn a_load_that_fails_and_a_result_that_is_gone_are_computed_again() {
+async fn results_that_fail_to_load_or_were_pruned_are_computed_again() {
     let world = world();
     let app = op("app", &[&op("base", &[])]);
     assert_eq!(world.run(&app).await.1, "exec base | exec app");
@@ -169,7 +169,7 @@ async fn keys_and_results_outlive_the_solver_and_keys_without_results_go() {
 }
 
 #[tokio::test]
-async fn a_remote_cache_is_loaded_and_kept() {
+async fn results_of_a_remote_cache_are_loaded_and_saved() {
     let (remote, local) = (world(), world());
     local.ids.store(1000, Ordering::SeqCst);
     let app = op("app", &[&op("base", &[])]);
@@ -199,10 +199,10 @@ async fn the_chain_of_a_result_can_be_exported() {
         .unwrap();
     let chains = export::export(
         &built.keys,
-        export::Options {
-            mode: Mode::Max,
-            roots: false,
-            ignore_backlinks: true,
+        export::ExportOptions {
+            mode: ExportMode::Max,
+            roots: RootResults::LeftOut,
+            backlinks: Backlinks::Ignored,
         },
     )
     .unwrap();
@@ -255,10 +255,10 @@ async fn long_chains_cost_little_and_overflow_nothing() {
     let built = job.build(edge).await.unwrap();
     let chains = export::export(
         &built.keys,
-        export::Options {
-            mode: Mode::Max,
-            roots: true,
-            ignore_backlinks: false,
+        export::ExportOptions {
+            mode: ExportMode::Max,
+            roots: RootResults::Exported,
+            backlinks: Backlinks::Followed,
         },
     );
     assert!(chains.unwrap().records.len() > 2000);

@@ -1,4 +1,4 @@
-//! Errors of ops, and what is shown at vertices.
+//! Errors of ops, and the progress of vertices.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;

@@ -1,29 +1,29 @@
-//! What of a build can be exported as cache records.
+//! Cache records that a build exports.
 
 use std::sync::Arc;
 
 use oci::Digest;
-use solver::export::{self, Chains, Mode, Options};
+use solver::export::{self, Backlinks, Chains, ExportMode, ExportOptions, RootResults};
 use solver::{CacheManager, root_key};
 
 use crate::world::*;
 
-fn options(mode: Mode) -> Options {
-    Options {
+fn options(mode: ExportMode) -> ExportOptions {
+    ExportOptions {
         mode,
-        roots: false,
-        ignore_backlinks: true,
+        roots: RootResults::LeftOut,
+        backlinks: Backlinks::Ignored,
     }
 }
 
-/// Builds an edge in a job of its own and exports what it is known by.
-async fn exported(world: &World, edge: &Edge, options: Options) -> Chains<Test> {
+/// Builds an edge in a job of its own and exports its keys.
+async fn exported(world: &World, edge: &Edge, options: ExportOptions) -> Chains<Test> {
     let job = world.job("exporting");
     let built = job.build(edge.clone()).await.unwrap();
     export::export(&built.keys, options).unwrap()
 }
 
-/// Each record by name: what it comes from, and its results, in brackets those that must have blobs already.
+/// Each record by name: its inputs, and its results, in brackets those that must have blobs already.
 fn shape(chains: &Chains<Test>, names: &[&'static str]) -> String {
     let name = |digest: &Digest| {
         let of = |name: &&&str| root_key(&Digest::sha256(**name), 0) == *digest;
@@ -66,23 +66,43 @@ fn chain() -> Edge {
 }
 
 #[tokio::test]
-async fn a_mode_decides_which_results_have_to_be_made_for_the_export() {
+async fn the_mode_decides_which_results_need_new_blobs() {
     for (mode, roots, expected) in [
-        (Mode::Max, false, "base<> dep<base>r app<dep>r"),
-        (Mode::Max, true, "base<>r dep<base>r app<dep>r"),
-        (Mode::Min, false, "base<> dep<base>(r) app<dep>r"),
-        (Mode::Min, true, "base<>(r) dep<base>(r) app<dep>r"),
-        (Mode::RemoteOnly, false, "base<> dep<base>(r) app<dep>(r)"),
+        (
+            ExportMode::Max,
+            RootResults::LeftOut,
+            "base<> dep<base>r app<dep>r",
+        ),
+        (
+            ExportMode::Max,
+            RootResults::Exported,
+            "base<>r dep<base>r app<dep>r",
+        ),
+        (
+            ExportMode::Min,
+            RootResults::LeftOut,
+            "base<> dep<base>(r) app<dep>r",
+        ),
+        (
+            ExportMode::Min,
+            RootResults::Exported,
+            "base<>(r) dep<base>(r) app<dep>r",
+        ),
+        (
+            ExportMode::RemoteOnly,
+            RootResults::LeftOut,
+            "base<> dep<base>(r) app<dep>(r)",
+        ),
     ] {
         let world = world();
-        let options = Options {
+        let options = ExportOptions {
             roots,
             ..options(mode)
         };
-        // What was made just now and what was found are exported alike.
+        // Computed and loaded results are exported alike.
         for _ in 0..2 {
             let chains = exported(&world, &chain(), options).await;
-            assert_eq!(shape(&chains, NAMES), expected, "{mode:?} {roots}");
+            assert_eq!(shape(&chains, NAMES), expected, "{mode:?} {roots:?}");
             let last = chains.records.len() - 1;
             assert_eq!(chains.tops, [last]);
         }
@@ -90,7 +110,7 @@ async fn a_mode_decides_which_results_have_to_be_made_for_the_export() {
 }
 
 #[tokio::test]
-async fn a_step_that_the_client_keeps_out_of_exports_is_a_record_without_a_result() {
+async fn a_step_that_is_excluded_from_export_is_a_record_without_a_result() {
     let world = world();
     let dep = {
         let mut vertex = Vertex::clone(&op("dep", &[&op("base", &[])]).vertex);
@@ -102,12 +122,12 @@ async fn a_step_that_the_client_keeps_out_of_exports_is_a_record_without_a_resul
     };
     let app = op("app", &[&dep]);
     world.run(&app).await.0.unwrap();
-    let chains = exported(&world, &app, options(Mode::Max)).await;
+    let chains = exported(&world, &app, options(ExportMode::Max)).await;
     assert_eq!(shape(&chains, NAMES), "base<> dep<base> app<dep>r");
 }
 
 #[tokio::test]
-async fn what_reads_content_follows_from_the_definition_and_from_the_content() {
+async fn a_step_that_reads_content_has_links_from_the_definition_and_from_the_content() {
     let world = world();
     let context = vertex(
         Fake {
@@ -126,19 +146,19 @@ async fn what_reads_content_follows_from_the_definition_and_from_the_content() {
         },
         &[&context],
     );
-    let chains = exported(&world, &copy, options(Mode::Max)).await;
-    // The content's record has a digest that no op has.
+    let chains = exported(&world, &copy, options(ExportMode::Max)).await;
+    // The record of the content has a digest of no op.
     assert_eq!(shape(&chains, NAMES), "context<> ?<> copy<context*|?>r");
     let content = root_key(&Digest::sha256("files"), -1);
     assert_eq!(chains.records[1].digest, content);
 }
 
 #[tokio::test]
-async fn a_record_that_two_steps_stand_on_is_exported_once() {
+async fn a_record_that_two_steps_have_as_input_is_exported_once() {
     let world = world();
     let base = op("base", &[]);
     let join = op("join", &[&op("left", &[&base]), &op("right", &[&base])]);
-    let chains = exported(&world, &join, options(Mode::Max)).await;
+    let chains = exported(&world, &join, options(ExportMode::Max)).await;
     let base = root_key(&Digest::sha256("base"), 0);
     let join = root_key(&Digest::sha256("join"), 0);
     let count = |digest: &Digest| {
@@ -149,7 +169,7 @@ async fn a_record_that_two_steps_stand_on_is_exported_once() {
             .count()
     };
     assert_eq!(count(&join), 1);
-    // Each side has its own key for the base, of which the document makes one record.
+    // Each side has its own key for the base, and the export has one record for both.
     assert!((1..=2).contains(&count(&base)), "{}", shape(&chains, NAMES));
     for record in &chains.records {
         for way in record.inputs.iter().flatten() {
@@ -164,10 +184,10 @@ async fn records_come_after_those_they_follow_from() {
     let base = op("base", &[]);
     let left = op("left", &[&base]);
     let join = op("join", &[&left, &op("right", &[&base, &left])]);
-    for ignore_backlinks in [true, false] {
-        let options = Options {
-            ignore_backlinks,
-            ..options(Mode::Max)
+    for backlinks in [Backlinks::Ignored, Backlinks::Followed] {
+        let options = ExportOptions {
+            backlinks,
+            ..options(ExportMode::Max)
         };
         let chains = exported(&world, &join, options).await;
         for (at, record) in chains.records.iter().enumerate() {
@@ -178,7 +198,7 @@ async fn records_come_after_those_they_follow_from() {
 }
 
 #[tokio::test]
-async fn results_of_a_cache_that_was_read_are_exported_from_there() {
+async fn results_of_an_imported_cache_are_exported_from_there() {
     let (remote, local) = (world(), world());
     local.ids.store(1_000, std::sync::atomic::Ordering::SeqCst);
     remote.run(&chain()).await.0.unwrap();
@@ -189,7 +209,7 @@ async fn results_of_a_cache_that_was_read_are_exported_from_there() {
     );
     let job = local.job("a");
     let built = job.build_from(chain(), &[source]).await.unwrap();
-    let chains = export::export(&built.keys, options(Mode::Max)).unwrap();
+    let chains = export::export(&built.keys, options(ExportMode::Max)).unwrap();
     let places: Vec<&str> = chains
         .records
         .iter()
@@ -203,14 +223,14 @@ async fn results_of_a_cache_that_was_read_are_exported_from_there() {
 }
 
 #[tokio::test]
-async fn a_result_that_was_pruned_meanwhile_is_left_out_of_the_export() {
+async fn a_pruned_result_is_left_out_of_the_export() {
     let world = world();
     let job = world.job("a");
     let built = job.build(chain()).await.unwrap();
     for id in world.results.ids() {
         solver::KeyStore::release(&*world.keys, &id).unwrap();
     }
-    let chains = export::export(&built.keys, options(Mode::Max)).unwrap();
+    let chains = export::export(&built.keys, options(ExportMode::Max)).unwrap();
     assert!(
         chains
             .records

@@ -1,4 +1,4 @@
-//! Key stores and result storages that fail, ops that describe themselves wrongly, and names of jobs.
+//! Failing key stores and result storages, malformed cache maps, and names of jobs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,14 +7,14 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use solver::{
-    CacheManager, JobOptions, KeyStore, KeyStoreError, Link, MemoryKeyStore, Phase, ResultStorage,
-    Solver, StoredResult,
+    CacheManager, JobOptions, KeyLink, KeyStore, KeyStoreError, MemoryKeyStore, Phase,
+    ResultStorage, Solver, StoredResult,
 };
 use tokio::sync::Semaphore;
 
 use crate::world::*;
 
-/// A key store of which one sort of question fails or panics.
+/// A key store in which one kind of call fails or panics.
 #[derive(Debug, Default)]
 struct BadKeys {
     keys: MemoryKeyStore,
@@ -59,17 +59,17 @@ impl KeyStore for BadKeys {
     fn keys_of_result(&self, result: &str) -> Result<Vec<String>, KeyStoreError> {
         self.keys.keys_of_result(result)
     }
-    fn add_link(&self, key: &str, link: &Link, target: &str) -> Result<(), KeyStoreError> {
+    fn add_link(&self, key: &str, link: &KeyLink, target: &str) -> Result<(), KeyStoreError> {
         self.keys.add_link(key, link, target)
     }
-    fn links(&self, key: &str, link: &Link) -> Result<Vec<String>, KeyStoreError> {
+    fn links(&self, key: &str, link: &KeyLink) -> Result<Vec<String>, KeyStoreError> {
         self.check("links")?;
         self.keys.links(key, link)
     }
-    fn has_link(&self, key: &str, link: &Link, target: &str) -> Result<bool, KeyStoreError> {
+    fn has_link(&self, key: &str, link: &KeyLink, target: &str) -> Result<bool, KeyStoreError> {
         self.keys.has_link(key, link, target)
     }
-    fn backlinks(&self, key: &str) -> Result<Vec<(String, Link)>, KeyStoreError> {
+    fn backlinks(&self, key: &str) -> Result<Vec<(String, KeyLink)>, KeyStoreError> {
         self.keys.backlinks(key)
     }
 }
@@ -79,11 +79,11 @@ fn app() -> Edge {
 }
 
 #[tokio::test]
-async fn a_question_that_a_key_store_cannot_answer_fails_the_build_and_the_next_one_is_good() {
+async fn a_failing_key_store_fails_the_build_and_the_next_build_succeeds() {
     let query = "error on cache query: ";
     let malformed = "database disk image is malformed";
     let panicked = "the key store panicked";
-    // What fails, whether the result is known before, and how the build ends: by an error, or by running again.
+    // The failing call, whether the result is stored before, and the outcome of the build: an error, or that the op runs again.
     for (question, panics, is_known, error) in [
         ("exists", false, false, Some(malformed)),
         ("exists", true, false, Some(panicked)),
@@ -121,7 +121,7 @@ async fn a_question_that_a_key_store_cannot_answer_fails_the_build_and_the_next_
     }
 }
 
-/// Results of which some cannot be loaded though they are there, and whose loads can be made to wait.
+/// Results of which some cannot be loaded although they exist, and whose loads can be blocked.
 struct BadResults {
     inner: Arc<solver::MemoryResults<Val>>,
     bad: Mutex<Vec<String>>,
@@ -202,7 +202,7 @@ async fn records_are_tried_from_the_newest_on_until_one_can_be_loaded() {
 }
 
 #[tokio::test]
-async fn a_load_that_nobody_waits_for_any_more_is_dropped_and_shown_as_canceled() {
+async fn a_load_without_waiting_builds_is_dropped_and_shown_as_canceled() {
     let world = world();
     world.run(&app()).await.0.unwrap();
     let gate = Arc::new(Semaphore::new(0));
@@ -246,7 +246,7 @@ async fn an_output_that_the_op_does_not_have_is_an_error_that_names_the_vertex()
 }
 
 #[tokio::test]
-async fn what_goes_wrong_before_an_op_runs_is_told_with_its_phase() {
+async fn an_error_before_an_op_runs_has_its_phase() {
     let world = world();
     for (name, key, phase, sentence) in [
         ("unresolvable", "", Phase::Resolve, "no such op"),
@@ -268,13 +268,13 @@ async fn what_goes_wrong_before_an_op_runs_is_told_with_its_phase() {
         assert_eq!(error.to_string(), sentence);
         let SolveError::Op {
             vertex,
-            phase: found,
+            phase: actual_phase,
             ..
         } = &error
         else {
             panic!("{error}")
         };
-        assert_eq!((vertex, *found), (&bad.vertex.digest, phase));
+        assert_eq!((vertex, *actual_phase), (&bad.vertex.digest, phase));
     }
     let fake = Fake {
         name: "named",
@@ -290,7 +290,7 @@ async fn what_goes_wrong_before_an_op_runs_is_told_with_its_phase() {
 async fn a_failing_input_ends_the_build_and_drops_what_runs_beside_it() {
     let world = world();
     let gate = Arc::new(Semaphore::new(0));
-    // What fails does so when the other runs: which of two begins first is decided by threads.
+    // The failing op fails while the other runs: threads decide which of the two starts first.
     let may_fail = Arc::new(Semaphore::new(0));
     let slow = vertex(
         Fake {
@@ -325,13 +325,13 @@ async fn a_failing_input_ends_the_build_and_drops_what_runs_beside_it() {
 }
 
 #[tokio::test]
-async fn a_name_of_a_job_is_used_once_at_a_time() {
+async fn a_name_belongs_to_one_job_at_a_time() {
     let world = world();
     let job = world.solver.job(options("name")).unwrap();
     let again = world.solver.job(options("name"));
     assert_eq!(again.unwrap_err().to_string(), "job ID name exists");
-    let other = world.solver.clone().job(options("other"));
-    assert!(other.is_ok(), "and a clone is the same solver");
+    let second_job = world.solver.clone().job(options("second_job"));
+    assert!(second_job.is_ok(), "and a clone is the same solver");
     drop(job);
     assert!(world.solver.job(options("name")).is_ok());
 }
@@ -353,14 +353,14 @@ async fn a_vertex_joins_one_that_ignores_the_cache_but_not_the_other_way() {
     assert_eq!(world.log.take(), "");
     second.build(ignoring(&app)).await.unwrap();
     assert_eq!(world.log.take(), "exec app");
-    // A third one that ignores it too has that.
+    // A third vertex that ignores the cache joins it too.
     let third = world.job("third");
     third.build(ignoring(&app)).await.unwrap();
     assert_eq!(world.log.take(), "");
 }
 
 #[tokio::test]
-async fn a_job_that_builds_the_same_twice_runs_it_once_and_is_told_of_it_once() {
+async fn a_job_that_builds_an_edge_twice_runs_it_once_and_is_attached_once() {
     let world = world();
     let job = world.job("a");
     let random = vertex(
@@ -371,10 +371,10 @@ async fn a_job_that_builds_the_same_twice_runs_it_once_and_is_told_of_it_once() 
         },
         &[],
     );
-    let (one, two) = tokio::join!(job.build(random.clone()), job.build(random.clone()));
+    let (first, second) = tokio::join!(job.build(random.clone()), job.build(random.clone()));
     let three = job.build(random).await.unwrap();
-    assert_eq!(one.unwrap().result.0, three.result.0);
-    assert_eq!(two.unwrap().result.0, three.result.0);
+    assert_eq!(first.unwrap().result.0, three.result.0);
+    assert_eq!(second.unwrap().result.0, three.result.0);
     assert_eq!(world.log.take(), "exec random");
     assert_eq!(world.shown.take().matches("random to a").count(), 1);
     assert_eq!(world.ids.load(Ordering::SeqCst), 1);

@@ -1,4 +1,4 @@
-//! Jobs that want the same, and ops that build something themselves.
+//! Jobs that share vertices, and ops that build something themselves.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,7 +42,7 @@ async fn two_jobs_share_a_run_and_the_last_one_leaving_drops_it() {
     }
     drop((a, b));
 
-    let other = vertex(
+    let abandoned = vertex(
         Fake {
             name: "other",
             gate: Some(Arc::clone(&gate)),
@@ -52,14 +52,14 @@ async fn two_jobs_share_a_run_and_the_last_one_leaving_drops_it() {
     );
     let job = world.job("a");
     assert!(
-        tokio::time::timeout(Duration::from_millis(20), job.build(other.clone()))
+        tokio::time::timeout(Duration::from_millis(20), job.build(abandoned.clone()))
             .await
             .is_err()
     );
     task::clock::sleep(Duration::from_millis(5)).await;
     assert_eq!(world.log.take(), "exec other | drop other");
     gate.add_permits(1);
-    assert_eq!(job.build(other).await.unwrap().result.1, "other()");
+    assert_eq!(job.build(abandoned).await.unwrap().result.1, "other()");
 }
 
 #[tokio::test]
@@ -82,8 +82,8 @@ async fn equal_keys_of_different_vertices_are_one_run() {
         op("app", &[&context("session one")]),
         op("app", &[&context("session two")]),
     );
-    let (one, two) = (world.job("a"), world.job("b"));
-    let (x, y) = tokio::join!(one.build(a), two.build(b));
+    let (first, second) = (world.job("a"), world.job("b"));
+    let (x, y) = tokio::join!(first.build(a), second.build(b));
     assert_eq!(
         (x.unwrap().result.0, y.unwrap().result.1.as_str()),
         (1, "app(files)")
@@ -130,7 +130,7 @@ async fn hints_of_cache_maps_are_found_from_above() {
 }
 
 #[tokio::test]
-async fn who_waits_for_whom_can_be_seen_while_it_lasts() {
+async fn the_graph_of_waiting_vertices_can_be_read_during_a_build() {
     let world = world();
     let gate = Arc::new(Semaphore::new(0));
     let slow = vertex(
@@ -143,11 +143,11 @@ async fn who_waits_for_whom_can_be_seen_while_it_lasts() {
     );
     let top = op("top", &[&slow]);
     let (a, b) = (world.job("a"), world.job("b"));
-    let mut both = Box::pin(async { tokio::join!(a.build(top.clone()), b.build(slow.clone())) });
+    let mut builds = Box::pin(async { tokio::join!(a.build(top.clone()), b.build(slow.clone())) });
     let graph = loop {
-        assert!(futures::poll!(&mut both).is_pending());
+        assert!(futures::poll!(&mut builds).is_pending());
         tokio::task::yield_now().await;
-        // The second job joins when its look-ups, which are on other threads, have been answered.
+        // The second job joins once other threads have answered its look-ups.
         let graph = world.solver.waits();
         let first = graph.nodes.first();
         if first.is_some_and(|node| node.jobs.len() == 2) && world.log.has("exec slow") {
@@ -158,7 +158,7 @@ async fn who_waits_for_whom_can_be_seen_while_it_lasts() {
         .nodes
         .iter()
         .map(|node| {
-            // Who joined first is decided by threads.
+            // Threads decide which job joins first.
             let mut jobs = node.jobs.clone();
             jobs.sort();
             (node.name.as_str(), jobs.join(","), node.activity)
@@ -177,6 +177,6 @@ async fn who_waits_for_whom_can_be_seen_while_it_lasts() {
     );
     assert!(graph.nodes[0].waits_for.is_empty() && !graph.has_more);
     gate.add_permits(1);
-    both.await.0.unwrap();
+    builds.await.0.unwrap();
     assert_eq!(world.solver.waits().nodes, []);
 }

@@ -1,25 +1,25 @@
-//! Who waits for a key store or for a job that is told much: nobody else.
+//! Slow key stores and jobs with much progress to replay hold up no other build.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use solver::{KeyStore, KeyStoreError, Link, MemoryKeyStore, StoredResult};
+use solver::{KeyLink, KeyStore, KeyStoreError, MemoryKeyStore, StoredResult};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::world::*;
 
-/// A key store that takes a second of the paused clock for each question of a look-up.
+/// A key store that takes a second of the paused clock for each call of a look-up.
 #[derive(Debug)]
 struct SlowKeys {
     keys: Arc<MemoryKeyStore>,
     runtime: Handle,
-    /// From when on; it is quick while a manager looks through all of it at its start.
+    /// Set after a manager has visited all keys at its start, which is fast.
     is_slow: AtomicBool,
-    /// How many questions are being answered now, and how many were.
+    /// Number of calls in progress, and of finished ones.
     asking: AtomicUsize,
     answered: AtomicUsize,
 }
@@ -61,25 +61,25 @@ impl KeyStore for SlowKeys {
     fn keys_of_result(&self, result: &str) -> Result<Vec<String>, KeyStoreError> {
         self.keys.keys_of_result(result)
     }
-    fn add_link(&self, key: &str, link: &Link, target: &str) -> Result<(), KeyStoreError> {
+    fn add_link(&self, key: &str, link: &KeyLink, target: &str) -> Result<(), KeyStoreError> {
         self.keys.add_link(key, link, target)
     }
-    fn links(&self, key: &str, link: &Link) -> Result<Vec<String>, KeyStoreError> {
+    fn links(&self, key: &str, link: &KeyLink) -> Result<Vec<String>, KeyStoreError> {
         self.wait();
         self.keys.links(key, link)
     }
-    fn has_link(&self, key: &str, link: &Link, target: &str) -> Result<bool, KeyStoreError> {
+    fn has_link(&self, key: &str, link: &KeyLink, target: &str) -> Result<bool, KeyStoreError> {
         self.keys.has_link(key, link, target)
     }
-    fn backlinks(&self, key: &str) -> Result<Vec<(String, Link)>, KeyStoreError> {
+    fn backlinks(&self, key: &str) -> Result<Vec<(String, KeyLink)>, KeyStoreError> {
         self.keys.backlinks(key)
     }
 }
 
-/// A world whose key store knows what `known` has built, and is slow.
-fn slow_world(known: &World) -> (World, Arc<SlowKeys>) {
+/// A world whose key store has the results that `filled` has built, and is slow.
+fn slow_world(filled: &World) -> (World, Arc<SlowKeys>) {
     let slow = Arc::new(SlowKeys {
-        keys: Arc::clone(&known.keys),
+        keys: Arc::clone(&filled.keys),
         runtime: Handle::current(),
         is_slow: AtomicBool::new(false),
         asking: AtomicUsize::new(0),
@@ -87,22 +87,22 @@ fn slow_world(known: &World) -> (World, Arc<SlowKeys>) {
     });
     let world = open_with(
         Arc::clone(&slow) as _,
-        Arc::clone(&known.keys),
-        Arc::clone(&known.results),
-        Arc::clone(&known.ids),
+        Arc::clone(&filled.keys),
+        Arc::clone(&filled.results),
+        Arc::clone(&filled.ids),
     );
     slow.is_slow.store(true, Ordering::SeqCst);
     (world, slow)
 }
 
-/// Lets others work until `is_true`. The clock stands still.
+/// Lets other tasks run until `is_true`. The clock stands still.
 async fn until(is_true: impl Fn() -> bool) {
     while !is_true() {
         tokio::task::yield_now().await;
     }
 }
 
-/// Waits for `build` while the clock goes on: it stands still by itself while a thread waits for it.
+/// Waits for `build` while the clock advances: it stands still by itself while a thread waits for it.
 async fn while_time_passes<T>(build: impl Future<Output = T>) -> T {
     let mut build = Box::pin(build);
     loop {
@@ -116,24 +116,24 @@ async fn while_time_passes<T>(build: impl Future<Output = T>) -> T {
 
 #[tokio::test(start_paused = true)]
 async fn a_key_store_that_takes_a_second_for_each_look_up_holds_up_no_other_build() {
-    let known = world();
+    let filled = world();
     let (chain, other) = (op("app", &[&op("base", &[])]), op("other", &[]));
-    known.run(&chain).await.0.unwrap();
-    known.run(&other).await.0.unwrap();
-    let (world, slow) = slow_world(&known);
+    filled.run(&chain).await.0.unwrap();
+    filled.run(&other).await.0.unwrap();
+    let (world, slow) = slow_world(&filled);
     let (first, second, third) = (world.job("first"), world.job("second"), world.job("third"));
     let start = Instant::now();
     {
         let mut cached = Box::pin(first.build(chain.clone()));
         let mut second = Box::pin(second.build(other));
-        // Both are in the key store at once: a look-up does not wait for that of another build.
+        // Both are in the key store at the same time: a look-up does not wait for that of another build.
         tokio::select! {
             biased;
             _ = &mut cached => panic!("its look-ups take seconds"),
             _ = &mut second => panic!("its look-up takes a second"),
             () = until(|| slow.asking.load(Ordering::SeqCst) == 2) => {}
         }
-        // One that has nothing to look up runs meanwhile, to its end.
+        // A build without look-ups runs to its end in the meantime.
         let built = third.build(ignoring(&op("unrelated", &[]))).await.unwrap();
         assert_eq!(built.result.1, "unrelated()");
         assert_eq!(slow.asking.load(Ordering::SeqCst), 2);
@@ -147,28 +147,28 @@ async fn a_key_store_that_takes_a_second_for_each_look_up_holds_up_no_other_buil
     assert_eq!(world.log.take(), "exec unrelated");
     assert!(start.elapsed() >= Duration::from_secs(4), "it did look up");
     drop((first, second, third));
-    // Nothing is left of the build that left while it looked something up.
+    // Nothing remains of the build that left during its look-up.
     let again = while_time_passes(world.run(&chain)).await;
     assert_eq!(again.1, "", "all of it is known");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_chain_of_known_steps_asks_the_key_store_as_often_as_it_has_questions() {
-    let known = world();
+    let filled = world();
     let mut chain = op("base", &[]);
     for _ in 0..5 {
         chain = op("step", &[&chain]);
     }
-    known.run(&chain).await.0.unwrap();
-    let (world, slow) = slow_world(&known);
+    filled.run(&chain).await.0.unwrap();
+    let (world, slow) = slow_world(&filled);
     let (built, ran) = while_time_passes(world.run(&chain)).await;
     built.unwrap();
     assert_eq!(ran, "");
-    // For each vertex: which key, and which results it has.
+    // For each vertex: one call for the key and one for its results.
     assert_eq!(slow.answered.load(Ordering::SeqCst), 6 * 2);
 }
 
-/// A sink that waits when a job with a name is told what happened.
+/// A sink that blocks when it is attached to a job with a name.
 fn held_up(job: &'static str) -> (Arc<Mutex<Option<HeldUp>>>, mpsc::Sender<()>) {
     let (sender, receiver) = mpsc::channel();
     let held = HeldUp { job, go: receiver };
@@ -176,7 +176,7 @@ fn held_up(job: &'static str) -> (Arc<Mutex<Option<HeldUp>>>, mpsc::Sender<()>) 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_job_that_is_told_much_holds_up_no_other_and_gets_its_replies_after_that() {
+async fn a_long_replay_holds_up_no_other_job_and_comes_before_the_job_s_replies() {
     let (held_up, go) = held_up("late");
     let mut world = world();
     let shown = Shown {
@@ -212,12 +212,12 @@ async fn a_job_that_is_told_much_holds_up_no_other_and_gets_its_replies_after_th
         )
     };
     until(|| world.shown.has("late is being told of told")).await;
-    // Other jobs come, build and go while it is being told.
+    // Other jobs start, build and end during the replay.
     for id in ["other", "another"] {
         let job = world.job(id);
         job.build(op("quick", &[])).await.unwrap();
     }
-    // Its own build ends; the reply waits.
+    // The late job's own build ends; its reply waits.
     let witness = world.job("witness");
     gate.add_permits(1);
     witness.build(gated).await.unwrap();
@@ -234,7 +234,7 @@ async fn a_job_that_is_told_much_holds_up_no_other_and_gets_its_replies_after_th
 }
 
 #[tokio::test]
-async fn a_late_job_is_told_what_happened_on_a_thread_that_may_wait() {
+async fn a_replay_to_a_late_job_runs_on_a_thread_that_may_block() {
     let (held_up, go) = held_up("late");
     let mut world = world();
     let shown = Shown {
@@ -255,7 +255,7 @@ async fn a_late_job_is_told_what_happened_on_a_thread_that_may_wait() {
             built.result.1.clone()
         })
     };
-    // This runtime has one thread: it is not the one that waits.
+    // This runtime has one thread, and the replay does not block it.
     until(|| world.shown.has("late is being told of told")).await;
     let other = world.job("other");
     let built = other.build(op("other", &[&told])).await.unwrap();

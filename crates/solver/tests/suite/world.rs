@@ -1,4 +1,4 @@
-//! A solver over ops that say what they do: they have a name, a key, a content, and may fail, wait or panic.
+//! A solver over ops that record their calls: each has a name, a key and a content, and may fail, wait or panic.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,11 +29,11 @@ impl Domain for Test {
     type Hint = String;
 }
 
-/// What a vertex of a test does.
+/// The behaviour of a test's vertex.
 #[derive(Default, Clone)]
 pub(crate) struct Fake {
     pub(crate) name: &'static str,
-    /// Digest of the cache map; the name if empty. There is none of `fails`, and `one input` has an input too many.
+    /// Digest of the cache map; the name if empty. `fails` has none, and that of `one input` has an input too many.
     pub(crate) key: &'static str,
     /// Output; name and inputs if empty.
     pub(crate) content: &'static str,
@@ -199,11 +199,11 @@ impl Resolver<Test> for Ops {
 
 pub(crate) struct Shown {
     pub(crate) log: Arc<Log>,
-    /// A vertex by name, and who waits there.
+    /// A vertex by name whose sink blocks when a job is attached.
     pub(crate) held_up: Option<(&'static str, Arc<Mutex<Option<HeldUp>>>)>,
 }
 
-/// What is told to a job goes on when a test says so.
+/// A sink that is blocked until the test releases it.
 pub(crate) struct HeldUp {
     pub(crate) job: &'static str,
     pub(crate) go: std::sync::mpsc::Receiver<()>,
@@ -279,7 +279,7 @@ pub(crate) fn open(
     open_with(Arc::clone(&keys) as _, keys, results, ids)
 }
 
-/// A world that asks `store`, which keeps its keys in `keys`.
+/// A world with the key store `store`, whose keys are in `keys`.
 pub(crate) fn open_with(
     store: Arc<dyn KeyStore>,
     keys: Arc<MemoryKeyStore>,
@@ -306,7 +306,7 @@ pub(crate) fn open_with(
     }
 }
 
-/// A solver of the same world that is watched in another way.
+/// A solver of the same world with another observer.
 pub(crate) fn solver_of(world: &World, observer: Shown) -> Solver<Test> {
     let (keys, results) = (Arc::clone(&world.keys), Arc::clone(&world.results));
     let ops = Arc::new(Ops {
@@ -328,7 +328,7 @@ impl World {
             .unwrap()
     }
 
-    /// Builds in a job of its own and returns the content and what ran.
+    /// Builds in a job of its own; returns the content and which ops ran.
     pub(crate) async fn run(&self, edge: &Edge) -> (Result<String, SolveError>, String) {
         let job = self.job("one");
         let built = job.build(edge.clone()).await;

@@ -1,15 +1,15 @@
 use std::time::SystemTime;
 
 use oci::Digest;
-use solver::{Link, ResultsOnly, StoredResult, root_key};
+use solver::{KeyLink, ResultsOnly, StoredResult, root_key};
 use store::PruneOptions;
 
 use testkit::requires;
 
 use crate::support::Lab;
 
-fn link(text: &str, selector: Option<&str>) -> Link {
-    Link {
+fn link(text: &str, selector: Option<&str>) -> KeyLink {
+    KeyLink {
         input: 1,
         output: 2,
         digest: Digest::sha256(text),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use oci::Digest;
-use solver::{KeyStore, Link, StoredResult, root_key};
+use solver::{KeyLink, KeyStore, StoredResult, root_key};
 
 /// Runs every case, each over a store that `open` has just made.
 pub fn all(open: impl Fn() -> Arc<dyn KeyStore>) {
@@ -24,8 +24,8 @@ pub fn all(open: impl Fn() -> Arc<dyn KeyStore>) {
     }
 }
 
-fn link(op: &str, input: usize, output: usize, selector: Option<&str>) -> Link {
-    Link {
+fn link(op: &str, input: usize, output: usize, selector: Option<&str>) -> KeyLink {
+    KeyLink {
         input,
         output,
         digest: Digest::sha256(op),
@@ -115,7 +115,7 @@ fn a_way_back_names_the_root_key_of_its_op(store: &dyn KeyStore) {
     let label = link("op", 3, 2, Some("part"));
     store.add_result("to", &result("r", 1)).unwrap();
     store.add_link("from", &label, "to").unwrap();
-    let want = Link {
+    let want = KeyLink {
         digest: root_key(&label.digest, 2),
         output: 0,
         ..label

@@ -11,17 +11,17 @@ use crate::keys::memory::{MemoryKeyStore, MemoryResults};
 type Plain = ResultsOnly<u64>;
 type Key = Arc<CacheKey<Plain>>;
 
-struct Place {
+struct TestStore {
     manager: Arc<CacheManager<Plain>>,
     keys: Arc<MemoryKeyStore>,
     results: Arc<MemoryResults<u64>>,
 }
 
-fn place(id: &str) -> Place {
+fn store(id: &str) -> TestStore {
     let keys = Arc::new(MemoryKeyStore::new());
     let results = Arc::new(MemoryResults::new(u64::to_string));
     let manager = CacheManager::new(id, Arc::clone(&keys) as _, Arc::clone(&results) as _);
-    Place {
+    TestStore {
         manager,
         keys,
         results,
@@ -50,12 +50,12 @@ fn at(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
-impl Place {
+impl TestStore {
     fn save(&self, key: &Key, result: u64) -> CacheRecord<Plain> {
         self.manager.save(key, &result, at(result)).unwrap()
     }
 
-    /// The ids of the keys of an output that `deps` lead to.
+    /// Ids of the keys of an output that `deps` lead to.
     fn query(
         &self,
         deps: &[DepKey<Plain>],
@@ -74,7 +74,7 @@ impl Place {
 }
 
 #[test]
-fn a_root_key_is_the_digest_of_what_it_is_made_of_but_for_random_ones() {
+fn a_root_key_is_a_digest_of_cache_map_and_output_unless_it_is_random() {
     let digest = Digest::sha256("x");
     assert_eq!(root_key(&digest, 0), Digest::sha256(format!("{digest}@0")));
     assert_eq!(
@@ -89,29 +89,29 @@ fn a_root_key_is_the_digest_of_what_it_is_made_of_but_for_random_ones() {
 }
 
 #[test]
-fn a_root_key_is_known_when_a_result_hangs_on_it_or_another_key_follows_from_it() {
-    let place = place("local");
-    assert!(place.query(&[], 0, "base", 0).is_empty());
+fn a_root_key_exists_if_it_has_a_result_or_a_link() {
+    let store = store("local");
+    assert!(store.query(&[], 0, "base", 0).is_empty());
     let base = root("base");
     let run = over("run", 0, vec![vec![dep(&base, "")]]);
-    place.save(&run, 1);
+    store.save(&run, 1);
     let id = root_key(&Digest::sha256("base"), 0).to_string();
-    assert_eq!(place.query(&[], 0, "base", 0), [id]);
-    assert!(place.query(&[], 0, "base", 1).is_empty());
-    assert!(place.query(&[], 0, "run", 0).is_empty(), "it has an input");
+    assert_eq!(store.query(&[], 0, "base", 0), [id]);
+    assert!(store.query(&[], 0, "base", 1).is_empty());
+    assert!(store.query(&[], 0, "run", 0).is_empty(), "it has an input");
 }
 
 #[test]
-fn a_key_is_found_by_each_part_of_the_way_to_it_and_by_no_other_way() {
-    let place = place("local");
+fn a_key_is_found_by_each_of_its_links_and_by_no_other() {
+    let store = store("local");
     let (left, right) = (root("left"), root("right"));
     let join = over(
         "join",
         1,
         vec![vec![dep(&left, "")], vec![dep(&right, "part")]],
     );
-    let record = place.save(&join, 1);
-    let id = place.manager.id_of(&join).unwrap();
+    let record = store.save(&join, 1);
+    let id = store.manager.id_of(&join).unwrap();
     assert_eq!(record.id, "1");
     for (key, selector, input, name, output, is_found) in [
         (&left, "", 0, "join", 1, true),
@@ -123,117 +123,117 @@ fn a_key_is_found_by_each_part_of_the_way_to_it_and_by_no_other_way() {
         (&left, "", 0, "run", 1, false),
         (&root("other"), "", 0, "join", 1, false),
     ] {
-        let found = place.query(&[dep(key, selector)], input, name, output);
+        let ids = store.query(&[dep(key, selector)], input, name, output);
         let expected = if is_found {
             vec![id.clone()]
         } else {
             Vec::new()
         };
-        assert_eq!(
-            found, expected,
-            "{key:?} {selector} {input} {name} {output}"
-        );
+        assert_eq!(ids, expected, "{key:?} {selector} {input} {name} {output}");
     }
-    // A key that is made anew of the same inputs is the same.
+    // An equal key of the same inputs has the same id.
     let again = over(
         "join",
         1,
         vec![vec![dep(&left, "")], vec![dep(&right, "part")]],
     );
-    assert_eq!(place.manager.id_of(&again).unwrap(), id);
-    let other = over(
+    assert_eq!(store.manager.id_of(&again).unwrap(), id);
+    let other_selectors = over(
         "join",
         1,
-        vec![vec![dep(&left, "")], vec![dep(&root("other"), "part")]],
+        vec![
+            vec![dep(&left, "")],
+            vec![dep(&root("other_selectors"), "part")],
+        ],
     );
-    assert_ne!(place.manager.id_of(&other).unwrap(), id);
+    assert_ne!(store.manager.id_of(&other_selectors).unwrap(), id);
 }
 
 #[test]
-fn keys_that_are_asked_for_together_lead_to_the_same_from_then_on() {
-    let place = place("local");
+fn keys_that_are_looked_up_together_are_linked_to_the_same_keys() {
+    let store = store("local");
     let (definition, content) = (root("definition"), root("content"));
     let copy = over("copy", 0, vec![vec![dep(&content, "")]]);
-    place.save(&copy, 1);
+    store.save(&copy, 1);
     assert!(
-        place
+        store
             .query(&[dep(&definition, "src")], 0, "copy", 0)
             .is_empty()
     );
-    let both = [dep(&definition, "src"), dep(&content, "")];
-    let found = place.query(&both, 0, "copy", 0);
-    assert_eq!(found.len(), 1);
-    assert_eq!(place.query(&[dep(&definition, "src")], 0, "copy", 0), found);
+    let dep_keys = [dep(&definition, "src"), dep(&content, "")];
+    let ids = store.query(&dep_keys, 0, "copy", 0);
+    assert_eq!(ids.len(), 1);
+    assert_eq!(store.query(&[dep(&definition, "src")], 0, "copy", 0), ids);
     assert!(
-        place
+        store
             .query(&[dep(&definition, "")], 0, "copy", 0)
             .is_empty()
     );
 }
 
 #[test]
-fn results_that_are_gone_are_forgotten_when_they_are_met_and_their_keys_with_them() {
-    let place = place("local");
+fn pruned_results_are_released_when_a_look_up_finds_them_and_their_keys_with_them() {
+    let store = store("local");
     let base = root("base");
     let run = over("run", 0, vec![vec![dep(&base, "")]]);
-    let (old, new) = (place.save(&run, 1), place.save(&run, 2));
-    let id = place.manager.id_of(&run).unwrap();
-    let records = place.manager.records(&id, &run, true).unwrap();
+    let (old, new) = (store.save(&run, 1), store.save(&run, 2));
+    let id = store.manager.id_of(&run).unwrap();
+    let records = store.manager.records(&id, &run, true).unwrap();
     assert_eq!(records.len(), 2);
-    place.results.remove(&old.id);
-    let records = place.manager.records(&id, &run, true).unwrap();
+    store.results.remove(&old.id);
+    let records = store.manager.records(&id, &run, true).unwrap();
     assert_eq!(
         records.iter().map(|r| r.id.as_str()).collect::<Vec<_>>(),
         ["2"]
     );
-    place.results.remove(&new.id);
-    assert!(place.manager.records(&id, &run, true).unwrap().is_empty());
+    store.results.remove(&new.id);
+    assert!(store.manager.records(&id, &run, true).unwrap().is_empty());
     assert!(
-        place.keys.keys().unwrap().is_empty(),
+        store.keys.keys().unwrap().is_empty(),
         "nothing leads anywhere"
     );
 }
 
 #[test]
-fn a_start_releases_results_that_are_gone_and_keeps_what_leads_to_those_that_are_there() {
-    let place = place("local");
+fn opening_releases_pruned_results_and_keeps_the_chains_of_others() {
+    let store = store("local");
     let base = root("base");
     let run = over("run", 0, vec![vec![dep(&base, "")]]);
     let top = over("top", 0, vec![vec![dep(&run, "")]]);
-    place.save(&run, 1);
-    place.save(&top, 2);
-    place.results.remove("1");
-    place.manager.release_unreferenced().unwrap();
-    assert_eq!(place.keys.keys().unwrap().len(), 3, "the way to the top");
-    place.results.remove("2");
-    place.manager.release_unreferenced().unwrap();
-    assert!(place.keys.keys().unwrap().is_empty());
+    store.save(&run, 1);
+    store.save(&top, 2);
+    store.results.remove("1");
+    store.manager.release_unreferenced().unwrap();
+    assert_eq!(store.keys.keys().unwrap().len(), 3, "the way to the top");
+    store.results.remove("2");
+    store.manager.release_unreferenced().unwrap();
+    assert!(store.keys.keys().unwrap().is_empty());
 }
 
 #[tokio::test]
 async fn a_record_that_was_pruned_before_it_is_loaded_is_an_error() {
-    let place = place("local");
+    let store = store("local");
     let run = over("run", 0, vec![vec![dep(&root("base"), "")]]);
-    let record = place.save(&run, 7);
+    let record = store.save(&run, 7);
     let vertex = Vertex::new(Digest::sha256("v"), "v", Arc::new(()));
     let ctx = OpCtx::detached(Arc::new(vertex), Arc::new(NullSink), Vec::new());
-    let loaded = place.manager.load(&record, &ctx).await.unwrap();
+    let loaded = store.manager.load(&record, &ctx).await.unwrap();
     assert_eq!(loaded[0].2, 7);
-    place.keys.release(&record.id).unwrap();
-    let error = place.manager.load(&record, &ctx).await.unwrap_err();
+    store.keys.release(&record.id).unwrap();
+    let error = store.manager.load(&record, &ctx).await.unwrap_err();
     assert_eq!(error.to_string(), "failed to load deleted cache");
 }
 
 #[test]
-fn a_key_that_two_places_know_has_the_records_of_both_and_the_machines_own_wins() {
-    let (local, remote) = (place("local"), place("remote"));
+fn a_key_in_two_stores_has_the_records_of_both_and_the_machine_s_own_wins() {
+    let (local, remote) = (store("local"), store("remote"));
     let base = root("base");
     local.save(&base, 1);
     remote.save(&base, 1);
     remote.save(&base, 2);
     let managers = Managers {
         main: Arc::clone(&local.manager),
-        others: vec![Arc::clone(&remote.manager)],
+        imported: vec![Arc::clone(&remote.manager)],
     };
     let keys = managers.query(&[], 0, &Digest::sha256("base"), 0).unwrap();
     assert_eq!(keys.len(), 1);
@@ -241,8 +241,8 @@ fn a_key_that_two_places_know_has_the_records_of_both_and_the_machines_own_wins(
     let from: Vec<_> = records.iter().map(|r| (r.id.as_str(), r.local)).collect();
     assert_eq!(from, [("1", true), ("2", false)]);
     let only_remote = Managers {
-        main: Arc::clone(&place("local").manager),
-        others: vec![Arc::clone(&remote.manager)],
+        main: Arc::clone(&store("local").manager),
+        imported: vec![Arc::clone(&remote.manager)],
     };
     let keys = only_remote
         .query(&[], 0, &Digest::sha256("base"), 0)
@@ -251,14 +251,14 @@ fn a_key_that_two_places_know_has_the_records_of_both_and_the_machines_own_wins(
 }
 
 #[test]
-fn the_newest_record_is_preferred_and_of_equally_new_ones_that_of_another_place() {
+fn the_newest_record_is_preferred_and_of_equally_new_ones_that_of_another_store() {
     let key = root("base");
-    let place = place("local");
+    let store = store("local");
     let record = |id: &str, seconds, local| CacheRecord {
         id: id.to_owned(),
         created_at: at(seconds),
         local,
-        manager: Arc::clone(&place.manager),
+        manager: Arc::clone(&store.manager),
         key: Arc::clone(&key),
     };
     let mut records = [
@@ -274,22 +274,22 @@ fn the_newest_record_is_preferred_and_of_equally_new_ones_that_of_another_place(
 }
 
 #[test]
-fn names_that_nobody_has_used_are_used_by_nobody_else() {
+fn random_ids_are_unique() {
     let names: BTreeSet<String> = (0..1_000).map(|_| random_id()).collect();
     assert_eq!(names.len(), 1_000);
     assert!(names.iter().all(|name| name.len() == 32));
 }
 
 #[test]
-fn keys_of_a_long_chain_are_named_and_saved_on_a_small_stack() {
+fn keys_of_a_long_chain_are_saved_on_a_small_stack() {
     let work = || {
-        let place = place("local");
+        let store = store("local");
         let mut key = root("base");
         for _ in 0..5_000 {
             key = over("step", 0, vec![vec![dep(&key, "")]]);
         }
-        place.save(&key, 1);
-        assert_eq!(place.keys.keys().unwrap().len(), 5_001);
+        store.save(&key, 1);
+        assert_eq!(store.keys.keys().unwrap().len(), 5_001);
     };
     let small = std::thread::Builder::new().stack_size(256 << 10);
     small.spawn(work).unwrap().join().unwrap();

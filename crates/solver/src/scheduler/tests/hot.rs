@@ -1,8 +1,8 @@
-//! What a build of which everything is known costs the scheduler: counted, because time on a shared machine says little.
+//! The cost of a fully cached build for the scheduler, in counts, because times on a shared machine vary.
 
 use super::*;
 
-/// What was counted.
+/// Counts of one build.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Cost {
     /// Steps of the scheduler.
@@ -11,14 +11,14 @@ struct Cost {
     lookups: usize,
     loads: usize,
     /// Executions, content keys and saves.
-    other: usize,
-    /// Vertices that a job heard of.
+    other_work: usize,
+    /// Attached vertices.
     attaches: usize,
-    /// Events that the scheduler took in.
+    /// Events of the scheduler.
     events: usize,
 }
 
-/// A chain of steps, of which every tenth also copies from a source of its own.
+/// A chain of steps; every tenth also copies from a source of its own.
 fn dockerfile(steps: u64) -> (Edge<Model>, usize) {
     let kind = |name, deps: &[(bool, bool)]| Kind {
         name,
@@ -53,14 +53,14 @@ fn dockerfile(steps: u64) -> (Edge<Model>, usize) {
     (top, count)
 }
 
-/// Builds an edge in a job of its own and counts.
+/// Builds an edge in a job of its own, and counts.
 fn build(world: &mut World, id: u64, edge: &Edge<Model>) -> Cost {
     let mut cost = Cost::default();
     let mut events = VecDeque::from([
         job(id),
         Event::Build(BuildRequest {
             build: id,
-            by: By::Job(id),
+            by: Requester::Job(id),
             edge: edge.clone(),
             sources: Vec::new(),
             loaded: super::super::Loaded::<Model>::default(),
@@ -82,7 +82,7 @@ fn build(world: &mut World, id: u64, edge: &Edge<Model>) -> Cost {
                         Work::Lookup(_) => cost.lookups += 1,
                         Work::Load { .. } => cost.loads += 1,
                         Work::Slow { .. } | Work::Exec { .. } | Work::Save { .. } => {
-                            cost.other += 1
+                            cost.other_work += 1
                         }
                     }
                     let outcome = world.perform(what);
@@ -103,7 +103,7 @@ fn build(world: &mut World, id: u64, edge: &Edge<Model>) -> Cost {
 }
 
 #[test]
-fn a_build_of_which_all_is_known_costs_so_many_steps_a_vertex_however_large_it_is() {
+fn the_steps_of_a_fully_cached_build_grow_linearly_with_its_vertices() {
     let mut per_vertex = Vec::new();
     for steps in [50, 300] {
         let mut world = World::new(1);
@@ -112,12 +112,16 @@ fn a_build_of_which_all_is_known_costs_so_many_steps_a_vertex_however_large_it_i
         let hot = build(&mut world, 2, &edge);
         eprintln!("{vertices} vertices, all known: {hot:?}");
         assert_eq!(hot.cache_maps, vertices);
-        // One look-up for each vertex, one more where two inputs are found one after the other.
+        // One look-up per vertex, and one more for a vertex whose two inputs are found one after the other.
         assert!(
             (vertices..=vertices + vertices / 5).contains(&hot.lookups),
             "{hot:?}"
         );
-        assert_eq!((hot.loads, hot.other), (1, 0), "only the result is loaded");
+        assert_eq!(
+            (hot.loads, hot.other_work),
+            (1, 0),
+            "only the result is loaded"
+        );
         assert_eq!(hot.attaches, vertices);
         assert_eq!(hot.events, 2 + hot.cache_maps + hot.lookups + hot.loads);
         per_vertex.push(hot.steps / vertices);

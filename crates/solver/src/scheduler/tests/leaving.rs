@@ -1,4 +1,4 @@
-//! Builds that are left while one kind of work goes on, each kind in turn.
+//! Builds that are cancelled during each kind of work.
 
 use super::*;
 
@@ -23,7 +23,7 @@ fn vertex(kind: Kind, inputs: &[&Edge<Model>]) -> Edge<Model> {
     }
 }
 
-/// A base, a step on it, and a step that reads the content of that.
+/// A base, a step on it, and a step that reads the content of that step.
 fn graph() -> Edge<Model> {
     let base = vertex(kind(0, &[]), &[]);
     let step = vertex(kind(1, &[(false, false)]), &[&base]);
@@ -42,11 +42,11 @@ const KINDS: [(&str, IsKind); 6] = [
 ];
 
 impl World {
-    /// Goes on until work of a kind is under way.
+    /// Runs until work of a kind is in progress.
     fn until(&mut self, is_kind: IsKind) -> bool {
         loop {
-            let mut begun = self.pending.iter();
-            if begun.any(|(_, work)| matches!(work, Pending::Begun(work) if is_kind(work))) {
+            let mut pending = self.pending.iter();
+            if pending.any(|(_, work)| matches!(work, Pending::Started(work) if is_kind(work))) {
                 return true;
             }
             if !self.step() {
@@ -55,7 +55,7 @@ impl World {
         }
     }
 
-    /// A world in which loads are to be met if they are wanted: there everything is known.
+    /// A world in which the results are stored, if the kind of work is a load.
     fn ready_for(seed: u64, name: &str, edge: &Edge<Model>) -> Self {
         let mut world = Self::new(seed);
         if name == "load" {
@@ -75,7 +75,7 @@ impl World {
 }
 
 #[test]
-fn a_build_that_leaves_takes_its_work_along_whatever_it_is_and_the_next_one_is_right() {
+fn a_cancelled_build_cancels_its_work_of_any_kind_and_the_next_build_is_right() {
     let edge = graph();
     let right = content(&edge, &mut HashMap::new()).unwrap();
     for (name, is_kind) in KINDS {
@@ -84,16 +84,16 @@ fn a_build_that_leaves_takes_its_work_along_whatever_it_is_and_the_next_one_is_r
             world.apply(job(2));
             world.start(2, 2, &edge);
             if !world.until(is_kind) {
-                // The key store was asked at once in this order of events.
+                // In this order of events the key store was asked at once.
                 assert_eq!(name, "look-up", "seed {seed}");
                 continue;
             }
             world.apply(Event::Leave(2));
             for (_, work) in &world.pending {
-                // A look-up is left to its end.
+                // A look-up runs to its end.
                 let is_lookup = matches!(
                     work,
-                    Pending::Begun(Work::Lookup(_)) | Pending::Answered(Outcome::Lookup(_))
+                    Pending::Started(Work::Lookup(_)) | Pending::Answered(WorkOutcome::Lookup(_))
                 );
                 assert!(is_lookup, "seed {seed}: work goes on after {name}");
             }
@@ -150,7 +150,7 @@ fn work_that_another_job_waits_for_goes_on_when_one_leaves() {
 }
 
 #[test]
-fn a_result_that_cannot_be_loaded_is_computed_and_kept_again() {
+fn a_result_that_cannot_be_loaded_is_computed_and_saved_again() {
     let edge = graph();
     let right = content(&edge, &mut HashMap::new()).unwrap();
     for seed in 1..60 {
@@ -196,7 +196,7 @@ fn an_error_reaches_every_job_that_waits_and_the_op_fails_once() {
         }
         let failures = world.ran.iter().filter(|(_, fails)| *fails).count();
         assert_eq!(failures, 1, "seed {seed}");
-        // A job that comes while the others are there is told the same; one that comes later is not.
+        // A job that joins while the others wait gets the same error; a later one does not.
         world.apply(job(20));
         world.start(20, 20, &tops[0]);
         while world.step() {}
@@ -216,7 +216,7 @@ fn an_error_reaches_every_job_that_waits_and_the_op_fails_once() {
 }
 
 #[test]
-fn a_job_that_ends_has_its_builds_told_and_others_keep_what_they_share() {
+fn a_job_that_ends_replies_to_its_builds_and_shared_work_continues_for_others() {
     let edge = graph();
     for seed in 1..60 {
         let mut world = World::new(seed);
@@ -237,7 +237,7 @@ fn a_job_that_ends_has_its_builds_told_and_others_keep_what_they_share() {
                 );
             }
         }
-        // What a job asks for that is not there is refused, not forgotten.
+        // A job's build of an unknown edge is refused with an error.
         world.start(1, 4, &edge);
         let refused = world.replies.remove(&4).expect("it was told");
         assert!(matches!(refused, Err(SolveError::Canceled)));

@@ -71,14 +71,14 @@ pub(super) fn slow_digest(content: u64) -> u64 {
     content / 2
 }
 
-/// The naive evaluator: what an edge's content is, and whether computing it fails.
+/// The naive evaluator: the content of an edge, or that computing it fails.
 pub(super) fn content(
     edge: &Edge<Model>,
     memo: &mut HashMap<(Digest, usize), Result<u64, ()>>,
 ) -> Result<u64, ()> {
     let at = (edge.vertex.digest.clone(), edge.index);
-    if let Some(known) = memo.get(&at) {
-        return *known;
+    if let Some(result) = memo.get(&at) {
+        return *result;
     }
     let kind = kind_of(&edge.vertex);
     let inputs: Result<Vec<u64>, ()> = edge
@@ -115,7 +115,7 @@ pub(super) fn output(kind: &Kind, index: usize, inputs: &[u64]) -> u64 {
     }
 }
 
-/// What identifies an edge's output to a perfect cache: by content where the op reads content, by definition elsewhere.
+/// The identity of an edge's output for a perfect cache: by content where the op reads content, by definition elsewhere.
 pub(super) fn meaning(
     edge: &Edge<Model>,
     memo: &mut HashMap<(Digest, usize), Result<u64, ()>>,
