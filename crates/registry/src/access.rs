@@ -1,6 +1,6 @@
-//! What a repository is opened for, and how far its hosts are trusted.
+//! The purpose for which a repository is opened, and how far its hosts are trusted.
 
-/// What is done with a repository.
+/// Whether a repository is read or written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Purpose {
     Pull,
@@ -10,10 +10,10 @@ pub(crate) enum Purpose {
 /// How the hosts of a repository are trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Trust {
-    /// As the configuration says.
+    /// As the daemon's configuration says.
     Configured,
     /// Certificates go unchecked and plain http will do, whatever the configuration says.
-    Anybody,
+    Unchecked,
 }
 
 /// What a repository is opened for.
@@ -43,7 +43,7 @@ impl Access {
     #[must_use]
     pub fn insecure(self, insecure: bool) -> Self {
         let trust = if insecure {
-            Trust::Anybody
+            Trust::Unchecked
         } else {
             Trust::Configured
         };

@@ -1,6 +1,6 @@
 //! Authorization: challenges, logins, tokens.
 //!
-//! What is known of a host is kept for one repository, one kind of access, and one principal (the sessions that may
+//! The authorization for a host is kept for one repository, one kind of access, and one principal (the sessions that may
 //! answer), so that a token never serves a client that could not have had it.
 //! DIFFERS: the reference also links a session to another session's token when that session proves the same token
 //! authority or presents the same login; here each principal fetches its own.
@@ -27,10 +27,10 @@ use crate::waiting::WaitObserver;
 
 /// How long an authorization is kept after its last use.
 const UNUSED_TIMEOUT: Duration = Duration::from_secs(600);
-/// How many authorizations are kept at all.
+/// Authorizations that are kept, of all hosts together.
 const MAX_AUTHORIZATIONS: usize = 4096;
 
-/// For whom and what an authorization is kept.
+/// The key of a kept authorization: who may use it, and for what.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct AuthKey {
     pub(crate) repository: String,
@@ -42,22 +42,22 @@ pub(crate) struct AuthKey {
 /// All authorizations of a client.
 #[derive(Debug, Default)]
 pub(crate) struct AuthPool {
-    entries: Mutex<HashMap<AuthKey, Entry>>,
+    entries: Mutex<HashMap<AuthKey, KeptAuthorization>>,
 }
 
 #[derive(Debug)]
-struct Entry {
-    method: Arc<Method>,
+struct KeptAuthorization {
+    method: Arc<AuthMethod>,
     used: Instant,
 }
 
-/// How one host wants to be spoken to.
-pub(crate) enum Method {
+/// The kind of authorization that a host demands.
+pub(crate) enum AuthMethod {
     Basic(Login),
     Bearer(Box<Bearer>),
 }
 
-impl std::fmt::Debug for Method {
+impl std::fmt::Debug for AuthMethod {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Basic(_) => "Basic(***)",
@@ -66,22 +66,22 @@ impl std::fmt::Debug for Method {
     }
 }
 
-/// What to do after a 401.
+/// What to do after the status 401.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum AfterChallenge {
     Retry,
     GiveUp,
 }
 
 impl AuthPool {
-    fn get(&self, key: &AuthKey) -> Option<Arc<Method>> {
+    fn get(&self, key: &AuthKey) -> Option<Arc<AuthMethod>> {
         let mut entries = self.entries.lock();
         let entry = entries.get_mut(key)?;
         entry.used = task::clock::monotonic();
         Some(entry.method.clone())
     }
 
-    fn set(&self, key: AuthKey, method: Method) {
+    fn set(&self, key: AuthKey, method: AuthMethod) {
         let mut entries = self.entries.lock();
         entries.retain(|_, entry| entry.used.elapsed() < UNUSED_TIMEOUT);
         if entries.len() >= MAX_AUTHORIZATIONS {
@@ -89,7 +89,7 @@ impl AuthPool {
         }
         entries.insert(
             key,
-            Entry {
+            KeptAuthorization {
                 method: Arc::new(method),
                 used: task::clock::monotonic(),
             },
@@ -100,7 +100,7 @@ impl AuthPool {
         self.entries.lock().remove(key);
     }
 
-    /// The `Authorization` header for a request to `host`, if one is known to be wanted.
+    /// The `Authorization` header for a request to `host`, if the host has demanded one before.
     pub(crate) async fn header(
         &self,
         key: &AuthKey,
@@ -112,8 +112,8 @@ impl AuthPool {
             return Ok(None);
         };
         let text = match &*method {
-            Method::Basic(login) => login.basic(),
-            Method::Bearer(bearer) => {
+            AuthMethod::Basic(login) => login.basic(),
+            AuthMethod::Bearer(bearer) => {
                 let token = bearer.token((host, observer), credentials, scopes);
                 let token = token.await.map_err(|e| Error::Authorize {
                     source: Box::new(e),
@@ -129,7 +129,7 @@ impl AuthPool {
         Ok(Some(value))
     }
 
-    /// Learns from a 401 answer. `authorized` says whether the refused request was a repetition with authorization.
+    /// Reads the challenges of a response with status 401. `authorized` says whether the refused request had a header.
     pub(crate) async fn challenged(
         &self,
         key: &AuthKey,
@@ -137,7 +137,7 @@ impl AuthPool {
         headers: &http::HeaderMap,
         credentials: &dyn Credentials,
         authorized: bool,
-    ) -> Result<Verdict, Error> {
+    ) -> Result<AfterChallenge, Error> {
         let ask = |source| Error::Credentials {
             host: host.authority.clone(),
             source,
@@ -146,16 +146,16 @@ impl AuthPool {
             match challenge.scheme {
                 Scheme::Bearer => {
                     let mut method = self.get(key);
-                    let mut older = Scopes::default();
+                    let mut earlier_scopes = Scopes::default();
                     if let (true, Some(error)) = (authorized, challenge.param("error")) {
                         self.remove(key);
-                        if let Some(Method::Bearer(bearer)) = method.as_deref() {
-                            older = bearer.scopes.clone();
+                        if let Some(AuthMethod::Bearer(bearer)) = method.as_deref() {
+                            earlier_scopes = bearer.scopes.clone();
                         }
                         method = None;
-                        // The scopes were asked for already: a new token would be refused again.
+                        // The refused token had these scopes: a new one would be refused as well.
                         if error == "insufficient_scope"
-                            && older
+                            && earlier_scopes
                                 .contains(&Scopes::parse([challenge.param("scope").unwrap_or("")]))
                         {
                             return Err(Error::InvalidAuthorization {
@@ -164,20 +164,21 @@ impl AuthPool {
                         }
                     }
                     if method.is_some() {
-                        return Ok(Verdict::Retry);
+                        return Ok(AfterChallenge::Retry);
                     }
-                    let by_client = credentials
+                    let fetched_by_client = credentials
                         .issues_tokens(&host.authority)
                         .await
                         .map_err(ask)?;
-                    let login = if by_client {
+                    let login = if fetched_by_client {
                         None
                     } else {
                         credentials.login(&host.authority).await.map_err(ask)?
                     };
-                    let bearer = Bearer::new(host, &challenge, older, login, by_client)?;
-                    self.set(key.clone(), Method::Bearer(Box::new(bearer)));
-                    return Ok(Verdict::Retry);
+                    let bearer =
+                        Bearer::new(host, &challenge, earlier_scopes, login, fetched_by_client)?;
+                    self.set(key.clone(), AuthMethod::Bearer(Box::new(bearer)));
+                    return Ok(AfterChallenge::Retry);
                 }
                 Scheme::Basic => {
                     let Some(login) = credentials.login(&host.authority).await.map_err(ask)? else {
@@ -187,17 +188,17 @@ impl AuthPool {
                         continue;
                     }
                     if authorized
-                        && matches!(self.get(key).as_deref(), Some(Method::Basic(sent)) if *sent == login)
+                        && matches!(self.get(key).as_deref(), Some(AuthMethod::Basic(sent)) if *sent == login)
                     {
                         self.remove(key);
-                        return Ok(Verdict::GiveUp);
+                        return Ok(AfterChallenge::GiveUp);
                     }
-                    self.set(key.clone(), Method::Basic(login));
-                    return Ok(Verdict::Retry);
+                    self.set(key.clone(), AuthMethod::Basic(login));
+                    return Ok(AfterChallenge::Retry);
                 }
             }
         }
-        Ok(Verdict::GiveUp)
+        Ok(AfterChallenge::GiveUp)
     }
 }
 

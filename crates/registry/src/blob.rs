@@ -10,16 +10,16 @@ use crate::address::host_of;
 use crate::client::Repository;
 use crate::connection::ConnectionError;
 use crate::error::Error;
-use crate::limit::Permit;
-use crate::request::{Answer, Call, Target};
+use crate::limit::TransferPermit;
+use crate::request::{HostRequest, HostResponse, RequestTarget};
 use crate::resolve::accept;
 use crate::retry::Backoff;
 use crate::waiting::{BodyPace, waiting};
 
-/// Bytes that must have come over a connection before its break counts as a new problem.
+/// Bytes after which a broken connection is retried as often as the first one.
 const PROGRESS_BYTES: u64 = 1 << 20;
 
-/// A blob on its way here. Nothing is asked before the first `next`; dropping it ends the transfer.
+/// A download of a blob. No request is sent before the first `next`; dropping it ends the transfer.
 #[derive(Debug)]
 pub struct BlobStream {
     repository: Repository,
@@ -27,28 +27,28 @@ pub struct BlobStream {
     digester: Option<Digester>,
     offset: u64,
     since_open: u64,
-    body: Option<Body>,
+    body: Option<BlobBody>,
     backoff: Backoff,
-    permit: Option<Permit>,
+    permit: Option<TransferPermit>,
     is_finished: bool,
-    /// The first host that is still worth asking: those before it were too slow.
+    /// Index of the first host to ask: those before it were too slow.
     first_host: usize,
 }
 
 #[derive(Debug)]
-struct Body {
+struct BlobBody {
     response: reqwest::Response,
     url: String,
-    /// Bytes that came already and that the host sends again because it ignores ranges.
+    /// Bytes that the host sends again because it ignores ranges; they are dropped.
     skip: u64,
     host: String,
-    /// Where the host stands among those of the namespace.
+    /// Index of the host among those of the namespace.
     host_index: usize,
     pace: BodyPace,
 }
 
 impl Repository {
-    /// Opens a blob. The stream ends only if all bytes came and have the digest of the descriptor.
+    /// Opens a blob. The stream ends only after all bytes, with the digest of the descriptor; else it fails.
     #[must_use]
     pub fn blob(&self, desc: &Descriptor) -> BlobStream {
         self.stream(desc, true)
@@ -100,7 +100,7 @@ impl BlobStream {
                 self.since_open = 0;
             }
             let Some(body) = &mut self.body else { continue };
-            let Body {
+            let BlobBody {
                 response,
                 host,
                 pace,
@@ -208,7 +208,7 @@ impl BlobStream {
         waited
     }
 
-    async fn open(&self) -> Result<Body, Error> {
+    async fn open(&self) -> Result<BlobBody, Error> {
         let is_manifest = media_type::is_manifest(&self.desc.media_type)
             || media_type::is_index(&self.desc.media_type);
         let kinds: &[&str] = if is_manifest {
@@ -217,37 +217,39 @@ impl BlobStream {
             &["blobs"]
         };
         let hosts = self.repository.hosts();
-        let mut failed = None;
+        let mut first_error = None;
         for kind in kinds {
             for (at, host) in hosts.iter().enumerate().skip(self.first_host) {
-                let target = Target::path(format!("{kind}/{}", self.desc.digest));
+                let target = RequestTarget::path(format!("{kind}/{}", self.desc.digest));
                 let scopes = vec![self.repository.scope(Purpose::Pull)];
-                let call = Call {
+                let call = HostRequest {
                     method: Method::GET,
                     target,
                     headers: self.headers(),
                     scopes,
                     body: None,
                     upload: None,
-                    last: at + 1 == hosts.len(),
+                    is_last_host: at + 1 == hosts.len(),
                 };
                 let error = match self.repository.send(host, call).await {
-                    Ok(answer) if answer.status().is_success() => match self.accept(answer, at) {
-                        Ok(body) => return Ok(body),
-                        Err(error) => error,
-                    },
-                    Ok(answer) => answer.into_error().await,
+                    Ok(response) if response.status().is_success() => {
+                        match self.accept(response, at) {
+                            Ok(body) => return Ok(body),
+                            Err(error) => error,
+                        }
+                    }
+                    Ok(response) => response.into_error().await,
                     Err(error) => error,
                 };
-                if failed.as_ref().is_none_or(Error::is_not_found) || !error.is_not_found() {
-                    failed = Some(error);
+                if first_error.as_ref().is_none_or(Error::is_not_found) || !error.is_not_found() {
+                    first_error = Some(error);
                 }
             }
-            if failed.as_ref().is_some_and(|e| !e.is_not_found()) {
+            if first_error.as_ref().is_some_and(|e| !e.is_not_found()) {
                 break;
             }
         }
-        Err(failed
+        Err(first_error
             .unwrap_or(Error::NoHosts { doing: "pull" })
             .denied("pull"))
     }
@@ -265,27 +267,27 @@ impl BlobStream {
         headers
     }
 
-    fn accept(&self, answer: Answer, host_index: usize) -> Result<Body, Error> {
+    fn accept(&self, response: HostResponse, host_index: usize) -> Result<BlobBody, Error> {
         let mut skip = 0;
         if self.offset > 0 {
-            let from_here = answer
+            let starts_at_offset = response
                 .header("content-range")
                 .is_some_and(|r| r.starts_with(&format!("bytes {}-", self.offset)));
-            if answer.status() == StatusCode::PARTIAL_CONTENT && !from_here {
+            if response.status() == StatusCode::PARTIAL_CONTENT && !starts_at_offset {
                 return Err(Error::Decode {
                     what: "content range",
-                    source: format!("unhandled content range in response from {}", answer.url)
+                    source: format!("unhandled content range in response from {}", response.url)
                         .into(),
                 });
             }
-            if !from_here {
+            if !starts_at_offset {
                 skip = self.offset;
             }
         }
-        Ok(Body {
-            host: host_of(answer.response.url()),
-            response: answer.response,
-            url: answer.url,
+        Ok(BlobBody {
+            host: host_of(response.http.url()),
+            response: response.http,
+            url: response.url,
             skip,
             host_index,
             pace: BodyPace::default(),

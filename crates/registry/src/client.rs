@@ -12,10 +12,10 @@ use crate::config::{Config, HostConfig};
 use crate::credentials::Credentials;
 use crate::error::Error;
 use crate::host::{Host, hosts_of};
-use crate::limit::Limits;
+use crate::limit::TransferLimits;
 use crate::waiting::WaitObserver;
 
-/// Speaks to registries. Clones share connections, tokens and limits.
+/// A client of registries. Clones share connections, tokens and limits.
 #[derive(Debug, Clone)]
 pub struct Client {
     inner: Arc<ClientInner>,
@@ -25,7 +25,7 @@ pub struct Client {
 struct ClientInner {
     config: Config,
     auth: AuthPool,
-    limits: Limits,
+    limits: TransferLimits,
     hosts: Mutex<HashMap<(String, Trust), Hosts>>,
 }
 
@@ -88,7 +88,7 @@ impl Client {
     /// Makes a client. Certificates and keys are read when a host is first used.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        let limits = Limits::new(config.max_parallelism);
+        let limits = TransferLimits::new(config.max_parallelism);
         Self {
             inner: Arc::new(ClientInner {
                 config,
@@ -124,7 +124,7 @@ impl Client {
         &self.inner.auth
     }
 
-    pub(crate) fn limits(&self) -> &Limits {
+    pub(crate) fn limits(&self) -> &TransferLimits {
         &self.inner.limits
     }
 
@@ -133,7 +133,7 @@ impl Client {
         if let Some(hosts) = self.inner.hosts.lock().get(&key) {
             return Ok(hosts.clone());
         }
-        let new_hosts: Hosts = if trust == Trust::Anybody {
+        let new_hosts: Hosts = if trust == Trust::Unchecked {
             let mut config = Config::new(self.inner.config.user_agent.clone());
             config.hosts.insert(
                 domain.to_owned(),
@@ -162,7 +162,7 @@ impl Repository {
         &self.inner.name
     }
 
-    /// The same repository, answered for by somebody else.
+    /// The same repository with the credentials of another principal.
     #[must_use]
     pub fn with_credentials(&self, credentials: Arc<dyn Credentials>) -> Self {
         Self {
@@ -173,7 +173,7 @@ impl Repository {
         }
     }
 
-    /// The same repository, whose waits for hosts are told to `observer`.
+    /// The same repository; `observer` is called when a host keeps a request waiting.
     #[must_use]
     pub fn with_observer(&self, observer: WaitObserver) -> Self {
         Self {

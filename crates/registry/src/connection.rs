@@ -1,18 +1,18 @@
-//! Why a connection gave no answer, or not all of one.
+//! Errors of connections: no response, or not all of one.
 
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
 
-/// Why a connection gave no answer, or not all of one.
+/// A connection gave no response, or not all of one.
 ///
 /// `Display` leaves the library's own sentence out, which would repeat the address with its query.
 #[derive(Debug)]
 pub enum ConnectionError {
     /// The body ended before all bytes had come.
     Eof,
-    /// What the HTTP library says.
+    /// The error of the HTTP library.
     Http(reqwest::Error),
 }
 
@@ -72,14 +72,14 @@ impl ConnectionError {
                     | io::ErrorKind::TimedOut
             )
         });
-        // The library beneath has a question for this, but its type is not one that reqwest shows.
+        // hyper has a method for this, but reqwest does not expose its error type.
         broken
             || self
                 .to_string()
                 .contains("connection closed before message completed")
     }
 
-    /// Whether what was spoken to over TLS does not speak TLS.
+    /// Whether the peer of a TLS handshake does not speak TLS.
     pub(crate) fn is_not_tls(&self) -> bool {
         let Self::Http(error) = self else {
             return false;
@@ -127,7 +127,7 @@ fn io_causes(error: &reqwest::Error) -> impl Iterator<Item = &io::Error> {
 /// Where a connection or a look-up failed, in the words that clients of BuildKit know.
 fn sentence(error: &reqwest::Error) -> Sentence {
     if io_causes(error).any(|cause| cause.kind() == io::ErrorKind::ConnectionRefused) {
-        // Of a name we do not know which of its addresses was asked last.
+        // The library does not tell which address of a name was tried last.
         let url = error.url();
         let host = url
             .and_then(reqwest::Url::host_str)
@@ -140,13 +140,13 @@ fn sentence(error: &reqwest::Error) -> Sentence {
         return Sentence::Dial(format!("dial tcp{place}: connect: connection refused"));
     }
     let mut out: Vec<String> = Vec::new();
-    let mut next = error.source();
-    while let Some(cause) = next {
+    let mut next_cause = error.source();
+    while let Some(cause) = next_cause {
         let text = cause.to_string();
         if !out.last().is_some_and(|last| last.ends_with(&text)) {
             out.push(text);
         }
-        next = cause.source();
+        next_cause = cause.source();
     }
     let lookup = "failed to lookup address information: ";
     if let Some((_, reason)) = out.iter().find_map(|text| text.split_once(lookup)) {

@@ -1,4 +1,4 @@
-//! Who knows the logins: a trait, answered by the client's session.
+//! The trait of what holds logins: in the daemon, the client's session.
 
 use base64::Engine as _;
 use std::fmt;
@@ -44,18 +44,18 @@ impl fmt::Debug for Login {
     }
 }
 
-/// What a client that fetches tokens itself is asked for.
+/// A request for a token, to a client that fetches tokens itself.
 #[derive(Debug, Clone)]
 pub struct TokenRequest {
-    /// Who asks; `buildkit-client`.
+    /// The OAuth client id, `buildkit-client`.
     pub client_id: String,
     /// The registry host that sent the challenge.
     pub host: String,
-    /// Where the token is to be had.
+    /// The URL of the token server.
     pub realm: String,
     /// The service that the challenge named.
     pub service: String,
-    /// What the token is for, as `repository:name:pull,push`.
+    /// The scopes of the token, as `repository:name:pull,push`.
     pub scopes: Vec<String>,
 }
 
@@ -66,7 +66,7 @@ pub struct Token {
     pub token: String,
     /// Seconds from issue to expiry; zero means the default of 60.
     pub expires_in: u64,
-    /// When it was issued, if told.
+    /// When it was issued, if the server says.
     pub issued_at: Option<SystemTime>,
 }
 
@@ -78,7 +78,7 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Why the holder of the credentials could not answer.
+/// The holder of the credentials could not answer.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{}", oci::error::chain(source.as_ref()))]
 pub struct CredentialError {
@@ -86,7 +86,7 @@ pub struct CredentialError {
 }
 
 impl CredentialError {
-    /// Takes the holder's own error, or a sentence where there is none.
+    /// Wraps the holder's error, or a sentence if there is none.
     pub fn new(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self {
             source: Arc::from(source.into()),
@@ -94,10 +94,10 @@ impl CredentialError {
     }
 }
 
-/// Answers for the logins of one build.
+/// Holds the logins of one build.
 #[async_trait::async_trait]
 pub trait Credentials: fmt::Debug + Send + Sync {
-    /// Names whoever answers; tokens are kept for, and shared by, equal principals only.
+    /// Identifies the holder: tokens are kept for, and shared by, equal principals only.
     fn principal(&self) -> String;
 
     /// Returns the login for exactly `host` (`host[:port]`), if there is one.
@@ -106,11 +106,11 @@ pub trait Credentials: fmt::Debug + Send + Sync {
     /// Returns whether the client fetches the tokens for `host` itself and keeps the login to itself.
     async fn issues_tokens(&self, host: &str) -> Result<bool, CredentialError>;
 
-    /// Fetches a token, where `issues_tokens` said so.
+    /// Fetches a token; only called after `issues_tokens` returned true for the host.
     async fn fetch_token(&self, request: TokenRequest) -> Result<Token, CredentialError>;
 }
 
-/// Nobody: every request is anonymous.
+/// No credentials: every request is anonymous.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Anonymous;
 
@@ -130,7 +130,7 @@ impl Credentials for Anonymous {
     }
 }
 
-/// One login for one host, as tests and tools use it.
+/// One login for one host, for tests and tools.
 #[derive(Debug, Clone)]
 pub struct StaticLogin {
     /// The host that the login is for.

@@ -1,6 +1,6 @@
-//! Why a registry could not be used.
+//! Errors of registries.
 //!
-//! The texts are the ones that clients of the reference know: tests and people grep for them.
+//! The texts are the reference's: scripts and test suites look for them.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ pub enum Error {
     /// The name does not exist on any host.
     #[error("{name}: not found")]
     NotFound {
-        /// The reference or address that was asked for.
+        /// The reference, or the address of the request.
         name: String,
     },
     /// A blob or manifest address answered 404.
@@ -45,26 +45,26 @@ pub enum Error {
         /// The address without its query.
         url: String,
     },
-    /// The registry refused what was offered.
+    /// The registry refused the authorization.
     #[error(
         "{doing} access denied, repository does not exist or may require authorization: {message}authorization failed"
     )]
     AccessDenied {
         /// `pull` or `push`.
         doing: &'static str,
-        /// The registry's words, empty or `server message: …: `.
+        /// The registry's message, empty or `server message: …: `.
         message: String,
     },
-    /// Authorization failed; `AccessDenied` is made of it where it is known what was being done.
+    /// Authorization failed; becomes `AccessDenied` where the operation is known.
     #[error("{message}authorization failed")]
     InvalidAuthorization {
-        /// The registry's words, empty or `server message: …: `.
+        /// The registry's message, empty or `server message: …: `.
         message: String,
     },
-    /// A token could not be had.
+    /// No token could be fetched for a host.
     #[error("failed to authorize: {source}")]
     Authorize {
-        /// Why.
+        /// The error of the token server, or of the request to it.
         source: Box<Error>,
     },
     /// A token request failed.
@@ -72,13 +72,13 @@ pub enum Error {
     Token {
         /// `anonymous` or `oauth`.
         kind: &'static str,
-        /// Why.
+        /// The error of the token server, or of the request to it.
         source: Box<Error>,
     },
-    /// The token answer could not be used.
+    /// The response of the token server cannot be used.
     #[error("{}", oci::error::chain(source.as_ref()))]
     TokenAnswer {
-        /// What was wrong with it.
+        /// The error of the parser, or a sentence.
         source: Cause,
     },
     /// The client that holds the credentials did not answer.
@@ -86,13 +86,13 @@ pub enum Error {
     Credentials {
         /// The host that asked for a login.
         host: String,
-        /// Why.
+        /// The error of the holder.
         source: CredentialError,
     },
     /// The challenge could not be met.
     #[error("failed to find supported auth scheme: not implemented")]
     NoScheme,
-    /// The host answered with a status that does not fit.
+    /// The host answered with a status that is no success.
     #[error("unexpected status from {method} request to {url}: {status} {reason}{}", api_errors(.errors))]
     Status {
         /// The request's method.
@@ -101,53 +101,53 @@ pub enum Error {
         url: String,
         /// The status code.
         status: u16,
-        /// The words that belong to the code.
+        /// The standard phrase of the code.
         reason: &'static str,
-        /// What the body said.
+        /// The errors in the body.
         errors: Vec<ApiError>,
         /// How long the host asked to wait.
         retry_after: Option<Duration>,
     },
-    /// The request did not get an answer.
+    /// The request got no response.
     #[error("failed to do request: {method} \"{url}\": {source}")]
     Transport {
         /// The request's method, written as Go writes it.
         method: String,
         /// The address without its query.
         url: String,
-        /// Why.
+        /// The error of the connection.
         source: ConnectionError,
     },
     /// The host did not answer in time.
     #[error("{host} did not answer within {}s: {method} \"{url}\"", waited.as_secs())]
     Silent {
-        /// The host that was asked.
+        /// The host of the request.
         host: String,
         /// The request's method, written as Go writes it.
         method: String,
         /// The address without its query.
         url: String,
-        /// How long it was waited for.
+        /// The limit that passed.
         waited: Duration,
     },
-    /// The host sends, or takes, too little.
+    /// The host sends, or takes, bytes too slowly.
     #[error("{host} is too slow: {source} of {url}")]
     Slow {
-        /// The host.
+        /// The host of the transfer.
         host: String,
         /// The address without its query.
         url: String,
-        /// What came in which time.
+        /// The bytes, and the time in which they came.
         source: crate::waiting::Stalled,
     },
     /// The stream broke and could not be resumed.
     #[error("failed to read {digest} from {url}: {source}")]
     Read {
-        /// The blob.
+        /// The digest of the blob.
         digest: Digest,
         /// The address without its query.
         url: String,
-        /// Why.
+        /// The error of the connection.
         source: ConnectionError,
     },
     /// The bytes are not those of the digest.
@@ -155,9 +155,9 @@ pub enum Error {
     DigestMismatch {
         /// The address without its query.
         url: String,
-        /// The digest asked for.
+        /// The digest of the descriptor.
         expected: Digest,
-        /// The digest of what came.
+        /// The digest of the received bytes.
         actual: Digest,
     },
     /// The bytes are not as many as the descriptor says.
@@ -165,26 +165,26 @@ pub enum Error {
     SizeMismatch {
         /// The address without its query.
         url: String,
-        /// The size asked for.
+        /// The size in the descriptor, or the limit.
         expected: u64,
-        /// The size of what came; one more than wanted stands for any more.
+        /// Received bytes; `expected + 1` stands for any greater number.
         actual: u64,
     },
-    /// A digest is not a digest.
+    /// The header with a digest holds something else.
     #[error("\"{text}\" in header not a valid digest")]
     BadDigest {
-        /// What the header held.
+        /// The header's value.
         text: String,
     },
-    /// A manifest is too large to be one.
+    /// A manifest is larger than [`crate::MAX_MANIFEST_SIZE`].
     #[error("rejecting {size} byte manifest for {name}: not found")]
     ManifestTooLarge {
-        /// Its size.
+        /// The size in bytes.
         size: u64,
-        /// The reference.
+        /// The reference of the manifest.
         name: String,
     },
-    /// A manifest of a version nobody should use.
+    /// A manifest of schema 1, which the reference refuses as well.
     #[error(
         "support Docker Image manifest version 2, schema 1 has been removed. More information at https://docs.docker.com/go/deprecated-image-specs/"
     )]
@@ -198,15 +198,15 @@ pub enum Error {
     /// A redirect or upload location cannot be followed.
     #[error("unable to parse location {location}: {}", oci::error::chain(source.as_ref()))]
     Location {
-        /// What the host answered, without query.
+        /// The location that the host named, without query.
         location: String,
-        /// What is wrong with it.
+        /// The error of the parser, or a sentence.
         source: Cause,
     },
     /// The name is not one of a repository.
     #[error("invalid reference format: {name}")]
     BadName {
-        /// What was given.
+        /// The name as it was given.
         name: String,
     },
     /// A certificate, key or folder of the configuration cannot be used.
@@ -214,23 +214,23 @@ pub enum Error {
     Tls {
         /// The configured host.
         host: String,
-        /// Which file and why.
+        /// The error, with the file's name.
         source: Cause,
     },
     /// The bytes to push could not be read.
     #[error("failed to read {digest} for the upload: {source}")]
     Source {
-        /// The blob.
+        /// The digest of the blob.
         digest: Digest,
-        /// Why.
+        /// The system's error.
         source: std::io::Error,
     },
     /// A document of the registry cannot be read.
     #[error("failed to decode {what}: {}", oci::error::chain(source.as_ref()))]
     Decode {
-        /// Which document.
+        /// The kind of document, as `referrers index`.
         what: &'static str,
-        /// Why.
+        /// The error of the parser.
         source: Cause,
     },
 }
@@ -240,7 +240,7 @@ pub enum Error {
 pub struct ApiError {
     /// The machine-readable code, as `MANIFEST_UNKNOWN`.
     pub code: String,
-    /// The sentence.
+    /// The message, for people.
     pub message: String,
 }
 

@@ -1,4 +1,4 @@
-//! Which hosts stand for a namespace, and how to speak to each.
+//! The hosts of a namespace, and the protocol and TLS settings of each.
 //!
 //! | host                                   | scheme                                            |
 //! |----------------------------------------|---------------------------------------------------|
@@ -27,7 +27,7 @@ pub(crate) struct Host {
     pub(crate) path: String,
     pub(crate) role: Role,
     security: Security,
-    /// It turned out to speak no TLS, where [`Security::TlsOrPlain`] lets it.
+    /// Whether the host turned out to speak no TLS; only set with [`Security::TlsOrPlain`].
     fell_back: AtomicBool,
     pub(crate) client: reqwest::Client,
 }
@@ -35,20 +35,20 @@ pub(crate) struct Host {
 /// What a host is for its namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// It is asked first, and only read from.
+    /// A mirror: asked before the namespace's own host, and only read from.
     Mirror,
-    /// It is the namespace's own.
+    /// The namespace's own host.
     Own,
 }
 
 /// How the connections to a host are protected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Security {
-    /// By TLS always.
+    /// TLS always.
     Tls,
-    /// By TLS, whose certificate goes unchecked, unless the host speaks none.
+    /// By TLS without a check of the certificate; plain HTTP if the host speaks no TLS.
     TlsOrPlain,
-    /// Not at all.
+    /// Plain HTTP.
     Plain,
 }
 
@@ -62,7 +62,7 @@ impl Host {
         }
     }
 
-    /// Whether an answer that is no TLS may be followed by plain http; remembers that it was.
+    /// Switches the host to plain http after it spoke no TLS; false if it may not, or did so before.
     pub(crate) fn fall_back(&self) -> bool {
         self.security == Security::TlsOrPlain && !self.fell_back.swap(true, Ordering::Relaxed)
     }
@@ -184,7 +184,7 @@ fn http_client(
         .map(|p| (p.cert.clone(), p.key.clone()))
         .collect();
     for dir in &settings.tls_config_dirs {
-        // A folder that is not there or not ours to read is no error, as with the reference.
+        // A folder that is missing or not readable is no error, as with the reference.
         let Ok(entries) = std::fs::read_dir(dir) else {
             continue;
         };
@@ -215,7 +215,7 @@ fn http_client(
     if !authorities.is_empty() && !insecure {
         builder = builder.tls_certs_merge(authorities);
     }
-    // rustls offers one client identity; the first pair wins, as it does with most servers.
+    // rustls presents one client identity: the first pair.
     if let Some((cert, key)) = pairs.first() {
         let mut pem = read(key)?;
         pem.push(b'\n');
@@ -231,7 +231,7 @@ fn http_client(
         .map_err(|e| tls(Box::new(ConnectionError::from(e))))
 }
 
-/// Whether a host is this machine itself, which may speak plain http unless told otherwise.
+/// Whether a host is this machine: its default is plain http.
 pub(crate) fn is_loopback(authority: &str) -> bool {
     let host = split_port(authority).0;
     host == "localhost"
@@ -317,9 +317,9 @@ mod tests {
             ..HostConfig::default()
         };
         config.hosts.insert("mirror:5000".into(), plain);
-        let shown = |namespace: &str| {
+        let hosts_shown = |namespace: &str| {
             let hosts = hosts_of(&config, namespace).unwrap();
-            let show = |host: &std::sync::Arc<super::Host>| {
+            let describe = |host: &std::sync::Arc<super::Host>| {
                 format!(
                     "{}://{}{} push={} ns={}",
                     host.scheme(),
@@ -329,10 +329,10 @@ mod tests {
                     host.is_proxy_of(namespace)
                 )
             };
-            hosts.iter().map(show).collect::<Vec<_>>()
+            hosts.iter().map(describe).collect::<Vec<_>>()
         };
         assert_eq!(
-            shown("docker.io"),
+            hosts_shown("docker.io"),
             [
                 "http://mirror:5000/v2/hub push=false ns=true",
                 "http://localhost:1/v2 push=false ns=true",
@@ -340,11 +340,11 @@ mod tests {
             ]
         );
         assert_eq!(
-            shown("r.example:5000"),
+            hosts_shown("r.example:5000"),
             ["https://r.example:5000/v2 push=true ns=false"]
         );
         assert_eq!(
-            shown("[::1]:5000"),
+            hosts_shown("[::1]:5000"),
             ["http://[::1]:5000/v2 push=true ns=false"]
         );
     }

@@ -1,4 +1,4 @@
-//! The distribution protocol as a client.
+//! A client of the distribution protocol.
 //!
 //! ```text
 //!   Client ── hosts of a namespace (mirrors first) ── one HTTP client per TLS setting
@@ -17,8 +17,8 @@
 //!   left by a redirect.
 //! - Bytes that reach the caller of `manifest` are the bytes of the digest. A blob stream ends with an error, never with
 //!   an end, when size or digest differ.
-//! - What a registry says is bounded: manifests, error bodies, token answers, redirects; and so is how long it may take to
-//!   say it (see `waiting`).
+//! - What a registry sends is bounded: manifests, error bodies, tokens, redirects; and so is the time that it may take
+//!   (see `waiting`).
 
 mod access;
 mod address;

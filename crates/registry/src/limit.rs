@@ -1,4 +1,4 @@
-//! How many transfers run at once for each namespace.
+//! Limits the concurrent transfers of each namespace.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Permits by namespace. Documents (`…+json`) may use one slot that layers may not.
 #[derive(Debug)]
-pub(crate) struct Limits {
+pub(crate) struct TransferLimits {
     size: usize,
     by_host: Mutex<HashMap<String, Slots>>,
 }
@@ -21,12 +21,12 @@ struct Slots {
 
 /// The right to one transfer; given back on drop.
 #[derive(Debug)]
-pub(crate) struct Permit {
+pub(crate) struct TransferPermit {
     _layer: Option<OwnedSemaphorePermit>,
     _any: OwnedSemaphorePermit,
 }
 
-impl Limits {
+impl TransferLimits {
     pub(crate) fn new(size: usize) -> Self {
         Self {
             size: size.max(1),
@@ -34,7 +34,7 @@ impl Limits {
         }
     }
 
-    pub(crate) async fn acquire(&self, namespace: &str, media_type: &str) -> Permit {
+    pub(crate) async fn acquire(&self, namespace: &str, media_type: &str) -> TransferPermit {
         let slots = {
             let mut map = self.by_host.lock();
             map.entry(namespace.to_owned())
@@ -60,7 +60,7 @@ impl Limits {
             .acquire_owned()
             .await
             .expect("the semaphore is never closed");
-        Permit {
+        TransferPermit {
             _layer: layer,
             _any: any,
         }
@@ -76,31 +76,38 @@ mod tests {
     const DOCUMENT: &str = "application/vnd.oci.image.manifest.v1+json";
 
     /// A permit, if there is one without waiting.
-    fn now(limits: &Limits, namespace: &str, media_type: &str) -> Option<Permit> {
+    fn try_acquire(
+        limits: &TransferLimits,
+        namespace: &str,
+        media_type: &str,
+    ) -> Option<TransferPermit> {
         limits.acquire(namespace, media_type).now_or_never()
     }
 
     #[test]
     fn layers_wait_for_each_other_and_a_document_has_a_place_of_its_own() {
-        let limits = Limits::new(2);
-        let layers = [now(&limits, "a", LAYER), now(&limits, "a", LAYER)];
+        let limits = TransferLimits::new(2);
+        let layers = [
+            try_acquire(&limits, "a", LAYER),
+            try_acquire(&limits, "a", LAYER),
+        ];
         assert!(layers.iter().all(Option::is_some));
-        assert!(now(&limits, "a", LAYER).is_none());
-        let document = now(&limits, "a", DOCUMENT);
+        assert!(try_acquire(&limits, "a", LAYER).is_none());
+        let document = try_acquire(&limits, "a", DOCUMENT);
         assert!(document.is_some());
-        assert!(now(&limits, "a", DOCUMENT).is_none());
+        assert!(try_acquire(&limits, "a", DOCUMENT).is_none());
         assert!(
-            now(&limits, "b", LAYER).is_some(),
+            try_acquire(&limits, "b", LAYER).is_some(),
             "another registry has its own places"
         );
         drop(layers);
-        assert!(now(&limits, "a", LAYER).is_some());
+        assert!(try_acquire(&limits, "a", LAYER).is_some());
     }
 
     #[test]
     fn a_limit_of_none_still_lets_one_through() {
-        let limits = Limits::new(0);
-        let first = now(&limits, "a", LAYER);
-        assert!(first.is_some() && now(&limits, "a", LAYER).is_none());
+        let limits = TransferLimits::new(0);
+        let first = try_acquire(&limits, "a", LAYER);
+        assert!(first.is_some() && try_acquire(&limits, "a", LAYER).is_none());
     }
 }

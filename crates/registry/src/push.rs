@@ -1,4 +1,4 @@
-//! Pushing: ask whether it is there, mount it from a neighbour, or send it in one stream.
+//! Pushes: a blob that the registry has is not sent; else it is mounted from another repository, or sent in one stream.
 
 use std::fmt;
 use std::fs::File;
@@ -17,12 +17,12 @@ use crate::access::Purpose;
 use crate::client::Repository;
 use crate::error::Error;
 use crate::host::{Host, Role};
-use crate::request::{Answer, Call, Target, join};
+use crate::request::{HostRequest, HostResponse, RequestTarget, join};
 use crate::resolve::accept;
 use crate::retry::with_retries;
-use crate::waiting::Upload;
+use crate::waiting::UploadProgress;
 
-/// Bytes on their way out.
+/// The bytes of an upload, in chunks.
 pub type ByteStream = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 
 /// The bytes of a blob to push; opened once for each try.
@@ -32,14 +32,14 @@ pub trait BlobSource: Send + Sync {
     async fn open(&self) -> io::Result<ByteStream>;
 }
 
-/// What became of a push.
+/// The outcome of a push.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Pushed {
-    /// The registry had it.
+    /// The repository had it already.
     Existed,
-    /// The registry took it over from another of its repositories.
+    /// The registry mounted it from another of its repositories.
     Mounted(String),
-    /// It was sent.
+    /// Its bytes were sent.
     Sent,
 }
 
@@ -100,7 +100,7 @@ impl fmt::Debug for dyn BlobSource {
     }
 }
 
-/// Told how many bytes of the blob have been sent in this try.
+/// Called with the number of bytes of the blob that this try has sent so far.
 pub type SentFn = Arc<dyn Fn(u64) + Send + Sync>;
 
 impl Repository {
@@ -156,19 +156,19 @@ impl Repository {
             headers.insert(CONTENT_TYPE, header(&desc.media_type)?);
             let body = || futures::future::ready(Ok(reqwest::Body::from(bytes.clone()))).boxed();
             let scopes = vec![self.scope(Purpose::Push)];
-            // A document is sent at once, and then the registry may look for all that it names.
-            let upload = Upload::new(0);
-            let call = Call {
+            // A document is small, and then the registry may check all that it refers to: the longer limit counts.
+            let upload = UploadProgress::new(0);
+            let call = HostRequest {
                 method: Method::PUT,
-                target: Target::path(&path),
+                target: RequestTarget::path(&path),
                 headers,
                 scopes,
                 body: Some(&body),
                 upload: Some(&upload),
-                last: true,
+                is_last_host: true,
             };
-            let answer = self.send(host, call).await?;
-            accepted(answer).await
+            let response = self.send(host, call).await?;
+            accepted(response).await
         })
         .map_err(|e| e.denied("push"))
     }
@@ -191,58 +191,58 @@ impl Repository {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, accept(&desc.media_type));
         let scopes = vec![self.scope(Purpose::Push)];
-        let call = Call {
+        let call = HostRequest {
             method: Method::HEAD,
-            target: Target::path(path),
+            target: RequestTarget::path(path),
             headers,
             scopes,
             body: None,
             upload: None,
-            last: true,
+            is_last_host: true,
         };
-        let answer = match self.send(host, call).await {
-            // Some registries refuse the question but take the push.
+        let response = match self.send(host, call).await {
+            // Some registries refuse the request but take the push.
             Err(Error::InvalidAuthorization { .. }) => return Ok(false),
             result => result?,
         };
-        match answer.status() {
+        match response.status() {
             StatusCode::OK if tag.is_none() => Ok(true),
             StatusCode::OK => {
-                Ok(answer.header("docker-content-digest") == Some(desc.digest.as_str()))
+                Ok(response.header("docker-content-digest") == Some(desc.digest.as_str()))
             }
             StatusCode::NOT_FOUND => Ok(false),
             StatusCode::FORBIDDEN => {
                 let mut headers = HeaderMap::new();
                 headers.insert(ACCEPT, accept(&desc.media_type));
                 let scopes = vec![self.scope(Purpose::Push)];
-                let call = Call {
+                let call = HostRequest {
                     method: Method::GET,
-                    target: Target::path(path),
+                    target: RequestTarget::path(path),
                     headers,
                     scopes,
                     body: None,
                     upload: None,
-                    last: true,
+                    is_last_host: true,
                 };
                 let get = self.send(host, call).await?;
                 Err(if get.status().is_success() {
-                    answer.into_error().await
+                    response.into_error().await
                 } else {
                     get.into_error().await
                 })
             }
-            _ => Err(answer.into_error().await),
+            _ => Err(response.into_error().await),
         }
     }
 
-    /// Asks the registry to take a blob over from `from`. `None` means it must be sent.
+    /// Asks the registry to mount a blob from the repository `from`. `None` means that it must be sent.
     async fn mount(
         &self,
         host: &Host,
         desc: &Descriptor,
         from: &str,
     ) -> Result<Option<Pushed>, Error> {
-        let target = Target::Path {
+        let target = RequestTarget::Path {
             path: "blobs/uploads/".into(),
             query: vec![
                 ("mount", desc.digest.to_string()),
@@ -250,18 +250,18 @@ impl Repository {
             ],
         };
         let scopes = vec![self.scope(Purpose::Push), format!("repository:{from}:pull")];
-        let call = Call {
+        let call = HostRequest {
             method: Method::POST,
             target,
             headers: empty_body(),
             scopes,
             body: None,
             upload: None,
-            last: true,
+            is_last_host: true,
         };
-        // A private neighbour must not fail the push: then the bytes are sent.
+        // A repository that this login cannot read must not fail the push: then the bytes are sent.
         match self.send(host, call).await {
-            Ok(answer) if answer.status() == StatusCode::CREATED => {
+            Ok(response) if response.status() == StatusCode::CREATED => {
                 Ok(Some(Pushed::Mounted(from.to_owned())))
             }
             Ok(_) | Err(Error::InvalidAuthorization { .. } | Error::Authorize { .. }) => Ok(None),
@@ -277,22 +277,22 @@ impl Repository {
         sent: SentFn,
     ) -> Result<Pushed, Error> {
         let scopes = vec![self.scope(Purpose::Push)];
-        let call = Call {
+        let call = HostRequest {
             method: Method::POST,
-            target: Target::path("blobs/uploads/"),
+            target: RequestTarget::path("blobs/uploads/"),
             headers: empty_body(),
             scopes: scopes.clone(),
             body: None,
             upload: None,
-            last: true,
+            is_last_host: true,
         };
-        let answer = self.send(host, call).await?;
-        match answer.status() {
+        let response = self.send(host, call).await?;
+        match response.status() {
             StatusCode::OK | StatusCode::ACCEPTED | StatusCode::NO_CONTENT => {}
             StatusCode::CREATED => return Ok(Pushed::Existed),
-            _ => return Err(answer.into_error().await),
+            _ => return Err(response.into_error().await),
         }
-        let mut location = upload_location(host, &answer)?;
+        let mut location = upload_location(host, &response)?;
         location
             .query_pairs_mut()
             .append_pair("digest", desc.digest.as_str());
@@ -302,7 +302,7 @@ impl Repository {
             HeaderValue::from_static("application/octet-stream"),
         );
         headers.insert(CONTENT_LENGTH, HeaderValue::from(desc.len()));
-        let upload = Upload::new(desc.len());
+        let upload = UploadProgress::new(desc.len());
         let body = || {
             let (source, sent, digest) = (source.clone(), sent.clone(), desc.digest.clone());
             let upload = Arc::clone(&upload);
@@ -325,37 +325,39 @@ impl Repository {
             }
             .boxed()
         };
-        let call = Call {
+        let call = HostRequest {
             method: Method::PUT,
-            target: Target::Location(location),
+            target: RequestTarget::Location(location),
             headers,
             scopes,
             body: Some(&body),
             upload: Some(&upload),
-            last: false,
+            is_last_host: false,
         };
         accepted(self.send(host, call).await?).await
     }
 }
 
-async fn accepted(answer: Answer) -> Result<Pushed, Error> {
-    match answer.status() {
+async fn accepted(response: HostResponse) -> Result<Pushed, Error> {
+    match response.status() {
         StatusCode::OK | StatusCode::CREATED | StatusCode::ACCEPTED | StatusCode::NO_CONTENT => {
             Ok(Pushed::Sent)
         }
-        _ => Err(crate::transport::status_error(answer.method, answer.url, answer.response).await),
+        _ => {
+            Err(crate::transport::status_error(response.method, response.url, response.http).await)
+        }
     }
 }
 
-fn upload_location(host: &Host, answer: &Answer) -> Result<reqwest::Url, Error> {
-    let bad = |reason: &str| Error::Location {
-        location: answer.url.clone(),
+fn upload_location(host: &Host, response: &HostResponse) -> Result<reqwest::Url, Error> {
+    let malformed = |reason: &str| Error::Location {
+        location: response.url.clone(),
         source: reason.into(),
     };
-    let text = answer
+    let text = response
         .header("location")
-        .ok_or_else(|| bad("the upload has no location"))?;
-    let base = answer.response.url();
+        .ok_or_else(|| malformed("the upload has no location"))?;
+    let base = response.http.url();
     // Some registries answer `host/path` without a scheme.
     let bare = !text.starts_with('/') && !text.contains("://");
     if bare {

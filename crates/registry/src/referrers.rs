@@ -1,4 +1,4 @@
-//! What refers to a manifest: signatures, attestations, SBOMs kept beside it.
+//! Lists the manifests that refer to another: signatures, attestations, SBOMs.
 
 use http::header::ACCEPT;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -7,7 +7,7 @@ use oci::{Descriptor, Digest, Index, media_type};
 use crate::access::Purpose;
 use crate::client::Repository;
 use crate::error::Error;
-use crate::request::{Call, Target};
+use crate::request::{HostRequest, RequestTarget};
 use crate::resolve::MAX_MANIFEST_SIZE;
 use crate::transport::body_within;
 
@@ -35,39 +35,39 @@ impl Repository {
             .map(|kind| ("predicateType", (*kind).to_owned()));
         let fallback = format!("manifests/{}-{}", subject.algorithm(), subject.hex());
         let targets = [
-            Target::Path {
+            RequestTarget::Path {
                 path: format!("referrers/{subject}"),
                 query: filter.into_iter().chain(predicates).collect(),
             },
-            Target::path(fallback),
+            RequestTarget::path(fallback),
         ];
         for target in targets {
             let mut headers = HeaderMap::new();
             headers.insert(ACCEPT, HeaderValue::from_static(media_type::OCI_INDEX));
             let scopes = vec![self.scope(Purpose::Pull)];
-            let call = Call {
+            let call = HostRequest {
                 method: Method::GET,
                 target,
                 headers,
                 scopes,
                 body: None,
                 upload: None,
-                last: true,
+                is_last_host: true,
             };
-            let answer = self.send(host, call).await?;
-            match answer.status() {
+            let response = self.send(host, call).await?;
+            match response.status() {
                 StatusCode::OK => {}
                 StatusCode::NOT_FOUND
                 | StatusCode::METHOD_NOT_ALLOWED
                 | StatusCode::BAD_REQUEST => continue,
-                _ => return Err(answer.into_error().await.denied("pull")),
+                _ => return Err(response.into_error().await.denied("pull")),
             }
             let limit = usize::try_from(MAX_MANIFEST_SIZE).unwrap_or(usize::MAX);
             let body = body_within(
-                answer.response,
+                response.http,
                 limit,
-                &answer.method,
-                &answer.url,
+                &response.method,
+                &response.url,
                 self.observer(),
             )
             .await?;
@@ -75,13 +75,13 @@ impl Repository {
                 what: "referrers index",
                 source: e.into(),
             })?;
-            let is_wanted = |d: &Descriptor| {
+            let is_of_types = |d: &Descriptor| {
                 let predicate = d.annotations.get(PREDICATE_TYPE).map(String::as_str);
                 artifact_type.is_none_or(|kind| d.artifact_type == kind)
                     && (predicate_types.is_empty()
                         || predicate.is_some_and(|kind| predicate_types.contains(&kind)))
             };
-            return Ok(index.manifests.into_iter().filter(is_wanted).collect());
+            return Ok(index.manifests.into_iter().filter(is_of_types).collect());
         }
         Ok(Vec::new())
     }

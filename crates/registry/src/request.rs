@@ -8,12 +8,12 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio::time::{Instant, timeout_at};
 
 use crate::address::{host_of, without_query};
-use crate::auth::{AuthKey, Verdict};
+use crate::auth::{AfterChallenge, AuthKey};
 use crate::client::Repository;
 use crate::error::{Cause, Error};
 use crate::host::Host;
 use crate::transport::{silent, status_error, transport_error};
-use crate::waiting::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, TRIES_BUDGET, Upload, waiting};
+use crate::waiting::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, TRIES_BUDGET, UploadProgress, waiting};
 
 /// How often one request is sent to one host.
 const MAX_ATTEMPTS: u32 = 5;
@@ -26,21 +26,21 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) type BodyMaker<'a> =
     dyn Fn() -> BoxFuture<'a, Result<reqwest::Body, Error>> + Send + Sync + 'a;
 
-/// What to send.
-pub(crate) struct Call<'a> {
+/// One request, as it is sent to any of the hosts.
+pub(crate) struct HostRequest<'a> {
     pub(crate) method: Method,
-    pub(crate) target: Target,
+    pub(crate) target: RequestTarget,
     pub(crate) headers: HeaderMap,
     pub(crate) scopes: Vec<String>,
     pub(crate) body: Option<&'a BodyMaker<'a>>,
-    /// How far the body is.
-    pub(crate) upload: Option<&'a Upload>,
+    /// Counts the bytes of the body that were sent, which decides how long to wait.
+    pub(crate) upload: Option<&'a UploadProgress>,
     /// Whether this host is the last that will be tried; quick retries are for it only.
-    pub(crate) last: bool,
+    pub(crate) is_last_host: bool,
 }
 
-/// Where to send it.
-pub(crate) enum Target {
+/// The address of a request on a host.
+pub(crate) enum RequestTarget {
     /// Below the repository on the host.
     Path {
         path: String,
@@ -50,7 +50,7 @@ pub(crate) enum Target {
     Location(reqwest::Url),
 }
 
-impl Target {
+impl RequestTarget {
     pub(crate) fn path(path: impl Into<String>) -> Self {
         Self::Path {
             path: path.into(),
@@ -59,26 +59,23 @@ impl Target {
     }
 }
 
-/// An answer and the address that was asked, without query.
+/// The response of a host, with the address of the request, without query.
 #[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) response: reqwest::Response,
+pub(crate) struct HostResponse {
+    pub(crate) http: reqwest::Response,
     pub(crate) url: String,
     pub(crate) method: Method,
     /// Whether it came from the host's own origin, with no other one in between.
     is_from_origin: bool,
 }
 
-impl Answer {
+impl HostResponse {
     pub(crate) fn status(&self) -> StatusCode {
-        self.response.status()
+        self.http.status()
     }
 
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.response
-            .headers()
-            .get(name)
-            .and_then(|v| v.to_str().ok())
+        self.http.headers().get(name).and_then(|v| v.to_str().ok())
     }
 
     /// The length the host announced.
@@ -91,13 +88,17 @@ impl Answer {
         if self.status() == StatusCode::NOT_FOUND {
             return Error::ContentNotFound { url: self.url };
         }
-        status_error(self.method, self.url, self.response).await
+        status_error(self.method, self.url, self.http).await
     }
 }
 
 impl Repository {
-    /// Sends a call and returns the last answer, whatever its status.
-    pub(crate) async fn send(&self, host: &Host, mut call: Call<'_>) -> Result<Answer, Error> {
+    /// Sends a request and returns the last response, whatever its status.
+    pub(crate) async fn send(
+        &self,
+        host: &Host,
+        mut call: HostRequest<'_>,
+    ) -> Result<HostResponse, Error> {
         let key = self.auth_key(host);
         let mut server_error = None;
         let mut attempts = 0;
@@ -105,65 +106,65 @@ impl Repository {
         loop {
             attempts += 1;
             let url = self.url(host, &call.target)?;
-            let shown = without_query(&url);
-            let header = if host.is_origin_of(&url) {
+            let address = without_query(&url);
+            let authorization_header = if host.is_origin_of(&url) {
                 self.authorization(host, &key, &call.scopes).await?
             } else {
                 None
             };
-            let authorized = header.is_some();
-            let began = Instant::now();
-            let answer = self.once(host, &call, url, header).await;
-            waited += began.elapsed();
-            let answer = match answer {
-                Ok(answer) => answer,
+            let authorized = authorization_header.is_some();
+            let start = Instant::now();
+            let response = self.once(host, &call, url, authorization_header).await;
+            waited += start.elapsed();
+            let response = match response {
+                Ok(response) => response,
                 Err(error) => {
                     if is_no_tls(&error, host) && host.fall_back() {
                         continue;
                     }
-                    let again = call.last
+                    let may_retry = call.is_last_host
                         && attempts < MAX_ATTEMPTS
                         && waited < TRIES_BUDGET
                         && matches!(&error, Error::Transport { source, .. } if source.is_transient());
-                    if !again {
+                    if !may_retry {
                         return Err(error);
                     }
                     task::clock::sleep(RECONNECT_PAUSE).await;
                     continue;
                 }
             };
-            let status = answer.status();
+            let status = response.status();
             let retry = match status {
-                // A challenge of anybody else is no reason to show a login, nor to say where a token is to be had.
-                StatusCode::UNAUTHORIZED if answer.is_from_origin => {
+                // Only the host itself may ask for a login or name a token server, not a host that it redirects to.
+                StatusCode::UNAUTHORIZED if response.is_from_origin => {
                     let credentials = self.credentials();
-                    let headers = answer.response.headers();
+                    let headers = response.http.headers();
                     self.client()
                         .auth()
                         .challenged(&key, host, headers, credentials, authorized)
                         .await?
-                        == Verdict::Retry
+                        == AfterChallenge::Retry
                 }
                 StatusCode::METHOD_NOT_ALLOWED
-                    if call.method == Method::HEAD && shown.contains("/manifests/") =>
+                    if call.method == Method::HEAD && address.contains("/manifests/") =>
                 {
                     call.method = Method::GET;
                     true
                 }
                 StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {
-                    answer.header("retry-after").is_none()
+                    response.header("retry-after").is_none()
                 }
                 StatusCode::INTERNAL_SERVER_ERROR
                 | StatusCode::SERVICE_UNAVAILABLE
                 | StatusCode::GATEWAY_TIMEOUT => {
                     let is_repeated = server_error == Some(status);
                     server_error = Some(status);
-                    call.last && !is_repeated
+                    call.is_last_host && !is_repeated
                 }
                 _ => false,
             };
             if !retry || attempts >= MAX_ATTEMPTS || waited >= TRIES_BUDGET {
-                return Ok(answer);
+                return Ok(response);
             }
         }
     }
@@ -184,15 +185,15 @@ impl Repository {
     async fn once(
         &self,
         host: &Host,
-        call: &Call<'_>,
+        call: &HostRequest<'_>,
         mut url: reqwest::Url,
         authorization: Option<HeaderValue>,
-    ) -> Result<Answer, Error> {
+    ) -> Result<HostResponse, Error> {
         let deadline = Instant::now() + ANSWER_TIMEOUT;
         let mut is_from_origin = true;
         let mut redirects = 0;
         loop {
-            let shown = without_query(&url);
+            let address = without_query(&url);
             is_from_origin &= host.is_origin_of(&url);
             let mut request = host
                 .client
@@ -207,10 +208,10 @@ impl Repository {
             let sending = async {
                 match call.upload {
                     Some(upload) => {
-                        let sent = upload.watch(request.send()).await;
-                        sent.map_err(|source| Error::Slow {
+                        let result = upload.watch(request.send()).await;
+                        result.map_err(|source| Error::Slow {
                             host: host_of(&url),
-                            url: shown.clone(),
+                            url: address.clone(),
                             source,
                         })
                     }
@@ -222,15 +223,15 @@ impl Repository {
             };
             let response = waiting(self.observer(), &host_of(&url), sending)
                 .await?
-                .map_err(|e| transport_error(&call.method, &shown, e))?;
+                .map_err(|e| transport_error(&call.method, &address, e))?;
             let follow = call.method == Method::GET || call.method == Method::HEAD;
             if !(follow
                 && response.status().is_redirection()
                 && response.headers().contains_key(LOCATION))
             {
-                return Ok(Answer {
-                    response,
-                    url: shown,
+                return Ok(HostResponse {
+                    http: response,
+                    url: address,
                     method: call.method.clone(),
                     is_from_origin,
                 });
@@ -238,7 +239,7 @@ impl Repository {
             redirects += 1;
             if redirects > MAX_REDIRECTS {
                 return Err(Error::Location {
-                    location: shown,
+                    location: address,
                     source: "stopped after 10 redirects".into(),
                 });
             }
@@ -251,10 +252,10 @@ impl Repository {
         }
     }
 
-    fn url(&self, host: &Host, target: &Target) -> Result<reqwest::Url, Error> {
+    fn url(&self, host: &Host, target: &RequestTarget) -> Result<reqwest::Url, Error> {
         let (path, query) = match target {
-            Target::Location(url) => return Ok(url.clone()),
-            Target::Path { path, query } => (path, query),
+            RequestTarget::Location(url) => return Ok(url.clone()),
+            RequestTarget::Path { path, query } => (path, query),
         };
         let text = format!(
             "{}://{}{}/{}/{path}",

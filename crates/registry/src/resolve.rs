@@ -1,4 +1,4 @@
-//! From a tag or digest to a descriptor, and from a descriptor to a document.
+//! Resolves a tag or digest to a descriptor, and fetches the document of a descriptor.
 
 use bytes::Bytes;
 use http::header::ACCEPT;
@@ -9,14 +9,14 @@ use crate::access::Purpose;
 use crate::client::Repository;
 use crate::error::Error;
 use crate::host::Host;
-use crate::request::{Answer, Call, Target};
+use crate::request::{HostRequest, HostResponse, RequestTarget};
 use crate::retry::{self, Backoff, with_retries};
 use crate::transport::body_within;
 
 /// The largest document accepted from a registry.
 pub const MAX_MANIFEST_SIZE: u64 = 4 << 20;
 
-/// The document types asked for when resolving.
+/// Media types in the `Accept` header of a resolution.
 const MANIFEST_TYPES: [&str; 4] = [
     media_type::DOCKER_MANIFEST,
     media_type::DOCKER_INDEX,
@@ -27,54 +27,57 @@ const MANIFEST_TYPES: [&str; 4] = [
 impl Repository {
     /// Resolves a digest or, without one, a tag (`latest` by default) to a descriptor, mirrors first.
     ///
-    /// With a digest nothing is believed but its existence, type and size; the bytes are verified when they are fetched.
+    /// For a digest only existence, type and size are taken from the registry; the bytes are verified when they are fetched.
     pub async fn resolve(
         &self,
         tag: Option<&str>,
         digest: Option<&Digest>,
     ) -> Result<Descriptor, Error> {
         let object = digest.map_or_else(|| tag.unwrap_or("latest").to_owned(), Digest::to_string);
-        // The user's own words: a digest is told with the tag that stood before it.
-        let mut shown = self.name().to_string();
+        // As the user wrote it: a digest is shown with the tag before it.
+        let mut display_name = self.name().to_string();
         if let Some(tag) = tag.filter(|_| digest.is_some()) {
-            shown.push_str(&format!(":{tag}"));
+            display_name.push_str(&format!(":{tag}"));
         }
-        shown.push(if digest.is_some() { '@' } else { ':' });
-        shown.push_str(&object);
+        display_name.push(if digest.is_some() { '@' } else { ':' });
+        display_name.push_str(&object);
         let mut paths = vec![format!("manifests/{object}")];
         if digest.is_some() {
             paths.push(format!("blobs/{object}"));
         }
-        // The error that came furthest is the one worth telling.
-        let mut worst: Option<(u8, Error)> = None;
-        let mut note = |rank: u8, error: Error| {
-            if worst
+        // Of all errors, the one of the furthest step is returned.
+        let mut furthest_error: Option<(u8, Error)> = None;
+        let mut record = |rank: u8, error: Error| {
+            if furthest_error
                 .as_ref()
                 .is_none_or(|(worst_rank, _)| *worst_rank < rank)
             {
-                worst = Some((rank, error));
+                furthest_error = Some((rank, error));
             }
             rank
         };
         for path in &paths {
             let mut rank = 0;
-            let mut silent = false;
+            let mut has_timed_out = false;
             for (at, host) in self.hosts().iter().enumerate() {
-                let last = at + 1 == self.hosts().len();
-                match self.resolve_on(host, path, digest, last, &shown).await {
+                let is_last_host = at + 1 == self.hosts().len();
+                match self
+                    .resolve_on(host, path, digest, is_last_host, &display_name)
+                    .await
+                {
                     Ok(desc) => return Ok(desc),
                     Err(error) => {
-                        tracing::debug!(host = %host.authority, %error, last, "not resolved here");
-                        silent |= error.is_silence();
-                        rank = rank.max(note(furthest(&error), error.denied("pull")));
+                        tracing::debug!(host = %host.authority, %error, is_last_host, "not resolved here");
+                        has_timed_out |= error.is_silence();
+                        rank = rank.max(record(furthest(&error), error.denied("pull")));
                     }
                 }
             }
-            if rank > 2 || silent {
+            if rank > 2 || has_timed_out {
                 break;
             }
         }
-        Err(worst.map_or(Error::NoHosts { doing: "resolve" }, |(_, error)| error))
+        Err(furthest_error.map_or(Error::NoHosts { doing: "resolve" }, |(_, error)| error))
     }
 
     async fn resolve_on(
@@ -82,13 +85,13 @@ impl Repository {
         host: &Host,
         path: &str,
         digest: Option<&Digest>,
-        last: bool,
-        shown: &str,
+        is_last_host: bool,
+        display_name: &str,
     ) -> Result<Descriptor, Error> {
-        // Who asks for patience by name gets it; other refusals are the next host's turn at once.
+        // A host that names a time to wait gets it; after other refusals the next host is asked at once.
         let mut backoff = Backoff::new();
         let head = loop {
-            let head = self.ask(host, Method::HEAD, path, last).await?;
+            let head = self.ask(host, Method::HEAD, path, is_last_host).await?;
             let asks_for_patience = head.status() == StatusCode::TOO_MANY_REQUESTS
                 && head.header("retry-after").is_some();
             if !asks_for_patience {
@@ -99,7 +102,7 @@ impl Repository {
         let status = head.status();
         if status == StatusCode::NOT_FOUND {
             return Err(Error::NotFound {
-                name: shown.to_owned(),
+                name: display_name.to_owned(),
             });
         }
         if status == StatusCode::FORBIDDEN && head.method == Method::HEAD {
@@ -132,29 +135,22 @@ impl Repository {
             }
             media_type = manifest_type(&get);
             let limit = usize::try_from(MAX_MANIFEST_SIZE).unwrap_or(usize::MAX);
-            let body = match body_within(
-                get.response,
-                limit,
-                &get.method,
-                &get.url,
-                self.observer(),
-            )
-            .await
-            {
-                Err(Error::SizeMismatch { actual, .. }) => {
-                    return Err(Error::ManifestTooLarge {
-                        size: actual,
-                        name: shown.to_owned(),
-                    });
-                }
-                result => result?,
-            };
+            let body =
+                match body_within(get.http, limit, &get.method, &get.url, self.observer()).await {
+                    Err(Error::SizeMismatch { actual, .. }) => {
+                        return Err(Error::ManifestTooLarge {
+                            size: actual,
+                            name: display_name.to_owned(),
+                        });
+                    }
+                    result => result?,
+                };
             size = Some(body.len() as u64);
             root_digest = root_digest.or_else(|| Some(Digest::sha256(&body)));
         }
         let (Some(digest), Some(size)) = (root_digest, size) else {
             return Err(Error::NotFound {
-                name: shown.to_owned(),
+                name: display_name.to_owned(),
             });
         };
         if media_type == media_type::DOCKER_SCHEMA1 {
@@ -163,7 +159,7 @@ impl Repository {
         if size > MAX_MANIFEST_SIZE {
             return Err(Error::ManifestTooLarge {
                 size,
-                name: shown.to_owned(),
+                name: display_name.to_owned(),
             });
         }
         Ok(Descriptor::new(media_type, digest, size))
@@ -190,31 +186,31 @@ impl Repository {
             &["blobs"]
         };
         with_retries!(self.observer(), {
-            let mut failed = None;
+            let mut first_error = None;
             for kind in kinds {
                 for (at, host) in self.hosts().iter().enumerate() {
-                    let last = at + 1 == self.hosts().len();
+                    let is_last_host = at + 1 == self.hosts().len();
                     match self
-                        .document(host, &format!("{kind}/{}", desc.digest), desc, last)
+                        .document(host, &format!("{kind}/{}", desc.digest), desc, is_last_host)
                         .await
                     {
                         Ok(body) => return Ok(body),
                         Err(error) => {
                             // "Not found" hides no real failure.
-                            if failed.as_ref().is_none_or(Error::is_not_found)
+                            if first_error.as_ref().is_none_or(Error::is_not_found)
                                 || !error.is_not_found()
                             {
-                                failed = Some(error);
+                                first_error = Some(error);
                             }
                         }
                     }
                 }
                 // Documents of old registries may be served as blobs, but only ones that are not there as manifests.
-                if failed.as_ref().is_some_and(|e| !e.is_not_found()) {
+                if first_error.as_ref().is_some_and(|e| !e.is_not_found()) {
                     break;
                 }
             }
-            Err(failed
+            Err(first_error
                 .unwrap_or(Error::NoHosts { doing: "pull" })
                 .denied("pull"))
         })
@@ -225,27 +221,27 @@ impl Repository {
         host: &Host,
         path: &str,
         desc: &Descriptor,
-        last: bool,
+        is_last_host: bool,
     ) -> Result<Bytes, Error> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, accept(&desc.media_type));
         let scopes = vec![self.scope(Purpose::Pull)];
-        let call = Call {
+        let call = HostRequest {
             method: Method::GET,
-            target: Target::path(path),
+            target: RequestTarget::path(path),
             headers,
             scopes,
             body: None,
             upload: None,
-            last,
+            is_last_host,
         };
-        let answer = self.send(host, call).await?;
-        if answer.status() != StatusCode::OK {
-            return Err(answer.into_error().await);
+        let response = self.send(host, call).await?;
+        if response.status() != StatusCode::OK {
+            return Err(response.into_error().await);
         }
-        let (url, method) = (answer.url, answer.method);
+        let (url, method) = (response.url, response.method);
         let limit = usize::try_from(desc.len()).unwrap_or(usize::MAX);
-        let body = body_within(answer.response, limit, &method, &url, self.observer()).await?;
+        let body = body_within(response.http, limit, &method, &url, self.observer()).await?;
         if body.len() as u64 != desc.len() {
             return Err(Error::SizeMismatch {
                 url,
@@ -262,8 +258,8 @@ impl Repository {
         host: &Host,
         method: Method,
         path: &str,
-        last: bool,
-    ) -> Result<Answer, Error> {
+        is_last_host: bool,
+    ) -> Result<HostResponse, Error> {
         let mut headers = HeaderMap::new();
         let accept = format!("{}, */*", MANIFEST_TYPES.join(", "));
         headers.insert(
@@ -273,24 +269,24 @@ impl Repository {
         let scopes = vec![self.scope(Purpose::Pull)];
         self.send(
             host,
-            Call {
+            HostRequest {
                 method,
-                target: Target::path(path),
+                target: RequestTarget::path(path),
                 headers,
                 scopes,
                 body: None,
                 upload: None,
-                last,
+                is_last_host,
             },
         )
         .await
     }
 }
 
-/// How far a resolution came before it failed.
+/// How far a resolution came before it failed; greater is further.
 #[expect(
     clippy::wildcard_enum_match_arm,
-    reason = "what failed before an answer came ranks lowest, whatever it was"
+    reason = "errors without a response rank lowest, whatever they are"
 )]
 fn furthest(error: &Error) -> u8 {
     match error {
@@ -322,8 +318,8 @@ pub(crate) fn accept(media_type: &str) -> HeaderValue {
         .unwrap_or_else(|_| HeaderValue::from_static("*/*"))
 }
 
-fn manifest_type(answer: &Answer) -> String {
-    let text = answer.header("content-type").unwrap_or_default();
+fn manifest_type(response: &HostResponse) -> String {
+    let text = response.header("content-type").unwrap_or_default();
     let media_type_name = text.split(';').next().unwrap_or_default().trim();
     // Some registries name no type at all for the oldest manifests.
     if media_type_name == "text/plain" {

@@ -1,4 +1,4 @@
-//! Trying again: 1 s, 2 s, 4 s, or what the host asks for, then giving up. A host that did not answer in time
+//! Retries with pauses of 1 s, 2 s and 4 s, or what the host asks for. A host that did not answer in time
 //! gets one more try only. Before that, `Repository::send` of `request.rs` has repeated the request at once, up to five times.
 
 use std::time::Duration;
@@ -8,36 +8,36 @@ use crate::waiting::{WaitObserver, waiting};
 
 /// The pause before the second try; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// A pause that would be this long is not made: the tries are used up then.
+/// The tries end when the next pause would be this long.
 const MAX_PAUSE: Duration = Duration::from_secs(8);
 /// The longest pause that a host may ask for.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// The waits of one operation.
+/// The pauses between the tries of one operation.
 #[derive(Debug)]
 pub(crate) struct Backoff {
-    next: Duration,
+    next_pause: Duration,
     has_timed_out: bool,
 }
 
 impl Backoff {
     pub(crate) fn new() -> Self {
         Self {
-            next: FIRST_PAUSE,
+            next_pause: FIRST_PAUSE,
             has_timed_out: false,
         }
     }
 
     /// The time to wait after `error`, or `None` when it is final or the tries are used up.
     pub(crate) fn after(&mut self, error: &Error) -> Option<Duration> {
-        if !error.is_transient() || self.next >= MAX_PAUSE {
+        if !error.is_transient() || self.next_pause >= MAX_PAUSE {
             return None;
         }
         if error.is_silence() && std::mem::replace(&mut self.has_timed_out, true) {
             return None;
         }
-        let wait = self.next;
-        self.next = self.next.saturating_mul(2);
+        let wait = self.next_pause;
+        self.next_pause = self.next_pause.saturating_mul(2);
         Some(
             error
                 .retry_after()
@@ -61,7 +61,7 @@ pub(crate) async fn wait(
         return Err(error);
     };
     tracing::debug!(%error, wait_s = wait.as_secs(), "registry request is tried again");
-    // A host may ask for up to a minute, which is told like any other wait for it.
+    // A host may ask for up to a minute: the observer shows it like any other wait.
     let host = error.host().unwrap_or_default();
     waiting(observer, &host, task::clock::sleep(wait)).await;
     Ok(())

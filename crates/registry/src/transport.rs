@@ -1,4 +1,4 @@
-//! What HTTP answers and failures become: bodies within bounds, errors in the words that clients of BuildKit know.
+//! Reads bodies within limits, and turns HTTP failures into errors with BuildKit's texts.
 
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use crate::waiting::{
     BodyPace, CONNECT_TIMEOUT, DOCUMENT_TIMEOUT, ERROR_BODY_TIMEOUT, WaitObserver, waiting,
 };
 
+/// Bytes of an error's body that are read.
 const MAX_ERROR_BODY_BYTES: usize = 64_000;
 
 /// The error of a host that does not answer.
@@ -26,7 +27,7 @@ pub(crate) fn silent(method: &Method, url: &reqwest::Url, waited: Duration) -> E
     }
 }
 
-/// Reads a body of at most `limit` bytes, at a pace that gets somewhere.
+/// Reads a body of at most `limit` bytes; fails if it comes too slowly.
 pub(crate) async fn body_within(
     mut response: reqwest::Response,
     limit: usize,
@@ -39,7 +40,7 @@ pub(crate) async fn body_within(
         let mut pace = BodyPace::default();
         let mut out = BytesMut::new();
         loop {
-            let next = pace
+            let chunk = pace
                 .next(response.chunk())
                 .await
                 .map_err(|source| Error::Slow {
@@ -47,7 +48,7 @@ pub(crate) async fn body_within(
                     url: url.to_owned(),
                     source,
                 })?;
-            let Some(chunk) = next.map_err(|e| transport_error(method, url, e))? else {
+            let Some(chunk) = chunk.map_err(|e| transport_error(method, url, e))? else {
                 return Ok(out.freeze());
             };
             if out.len().saturating_add(chunk.len()) > limit {
@@ -85,7 +86,7 @@ struct ErrorEntry {
     message: String,
 }
 
-/// Makes the error of an answer whose status does not fit.
+/// Makes the error of a response whose status is no success.
 pub(crate) async fn status_error(
     method: Method,
     url: String,

@@ -1,15 +1,15 @@
-//! How long a host may keep us waiting.
+//! Limits on how long a host may keep a request waiting.
 //!
 //! | what                                        | limit                                                             |
 //! |---------------------------------------------|-------------------------------------------------------------------|
 //! | the head of an answer, redirects included   | 30 s, looking up the name and connecting included                 |
-//! | a body                                      | 16 KiB for each 30 s in which we did nothing but wait for it      |
+//! | a body                                      | 16 KiB for each 30 s of pure waiting      |
 //! | a document                                  | 60 s for all of it                                                |
 //! | an upload                                   | 64 KiB taken by the host for each 60 s                            |
 //! | the answer to an upload that was sent whole | 300 s: registries copy and verify what they were sent             |
 //! | tries of one request                        | no further one once 60 s were spent waiting for answers           |
 //!
-//! Whoever has something to show hears of a wait that lasts longer than 5 s.
+//! An observer is told of a wait that lasts longer than 5 s.
 
 use std::any::Any;
 use std::fmt;
@@ -25,26 +25,29 @@ use tokio::time::{Instant, timeout_at};
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long the head of an answer may take.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// How much waiting for a body is judged at once.
+/// Time spent waiting for a body, after which its pace is judged.
 const BODY_WINDOW: Duration = Duration::from_secs(30);
-/// How many bytes such a wait must bring.
+/// Bytes that must come in a `BODY_WINDOW`.
 const BODY_WINDOW_BYTES: u64 = 16 << 10;
 /// How long a document may take: manifests, configs, lists, tokens.
 pub(crate) const DOCUMENT_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time after which the pace of an upload is judged.
 const UPLOAD_WINDOW: Duration = Duration::from_secs(60);
+/// Bytes that the host must take in an `UPLOAD_WINDOW`.
 const UPLOAD_WINDOW_BYTES: u64 = 64 << 10;
+/// How long the response may take after the last byte of an upload.
 const UPLOAD_ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
-/// Waiting after which a request is not tried again.
+/// A request is not tried again once this much time was spent waiting for responses.
 pub(crate) const TRIES_BUDGET: Duration = Duration::from_secs(60);
-/// How long a body of an answer that is an error may take; what came until then is told.
+/// How long the body of an error may take; what came until then is used.
 pub(crate) const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// A wait that is shorter is not shown.
+/// A shorter wait is not shown.
 const SHOWN_AFTER: Duration = Duration::from_secs(5);
 
 /// Held while a wait is shown.
 pub type ShownWait = Box<dyn Any + Send>;
 
-/// Told the host that has kept us waiting for some seconds; what it returns is dropped when the wait is over.
+/// Called with the host that keeps a request waiting for some seconds; its result is dropped when the wait is over.
 #[derive(Clone)]
 pub struct WaitObserver(Arc<dyn Fn(&str) -> ShownWait + Send + Sync>);
 
@@ -61,7 +64,7 @@ impl fmt::Debug for WaitObserver {
     }
 }
 
-/// Waits for `work`, and tells `observer` if that takes long.
+/// Waits for `work`, and calls `observer` if that takes long.
 pub async fn waiting<T>(
     observer: Option<&WaitObserver>,
     host: &str,
@@ -84,13 +87,13 @@ pub async fn waiting<T>(
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{received} bytes in {}s", waited.as_secs())]
 pub struct Stalled {
-    /// How long we waited.
+    /// The time that was spent waiting.
     pub waited: Duration,
-    /// How many bytes came or went meanwhile.
+    /// Bytes that came, or were taken, in that time.
     pub received: u64,
 }
 
-/// The pace of one body: only time spent waiting counts, so that a slow reader of ours blames no host.
+/// The pace of one body. Only time spent waiting counts: a slow reader in the daemon is not the host's fault.
 #[derive(Debug, Default)]
 pub struct BodyPace {
     waited: Duration,
@@ -103,16 +106,16 @@ impl BodyPace {
         &mut self,
         read: impl Future<Output = Result<Option<Bytes>, E>>,
     ) -> Result<Result<Option<Bytes>, E>, Stalled> {
-        let began = Instant::now();
+        let start = Instant::now();
         let stalled = |received| Stalled {
             waited: BODY_WINDOW,
             received,
         };
-        let deadline = began + BODY_WINDOW.saturating_sub(self.waited);
+        let deadline = start + BODY_WINDOW.saturating_sub(self.waited);
         let Ok(read) = timeout_at(deadline, read).await else {
             return Err(stalled(self.received));
         };
-        self.waited += began.elapsed();
+        self.waited += start.elapsed();
         if let Ok(Some(chunk)) = &read {
             self.received = self.received.saturating_add(chunk.len() as u64);
         }
@@ -125,14 +128,14 @@ impl BodyPace {
     }
 }
 
-/// How far an upload is.
+/// The bytes of an upload that were sent, and how many there are.
 #[derive(Debug)]
-pub(crate) struct Upload {
+pub(crate) struct UploadProgress {
     sent: AtomicU64,
     size: u64,
 }
 
-impl Upload {
+impl UploadProgress {
     pub(crate) fn new(size: u64) -> Arc<Self> {
         Arc::new(Self {
             sent: AtomicU64::new(0),
@@ -140,7 +143,7 @@ impl Upload {
         })
     }
 
-    /// Begins again, with the body's next try.
+    /// Sets the count back to zero, for the next try of the body.
     pub(crate) fn restart(&self) {
         self.sent.store(0, Ordering::Relaxed);
     }
@@ -153,8 +156,8 @@ impl Upload {
     pub(crate) async fn watch<T>(&self, answer: impl Future<Output = T>) -> Result<T, Stalled> {
         let mut answer = std::pin::pin!(answer);
         loop {
-            let before = self.sent.load(Ordering::Relaxed);
-            let is_sent = before >= self.size;
+            let sent_before = self.sent.load(Ordering::Relaxed);
+            let is_sent = sent_before >= self.size;
             let window = if is_sent {
                 UPLOAD_ANSWER_TIMEOUT
             } else {
@@ -165,9 +168,9 @@ impl Upload {
                 result = &mut answer => return Ok(result),
                 () = sleep(window) => {}
             }
-            let now = self.sent.load(Ordering::Relaxed);
-            let received = now.saturating_sub(before);
-            if is_sent || (received < UPLOAD_WINDOW_BYTES && now < self.size) {
+            let sent_now = self.sent.load(Ordering::Relaxed);
+            let received = sent_now.saturating_sub(sent_before);
+            if is_sent || (received < UPLOAD_WINDOW_BYTES && sent_now < self.size) {
                 return Err(Stalled {
                     waited: window,
                     received,
@@ -202,16 +205,16 @@ mod tests {
             (Duration::from_secs(1), 1 << 10, 1000, false),
             (Duration::from_secs(20), 32 << 10, 100, false),
         ] {
-            let began = Instant::now();
+            let start = Instant::now();
             let ended = pace(every, bytes, chunks).await;
             assert_eq!(ended.is_err(), held, "{every:?} {bytes}");
-            assert!(!held || began.elapsed() <= Duration::from_secs(60));
+            assert!(!held || start.elapsed() <= Duration::from_secs(60));
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_upload_may_take_long_but_not_stand_still() {
-        let upload = Upload::new(10 << 20);
+        let upload = UploadProgress::new(10 << 20);
         let sending = async {
             for _ in 0..100 {
                 sleep(Duration::from_secs(30)).await;
@@ -219,10 +222,10 @@ mod tests {
             }
             std::future::pending::<()>().await;
         };
-        let began = Instant::now();
+        let start = Instant::now();
         assert_eq!(upload.watch(sending).await.unwrap_err().received, 0);
-        assert!(began.elapsed() > Duration::from_secs(3000));
-        let sent = Upload::new(0);
+        assert!(start.elapsed() > Duration::from_secs(3000));
+        let sent = UploadProgress::new(0);
         let answer = sleep(Duration::from_secs(200));
         assert_eq!(sent.watch(answer).await, Ok(()));
     }

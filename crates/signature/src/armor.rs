@@ -1,71 +1,88 @@
-//! Bytes as text between two marked lines: OpenPGP's armor (RFC 9580, section 6.2) and SSH's.
+//! Armor: bytes as base64 between two marker lines, in OpenPGP's form (RFC 9580, section 6.2) and SSH's.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use oci::ErrorKind;
 
-/// How many bytes of keys, or of a signature, are read.
+/// Bytes of armored text that are accepted, of keys or of a signature.
 pub const MAX_BYTES: usize = 1 << 20;
 
 const BEGIN: &str = "-----BEGIN ";
 const END: &str = "-----END ";
 const DASHES: &str = "-----";
 
-/// Why text is no armored block.
+/// A text is not an armored block.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ArmorError {
-    /// There is no block.
+    /// The text has no block.
     #[error("no armored data found")]
     Missing,
-    /// There is more than anybody needs.
+    /// The text is larger than [`MAX_BYTES`].
     #[error("armored text of {bytes} bytes is larger than {MAX_BYTES}")]
     TooLarge {
-        /// What there is.
+        /// Bytes of the text.
         bytes: usize,
     },
-    /// It is no UTF-8.
+    /// The text is not UTF-8.
     #[error("armor invalid: {source}")]
     Text {
-        /// Where.
+        /// The error of the decoder.
         source: std::str::Utf8Error,
     },
     /// No empty line follows the headers.
     #[error("armor invalid: no empty line behind the headers of `{label}`")]
     Headers {
-        /// What the block says that it is.
+        /// The label of the block, as `PGP SIGNATURE`.
         label: String,
     },
-    /// Its last line is not there.
+    /// The line that ends the block is missing.
     #[error("armor invalid: `{label}` does not end")]
     Unfinished {
-        /// What the block says that it is.
+        /// The label of the block, as `PGP SIGNATURE`.
         label: String,
     },
-    /// It is no base64.
+    /// The block is not base64.
     #[error("armor invalid: {source}")]
     Base64 {
-        /// Where.
+        /// The error of the decoder.
         source: base64::DecodeError,
     },
-    /// The checksum is not that of the bytes.
+    /// The checksum of OpenPGP's armor does not match the bytes.
     #[error("armor invalid: checksum does not match")]
     Checksum,
 }
 
-/// A block: what it says that it is, and its bytes.
+impl ArmorError {
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Missing
+            | Self::TooLarge { .. }
+            | Self::Text { .. }
+            | Self::Headers { .. }
+            | Self::Unfinished { .. }
+            | Self::Base64 { .. }
+            | Self::Checksum => ErrorKind::Invalid,
+        }
+    }
+}
+
+/// A block: its label, as `PGP SIGNATURE`, and its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Block {
+pub(crate) struct ArmorBlock {
     pub(crate) label: String,
     pub(crate) bytes: Vec<u8>,
 }
 
-/// The blocks of a text, one after the other. What stands between them is left out.
+/// The blocks of a text, in order. Text between them is skipped.
 #[derive(Debug, Clone)]
-pub(crate) struct Blocks<'a> {
+pub(crate) struct ArmorBlocks<'a> {
     lines: std::str::Lines<'a>,
 }
 
-impl<'a> Blocks<'a> {
+impl<'a> ArmorBlocks<'a> {
     pub(crate) fn new(text: &'a [u8]) -> Result<Self, ArmorError> {
         if text.len() > MAX_BYTES {
             return Err(ArmorError::TooLarge { bytes: text.len() });
@@ -120,8 +137,8 @@ impl<'a> Blocks<'a> {
     }
 }
 
-impl Iterator for Blocks<'_> {
-    type Item = Result<Block, ArmorError>;
+impl Iterator for ArmorBlocks<'_> {
+    type Item = Result<ArmorBlock, ArmorError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let label = self.lines.by_ref().find_map(|line| {
@@ -129,7 +146,7 @@ impl Iterator for Blocks<'_> {
             line.strip_prefix(BEGIN)?.strip_suffix(DASHES)
         })?;
         let bytes = self.block(label);
-        Some(bytes.map(|bytes| Block {
+        Some(bytes.map(|bytes| ArmorBlock {
             label: label.to_owned(),
             bytes,
         }))
@@ -154,17 +171,17 @@ fn crc24(bytes: &[u8]) -> [u8; 3] {
 
 #[cfg(test)]
 mod tests {
-    use super::{ArmorError, Block, Blocks, MAX_BYTES, crc24};
+    use super::{ArmorBlock, ArmorBlocks, ArmorError, MAX_BYTES, crc24};
 
-    fn read(text: &str) -> Vec<Result<Block, ArmorError>> {
-        match Blocks::new(text.as_bytes()) {
+    fn read(text: &str) -> Vec<Result<ArmorBlock, ArmorError>> {
+        match ArmorBlocks::new(text.as_bytes()) {
             Ok(blocks) => blocks.collect(),
             Err(error) => vec![Err(error)],
         }
     }
 
-    fn block(label: &str, bytes: &[u8]) -> Result<Block, ArmorError> {
-        Ok(Block {
+    fn block(label: &str, bytes: &[u8]) -> Result<ArmorBlock, ArmorError> {
+        Ok(ArmorBlock {
             label: label.to_owned(),
             bytes: bytes.to_owned(),
         })
@@ -241,6 +258,9 @@ mod tests {
             }
         );
         assert!(read(&"a\n".repeat(MAX_BYTES / 2)).is_empty());
-        assert!(matches!(Blocks::new(&[0xff]), Err(ArmorError::Text { .. })));
+        assert!(matches!(
+            ArmorBlocks::new(&[0xff]),
+            Err(ArmorError::Text { .. })
+        ));
     }
 }

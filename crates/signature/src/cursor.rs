@@ -1,6 +1,6 @@
-//! Reading numbers and slices off the front of bytes.
+//! Reads numbers and slices from the front of bytes.
 
-/// What is left of some bytes. Each method takes from the front, or nothing when too little is left.
+/// The unread rest of some bytes. Each method takes from the front, and returns `None` if too little is left.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cursor<'a>(&'a [u8]);
 

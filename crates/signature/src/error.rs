@@ -1,24 +1,24 @@
-//! Why a signature does not count.
+//! Why a signature is refused.
 
 use oci::ErrorKind;
 
 use crate::openpgp::OpenPgpError;
 use crate::ssh::SshError;
 
-/// Why an object is not what somebody signed.
+/// A git object has no valid signature.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SignatureError {
-    /// Nobody signed it.
+    /// The object has no signature.
     #[error("git object is not signed")]
     NotSigned,
-    /// It is signed in a format that is not read, such as X.509.
+    /// The signature is of a format that is not supported, such as X.509.
     #[error("invalid signature format")]
     Format,
-    /// The OpenPGP signature does not count.
+    /// The OpenPGP signature is refused.
     #[error(transparent)]
     OpenPgp(#[from] OpenPgpError),
-    /// The SSH signature does not count.
+    /// The SSH signature is refused.
     #[error(transparent)]
     Ssh(#[from] SshError),
 }

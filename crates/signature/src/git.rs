@@ -1,4 +1,4 @@
-//! Commits and tags as git keeps them: what of them is signed, and by what.
+//! Commits and tags as git stores them: their signed bytes and their signature.
 //!
 //! ```text
 //!   commit: headers, among them `gpgsig` with its continuation lines    signed: all but these lines
@@ -17,7 +17,7 @@ use crate::{Policy, SignatureError, openpgp, ssh};
 const BEGIN_PGP: &str = "-----BEGIN PGP SIGNATURE-----";
 const BEGIN_SSH: &str = "-----BEGIN SSH SIGNATURE-----";
 
-/// What sort of object it is.
+/// The type of a signed object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ObjectKind {
     /// A commit.
@@ -27,7 +27,7 @@ pub enum ObjectKind {
 }
 
 impl ObjectKind {
-    /// The name that git gives it.
+    /// The name of the type in git.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -50,28 +50,28 @@ impl fmt::Display for ObjectKind {
     }
 }
 
-/// Why bytes are not the object that they should be.
+/// Bytes are not a valid object, or not the object of the id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ObjectError {
-    /// A header is not there that every such object has.
+    /// A header is missing that every object of the type has.
     #[error("invalid {kind} object: missing {header} header")]
     Header {
-        /// What it should be.
+        /// The type of the object.
         kind: ObjectKind,
-        /// The header.
+        /// The name of the header.
         header: &'static str,
     },
-    /// The id is of no hash that git has.
+    /// The id is neither of SHA-1 nor of SHA-256.
     #[error("unsupported sha length {length}")]
     IdLength {
-        /// Of the id.
+        /// Digits of the id.
         length: usize,
     },
-    /// The bytes have another id.
+    /// The digest of the bytes is not the id.
     #[error("checksum mismatch: expected {expected}, got {actual}")]
     Id {
-        /// The id that it should have.
+        /// The id that was given.
         expected: String,
         /// The id of the bytes.
         actual: String,
@@ -89,7 +89,7 @@ impl ObjectError {
     }
 }
 
-/// A commit or a tag that has the id that it should have.
+/// A commit or a tag whose content has the given id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GitObject {
     signature: Option<Vec<u8>>,
@@ -97,11 +97,11 @@ pub struct GitObject {
 }
 
 impl GitObject {
-    /// Reads the content of an object, as `git cat-file` gives it, and checks that the id is its own. The id is hexadecimal, of 40
-    /// digits in a repository of SHA-1 and of 64 in one of SHA-256.
+    /// Parses the content of an object, as `git cat-file` prints it, and checks it against the id: hexadecimal, 40 digits in a
+    /// repository of SHA-1 and 64 in one of SHA-256.
     ///
     /// # Errors
-    /// When headers are missing, and when the id is another's.
+    /// When headers are missing, or the content has another id.
     pub fn parse(kind: ObjectKind, content: &[u8], id: &str) -> Result<Self, ObjectError> {
         let object = Self::split(kind, content, id.len() == 64)?;
         check_id(kind, content, id)?;
@@ -147,8 +147,8 @@ impl GitObject {
         }
         let [sha1, sha256] = signatures;
         let signature = match kind {
-            // DIFFERS: an object may have a signature for each hash. BuildKit takes the first that stands there, git the one for the
-            // repository's hash; the other is over bytes that are not here.
+            // DIFFERS: an object may have a signature for each hash. BuildKit takes the first, git the one for the repository's hash;
+            // the other is over the content of another repository.
             ObjectKind::Commit if is_sha256 => sha256.or(sha1),
             ObjectKind::Commit => sha1.or(sha256),
             ObjectKind::Tag => (!armor.is_empty()).then(|| armor.to_owned()),
@@ -168,11 +168,11 @@ impl GitObject {
         self.signature.as_deref()
     }
 
-    /// Checks that one of the keys signed it: armored OpenPGP keys for a signature of OpenPGP, a line of `authorized_keys` for one of
-    /// SSH.
+    /// Checks that one of the keys signed the object: armored OpenPGP keys for an OpenPGP signature, a line of `authorized_keys`
+    /// for an SSH signature.
     ///
     /// # Errors
-    /// When none did, or nobody.
+    /// When there is no signature, or none of the keys made it.
     pub fn verify(&self, public_keys: &[u8], policy: &Policy) -> Result<(), SignatureError> {
         let signature = self.signature().ok_or(SignatureError::NotSigned)?;
         if signature.starts_with(BEGIN_PGP.as_bytes()) {
@@ -187,7 +187,7 @@ impl GitObject {
     }
 }
 
-/// A line before and behind its first blank.
+/// Splits a line at its first blank.
 fn split_at_blank(line: &[u8]) -> (&[u8], &[u8]) {
     let at = line.iter().position(|byte| *byte == b' ');
     match at {
@@ -196,7 +196,7 @@ fn split_at_blank(line: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// Where the signature of a tag starts; its end, where there is none.
+/// Offset of a tag's signature; the content's length if there is none.
 fn start_of_armor(content: &[u8]) -> usize {
     // DIFFERS: BuildKit takes the first such line, git the last: a message may quote a signature.
     let (mut at, mut start) = (0, content.len());

@@ -6,8 +6,8 @@
 //!                                               └─► ssh: SSHSIG and a line of authorized_keys ──────────┘
 //! ```
 //!
-//! Signature and keys may come from strangers: both have a bound in bytes and packets, nothing is decompressed, nothing recurses,
-//! and the number of public-key operations is bounded by the number of packets.
+//! Signatures and keys are hostile input: both are bounded in bytes and packets, nothing is decompressed, nothing recurses, and
+//! there are at most as many public-key operations as packets.
 
 mod armor;
 mod cursor;
@@ -21,20 +21,20 @@ pub use armor::{ArmorError, MAX_BYTES};
 pub use error::SignatureError;
 pub use material::VerifyError;
 
-/// When a key must not have expired.
+/// The time at which a key must not have expired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExpiryJudgedAt {
-    /// When it signed: a release stays good when its key ends.
+    /// The time of the signature: a release stays valid when its key expires.
     Signing,
-    /// Now.
+    /// The time of the check.
     Now,
 }
 
-/// What an OpenPGP signature has to satisfy beyond being right.
+/// Conditions on an OpenPGP signature besides that a key made it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
-    /// When keys must not have expired.
+    /// The time at which keys must not have expired.
     pub expiry: ExpiryJudgedAt,
-    /// The time, in seconds since 1970.
+    /// The time of the check, in seconds since 1970.
     pub now: u64,
 }

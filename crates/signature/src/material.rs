@@ -1,50 +1,65 @@
-//! Public keys as numbers, whatever they came in, and whether a signature is theirs.
+//! Public keys and signatures as numbers, and the check of one against the other.
 
 use aws_lc_rs::digest::{self, Context, Digest};
 use aws_lc_rs::signature::{
     self, EcdsaVerificationAlgorithm, ParsedPublicKey, RsaParameters, RsaPublicKeyComponents,
 };
+use oci::ErrorKind;
 
 use crate::cursor::without_zeros;
 
-/// RSA keys below this are broken by those who can pay for it.
+/// Shorter RSA keys can be broken with enough money.
 const MIN_RSA_BITS: usize = 2048;
-/// RSA keys above this cost more than they are worth.
+/// Longer RSA keys cost too much time to check.
 const MAX_RSA_BITS: usize = 8192;
 /// Bytes of an Ed25519 signature.
 pub(crate) const ED25519_SIGNATURE_BYTES: usize = 64;
 
-/// Why a key did not confirm a signature.
+/// A key does not confirm a signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum VerifyError {
-    /// The modulus is too small.
+    /// The modulus is shorter than 2,048 bits.
     #[error("RSA key too short: {bits} bits")]
     ShortRsa {
-        /// Of the modulus.
+        /// Length of the modulus.
         bits: usize,
     },
-    /// The modulus is too large.
+    /// The modulus is longer than 8,192 bits.
     #[error("RSA key too long: {bits} bits, {MAX_RSA_BITS} are accepted")]
     LongRsa {
-        /// Of the modulus.
+        /// Length of the modulus.
         bits: usize,
     },
-    /// The numbers are no key.
+    /// The numbers are not a valid key.
     #[error("public key is malformed")]
     Key,
-    /// The signature is of another sort than the key.
+    /// The signature is of another algorithm than the key.
     #[error("public key and signature use different algorithms")]
     Algorithm,
     /// The key did not make the signature.
     #[error("{algorithm} verification failure")]
     Wrong {
-        /// The algorithm, by its name.
+        /// The algorithm's name in the message, as `RSA`.
         algorithm: &'static str,
     },
 }
 
-/// The hashes that count.
+impl VerifyError {
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::ShortRsa { .. }
+            | Self::LongRsa { .. }
+            | Self::Key
+            | Self::Algorithm
+            | Self::Wrong { .. } => ErrorKind::Denied,
+        }
+    }
+}
+
+/// The hashes that are accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Hash {
     Sha256,
@@ -78,7 +93,7 @@ pub(crate) enum Curve {
 
 /// A public key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Material<'a> {
+pub(crate) enum KeyMaterial<'a> {
     /// Both without zeros at the front.
     Rsa {
         modulus: &'a [u8],
@@ -93,38 +108,38 @@ pub(crate) enum Material<'a> {
     },
 }
 
-/// A signature, by the sort of key that makes such.
+/// A signature, by the algorithm of its key.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Values<'a> {
+pub(crate) enum SignatureValues<'a> {
     Rsa(&'a [u8]),
     Ecdsa { r: &'a [u8], s: &'a [u8] },
     Ed25519([u8; ED25519_SIGNATURE_BYTES]),
 }
 
-impl Material<'_> {
+impl KeyMaterial<'_> {
     /// Whether the values are this key's signature of the digest. Ed25519 signs the bytes of the digest.
     pub(crate) fn verify(
         &self,
         hash: Hash,
         digest: &Digest,
-        values: &Values<'_>,
+        values: &SignatureValues<'_>,
     ) -> Result<(), VerifyError> {
         match (*self, values) {
-            (Material::Rsa { modulus, exponent }, Values::Rsa(value)) => {
+            (KeyMaterial::Rsa { modulus, exponent }, SignatureValues::Rsa(value)) => {
                 let key = rsa_key(modulus, exponent, hash)?;
                 let wrong = VerifyError::Wrong { algorithm: "RSA" };
                 let value = left_padded(value, modulus.len()).ok_or(wrong)?;
-                // The library does not say more than that it is wrong.
+                // The dropped error says only that the signature is wrong.
                 key.verify_digest_sig(digest, &value).map_err(|_| wrong)
             }
-            (Material::Ecdsa { curve, point }, Values::Ecdsa { r, s }) => {
-                // Neither does it say what is wrong with a key.
+            (KeyMaterial::Ecdsa { curve, point }, SignatureValues::Ecdsa { r, s }) => {
+                // The dropped error says only that the key is wrong.
                 let key = ParsedPublicKey::new(ecdsa(curve, hash), point)
                     .map_err(|_| VerifyError::Key)?;
                 key.verify_digest_sig(digest, &der_pair(r, s))
                     .map_err(|_| VerifyError::Wrong { algorithm: "ECDSA" })
             }
-            (Material::Ed25519 { .. }, Values::Ed25519(value)) => {
+            (KeyMaterial::Ed25519 { .. }, SignatureValues::Ed25519(value)) => {
                 self.verify_ed25519(digest.as_ref(), value)
             }
             _ => Err(VerifyError::Algorithm),
@@ -137,7 +152,7 @@ impl Material<'_> {
         message: &[u8],
         value: &[u8; ED25519_SIGNATURE_BYTES],
     ) -> Result<(), VerifyError> {
-        let Material::Ed25519 { point } = *self else {
+        let KeyMaterial::Ed25519 { point } = *self else {
             return Err(VerifyError::Algorithm);
         };
         // The dropped errors are the library's, which says only that it failed.
@@ -185,7 +200,7 @@ fn ecdsa(curve: Curve, hash: Hash) -> &'static EcdsaVerificationAlgorithm {
     }
 }
 
-/// A number with zeros in front until it has the length; nothing if it is longer.
+/// A number padded with zeros in front to a length; `None` if it is longer.
 pub(crate) fn left_padded(value: &[u8], length: usize) -> Option<Vec<u8>> {
     let zeros = length.checked_sub(value.len())?;
     let mut padded = vec![0; zeros];
@@ -193,7 +208,7 @@ pub(crate) fn left_padded(value: &[u8], length: usize) -> Option<Vec<u8>> {
     Some(padded)
 }
 
-/// Two numbers as the sequence that the library wants.
+/// Two numbers as a DER sequence, the form that the library takes.
 fn der_pair(r: &[u8], s: &[u8]) -> Vec<u8> {
     let mut numbers = Vec::with_capacity(r.len() + s.len() + 12);
     for number in [r, s] {
@@ -229,7 +244,7 @@ fn der_length(out: &mut Vec<u8>, length: usize) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Hash, Material, Values, VerifyError, der_pair, left_padded};
+    use super::{Hash, KeyMaterial, SignatureValues, VerifyError, der_pair, left_padded};
 
     #[test]
     fn numbers_become_positive_integers_of_a_sequence() {
@@ -251,36 +266,44 @@ mod tests {
         let digest = Hash::Sha256.of(b"");
         let (short, long) = (vec![0xff; 255], vec![1; 1025]);
         let (even, zero) = (vec![0xfe; 256], vec![]);
-        let rsa = |modulus| Material::Rsa {
+        let rsa = |modulus| KeyMaterial::Rsa {
             modulus,
             exponent: &[1, 0, 1],
         };
-        let point = Material::Ecdsa {
+        let point = KeyMaterial::Ecdsa {
             curve: super::Curve::P256,
             point: &[4; 65],
         };
-        let ed = Material::Ed25519 { point: &[1; 31] };
+        let ed = KeyMaterial::Ed25519 { point: &[1; 31] };
         for (key, values, error) in [
             (
                 rsa(&short),
-                Values::Rsa(&[1]),
+                SignatureValues::Rsa(&[1]),
                 VerifyError::ShortRsa { bits: 2040 },
             ),
             (
                 rsa(&zero),
-                Values::Rsa(&[1]),
+                SignatureValues::Rsa(&[1]),
                 VerifyError::ShortRsa { bits: 0 },
             ),
             (
                 rsa(&long),
-                Values::Rsa(&[1]),
+                SignatureValues::Rsa(&[1]),
                 VerifyError::LongRsa { bits: 8193 },
             ),
-            (rsa(&even), Values::Ed25519([0; 64]), VerifyError::Algorithm),
-            (point, Values::Ecdsa { r: &[1], s: &[1] }, VerifyError::Key),
-            (point, Values::Rsa(&[1]), VerifyError::Algorithm),
-            (ed, Values::Ed25519([0; 64]), VerifyError::Key),
-            (ed, Values::Rsa(&[1]), VerifyError::Algorithm),
+            (
+                rsa(&even),
+                SignatureValues::Ed25519([0; 64]),
+                VerifyError::Algorithm,
+            ),
+            (
+                point,
+                SignatureValues::Ecdsa { r: &[1], s: &[1] },
+                VerifyError::Key,
+            ),
+            (point, SignatureValues::Rsa(&[1]), VerifyError::Algorithm),
+            (ed, SignatureValues::Ed25519([0; 64]), VerifyError::Key),
+            (ed, SignatureValues::Rsa(&[1]), VerifyError::Algorithm),
         ] {
             assert_eq!(key.verify(Hash::Sha256, &digest, &values), Err(error));
         }
@@ -289,11 +312,11 @@ mod tests {
             Err(VerifyError::Algorithm)
         );
         // What of the numbers the library does not take for a key confirms nothing either.
-        let number = Values::Rsa(&[1]);
+        let number = SignatureValues::Rsa(&[1]);
         assert!(rsa(&even).verify(Hash::Sha256, &digest, &number).is_err());
         let long_value = vec![1; 300];
         let odd = vec![0xff; 256];
-        let wrong = rsa(&odd).verify(Hash::Sha512, &digest, &Values::Rsa(&long_value));
+        let wrong = rsa(&odd).verify(Hash::Sha512, &digest, &SignatureValues::Rsa(&long_value));
         assert_eq!(wrong, Err(VerifyError::Wrong { algorithm: "RSA" }));
     }
 }

@@ -7,7 +7,7 @@
 //! | SHA-256, SHA-384, SHA-512; also where a key signs itself | SHA-1, MD5, SHA-224 and the others       |
 //! | armored public keys, one block or several | secret keys, bytes without armor                        |
 //!
-//! Facts: RFC 4880 and RFC 9580; `util/pgpsign` of BuildKit v0.34.2 for what counts and for the words.
+//! Facts: RFC 4880 and RFC 9580; `util/pgpsign` of BuildKit v0.34.2 for what is accepted and for the messages.
 
 mod certificate;
 mod fault;
@@ -20,79 +20,79 @@ use std::io::Read;
 use aws_lc_rs::digest::Context;
 use oci::ErrorKind;
 
-use crate::armor::{ArmorError, Block, Blocks};
+use crate::armor::{ArmorBlock, ArmorBlocks, ArmorError};
 use crate::openpgp::certificate::{Ring, Signer};
-use crate::openpgp::packet_signature::{Signature, kind};
+use crate::openpgp::packet_signature::{SignaturePacket, kind};
 use crate::{ExpiryJudgedAt, Policy};
 
 pub use fault::{Fault, KeyId};
 pub use packet::PacketError;
 
-/// How far clocks may differ.
+/// Seconds by which clocks may differ.
 const MAX_CLOCK_SKEW_SECONDS: u64 = 300;
 const PUBLIC_KEY_BLOCK: &str = "PGP PUBLIC KEY BLOCK";
 
-/// Why a signature was not confirmed.
+/// A detached signature is refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenPgpError {
-    /// The signature is no armored text.
+    /// The signature is not armored text.
     #[error("failed to decode armored signature: {source}")]
     SignatureArmor {
-        /// Why.
+        /// The error of the armor.
         source: ArmorError,
     },
-    /// The signature is no packets.
+    /// The signature is not a sequence of packets.
     #[error("failed to read next packet: {source}")]
     SignaturePacket {
-        /// Why.
+        /// The error of the packets.
         source: PacketError,
     },
-    /// There is no signature among the packets.
+    /// None of the packets is a signature.
     #[error("no signature packet found")]
     NoSignature,
-    /// The signature itself cannot count.
+    /// The signature cannot be accepted, whatever the keys are.
     #[error("{source}")]
     Signature {
-        /// Why.
+        /// The fault.
         source: Fault,
     },
-    /// The keys are no armored text.
+    /// The keys are not armored text.
     #[error("failed to read armored public key: {source}")]
     KeyArmor {
-        /// Why.
+        /// The error of the armor.
         source: ArmorError,
     },
-    /// The block is something else.
+    /// The block holds something other than public keys.
     #[error("expected public key block, got: {label}")]
     NotPublicKey {
-        /// What it says that it is.
+        /// The label of the block.
         label: String,
     },
-    /// The keys are no packets.
+    /// The keys are not a sequence of packets.
     #[error("failed to read armored public key: {source}")]
     KeyPacket {
-        /// Why.
+        /// The error of the packets.
         source: PacketError,
     },
     /// None of the keys can be read.
     #[error("failed to read armored public key: {}", source.as_ref().map_or("no key found".to_owned(), ToString::to_string))]
     NoKey {
-        /// What is wrong with the last of them.
+        /// The fault of the last one.
         source: Option<Fault>,
     },
-    /// No key confirms it.
+    /// No key confirms the signature.
     #[error("signature by {issuer}: {source}")]
     Signer {
-        /// Who says to have made it.
+        /// The key id that the signature names.
         issuer: KeyId,
-        /// Why.
+        /// The fault.
         source: Fault,
     },
-    /// What is signed could not be read.
+    /// The signed data cannot be read.
     #[error("failed to read signed data: {source}")]
     Read {
-        /// Why.
+        /// The system's error.
         source: std::io::Error,
     },
 }
@@ -116,11 +116,11 @@ impl OpenPgpError {
 }
 
 /// Checks that a key of the ring made the signature over everything that the reader gives. Ring and signature are armored text of at
-/// most [`MAX_BYTES`](crate::MAX_BYTES) and 1000 packets each; what is signed has no bound and is read once, or not at all when
-/// the answer is known before.
+/// most [`MAX_BYTES`](crate::MAX_BYTES) and 1000 packets each; the signed data has no bound and is read once, or not at all when
+/// the signature is refused before.
 ///
 /// # Errors
-/// When no key confirms the signature, and when what is signed cannot be read.
+/// When no key confirms the signature, and when the signed data cannot be read.
 pub fn verify_detached(
     signed: &mut dyn Read,
     signature: &[u8],
@@ -151,7 +151,7 @@ pub fn verify_detached(
     }
     let at = match policy.expiry {
         ExpiryJudgedAt::Signing => created,
-        // A clock that is a little late must not call a new signature's key unborn.
+        // With a clock that is a little late, the key of a new signature would not exist yet.
         ExpiryJudgedAt::Now => policy.now.max(created),
     };
     let mut context = signature.hash().map_err(failed)?.context();
@@ -160,14 +160,14 @@ pub fn verify_detached(
     let digest = signature.digest(context);
     let mut fault = Fault::UnknownIssuer;
     for signer in &signers {
-        let checked = signature
+        let result = signature
             .check(signer.key(), &digest)
             .and_then(|()| signer.check(signature, at))
             .and_then(|()| match signature.is_expired(at) {
                 true => Err(Fault::SignatureExpired),
                 false => Ok(()),
             });
-        match checked {
+        match result {
             Ok(()) => return Ok(()),
             Err(error) => fault = error,
         }
@@ -175,20 +175,20 @@ pub fn verify_detached(
     Err(failed(fault))
 }
 
-fn signature_block(text: &[u8]) -> Result<Block, OpenPgpError> {
+fn signature_block(text: &[u8]) -> Result<ArmorBlock, OpenPgpError> {
     let armor = |source| OpenPgpError::SignatureArmor { source };
-    let mut blocks = Blocks::new(text).map_err(armor)?;
+    let mut blocks = ArmorBlocks::new(text).map_err(armor)?;
     let block = blocks.next().unwrap_or(Err(ArmorError::Missing));
     block.map_err(armor)
 }
 
-/// The signatures of a block; the first must be one that counts, as BuildKit has it.
-fn signatures(block: &Block) -> Result<Vec<Signature<'_>>, OpenPgpError> {
+/// The signatures of a block; as in BuildKit, the first packet must be a signature.
+fn signatures(block: &ArmorBlock) -> Result<Vec<SignaturePacket<'_>>, OpenPgpError> {
     let mut signatures = Vec::new();
     for packet in packet::Packets::new(&block.bytes, &mut 0) {
         let packet = packet.map_err(|source| OpenPgpError::SignaturePacket { source })?;
         let signature = match packet.tag {
-            packet::SIGNATURE => Signature::decode(packet.body),
+            packet::SIGNATURE => SignaturePacket::decode(packet.body),
             _ => Err(Fault::Malformed {
                 what: "non signature packet found",
             }),
@@ -201,10 +201,10 @@ fn signatures(block: &Block) -> Result<Vec<Signature<'_>>, OpenPgpError> {
     Ok(signatures)
 }
 
-fn key_blocks(text: &[u8]) -> Result<Vec<Block>, OpenPgpError> {
+fn key_blocks(text: &[u8]) -> Result<Vec<ArmorBlock>, OpenPgpError> {
     let armor = |source| OpenPgpError::KeyArmor { source };
     let mut blocks = Vec::new();
-    for block in Blocks::new(text).map_err(armor)? {
+    for block in ArmorBlocks::new(text).map_err(armor)? {
         let block = block.map_err(armor)?;
         // DIFFERS: BuildKit takes secret keys here as well, which nobody should hand to a daemon.
         if block.label != PUBLIC_KEY_BLOCK {
@@ -218,7 +218,7 @@ fn key_blocks(text: &[u8]) -> Result<Vec<Block>, OpenPgpError> {
     Ok(blocks)
 }
 
-fn ring(blocks: &[Block]) -> Result<Ring<'_>, OpenPgpError> {
+fn ring(blocks: &[ArmorBlock]) -> Result<Ring<'_>, OpenPgpError> {
     let (mut ring, mut packets) = (Ring::default(), 0);
     for block in blocks {
         ring.read(packet::Packets::new(&block.bytes, &mut packets))
@@ -226,18 +226,17 @@ fn ring(blocks: &[Block]) -> Result<Ring<'_>, OpenPgpError> {
     }
     if ring.is_empty() {
         return Err(OpenPgpError::NoKey {
-            source: ring.left_out,
+            source: ring.skipped,
         });
     }
     Ok(ring)
 }
 
-/// The first signature that a key of the ring says to have made; else the first, which nobody made. Those that come before it must be
-/// such as could count, too.
+/// The first signature that names a key of the ring; else the first, without a key. Those before it must be acceptable, too.
 fn choose<'s, 'a, 'r, 'k>(
-    signatures: &'s [Signature<'a>],
+    signatures: &'s [SignaturePacket<'a>],
     ring: &'r Ring<'k>,
-) -> Result<(&'s Signature<'a>, Vec<Signer<'r, 'k>>), OpenPgpError> {
+) -> Result<(&'s SignaturePacket<'a>, Vec<Signer<'r, 'k>>), OpenPgpError> {
     let refused = |source| OpenPgpError::Signature { source };
     for signature in signatures {
         signature.check_algorithms().map_err(refused)?;
@@ -254,7 +253,7 @@ fn choose<'s, 'a, 'r, 'k>(
     Ok((first, Vec::new()))
 }
 
-/// Hashes what is signed; of text, every end of a line as carriage return and line feed.
+/// Hashes the signed data; of text, every end of a line as carriage return and line feed.
 fn hash(signed: &mut dyn Read, is_text: bool, context: &mut Context) -> std::io::Result<()> {
     let mut buffer = vec![0; 64 << 10];
     let mut last = 0;

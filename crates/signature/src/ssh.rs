@@ -5,7 +5,7 @@
 //!   signed:   "SSHSIG"                           namespace  ""        hash  digest of the message
 //! ```
 //!
-//! Keys are Ed25519, ECDSA and RSA of 2,048 to 8,192 bits, and Ed25519 and ECDSA of hardware that was touched.
+//! Keys are Ed25519, ECDSA and RSA of 2,048 to 8,192 bits, and Ed25519 and ECDSA of hardware keys that were touched.
 
 use aws_lc_rs::digest::Digest;
 use base64::Engine as _;
@@ -13,126 +13,126 @@ use base64::engine::general_purpose::STANDARD;
 use oci::ErrorKind;
 
 use crate::VerifyError;
-use crate::armor::{ArmorError, Blocks};
+use crate::armor::{ArmorBlocks, ArmorError};
 use crate::cursor::{Cursor, without_zeros};
-use crate::material::{Curve, Hash, Material, Values};
+use crate::material::{Curve, Hash, KeyMaterial, SignatureValues};
 
 const MAGIC: &[u8; 6] = b"SSHSIG";
 const BLOCK_LABEL: &str = "SSH SIGNATURE";
-/// What git signs for.
+/// The namespace of git's signatures.
 const NAMESPACE: &str = "git";
-/// The bit that says that somebody touched the hardware.
+/// The flag that the hardware was touched.
 const USER_PRESENCE_FLAG: u8 = 1;
 
-/// Why an SSH signature does not count.
+/// An SSH signature is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SshError {
-    /// The signature is no armored text.
+    /// The signature is not armored text.
     #[error("failed to decode ssh signature PEM block: {source}")]
     Armor {
-        /// Why.
+        /// The error of the armor.
         source: ArmorError,
     },
-    /// The block is something else.
+    /// The block holds something other than a signature.
     #[error("failed to decode ssh signature PEM block: it is a {label:?}")]
     Label {
-        /// What it says that it is.
+        /// The label of the block.
         label: String,
     },
-    /// The block's bytes are no signature.
+    /// The block's bytes are not a signature.
     #[error("failed to parse ssh signature: {source}")]
     Signature {
-        /// Why.
+        /// The error of the parser.
         source: WireError,
     },
-    /// It was made for something else than git.
+    /// The signature was made for another program than git.
     #[error(
         "unexpected SSH signature namespace: {}",
         gostd::strconv::quote(namespace)
     )]
     Namespace {
-        /// What it was made for.
+        /// The namespace in the signature.
         namespace: String,
     },
-    /// None of the lines is a key.
+    /// None of the lines has a key.
     #[error("failed to parse ssh public key: ssh: no key found{}", source.as_ref().map(|source| format!("; last parsing error for ignored line: {source}")).unwrap_or_default())]
     PublicKey {
-        /// What is wrong with the last of them.
+        /// The error of the last line.
         source: Option<WireError>,
     },
-    /// Another key made it.
+    /// The signature names another key.
     #[error("failed to verify ssh signature: public key does not match")]
     OtherKey,
-    /// The key's hardware was not touched.
+    /// The key is of hardware that was not touched.
     #[error("failed to verify ssh signature: ssh: signature is missing the user presence flag")]
     NotTouched,
-    /// The key did not make it.
+    /// The key did not make the signature.
     #[error("failed to verify ssh signature: {source}")]
     Wrong {
-        /// How.
+        /// The error of the check.
         source: VerifyError,
     },
 }
 
-/// Why bytes are no key, or no signature.
+/// Bytes are not a valid key or signature.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WireError {
-    /// They end too early, or go on.
+    /// The bytes end too early, or go on after the last field.
     #[error("ssh: unmarshal error for field {field}")]
     Field {
-        /// What was read.
+        /// The field that was being read.
         field: &'static str,
     },
-    /// They begin otherwise.
+    /// The bytes do not begin with `SSHSIG`.
     #[error("invalid magic preamble")]
     Magic,
     /// Version 1 is the only one.
     #[error("unsupported signature version {version}: expected 1")]
     Version {
-        /// What they say.
+        /// The version in the signature.
         version: u32,
     },
-    /// The hash does not count.
+    /// The hash is not accepted.
     #[error(
         "unsupported hash algorithm {}: must be \"sha256\" or \"sha512\"",
         gostd::strconv::quote(name)
     )]
     Hash {
-        /// The hash.
+        /// The name of the hash.
         name: String,
     },
-    /// The signature's format is not one that a key of the sort makes.
+    /// The signature's format does not belong to the key's type.
     #[error("ssh: signature type {format} for key type {key}")]
     Format {
-        /// Of the signature.
+        /// The signature's format.
         format: String,
-        /// Of the key.
+        /// The key's type.
         key: String,
     },
-    /// Keys of the type are not read.
+    /// Keys of this type are not supported.
     #[error("ssh: unknown key algorithm: {name}")]
     KeyType {
-        /// The type.
+        /// The name of the type.
         name: String,
     },
-    /// The line says another type than its key.
+    /// The line names another type than its key.
     #[error(
         "ssh: authorized keys key type mismatch: human-readable type {}, encoded type {}",
         gostd::strconv::quote(line),
         gostd::strconv::quote(key)
     )]
     KeyTypes {
-        /// In the line.
+        /// The type in the line.
         line: String,
-        /// In the key.
+        /// The type in the key.
         key: String,
     },
-    /// The key in the line is no base64.
+    /// The key in the line is not base64.
     #[error("{source}")]
     Base64 {
-        /// Where.
+        /// The error of the decoder.
         source: base64::DecodeError,
     },
 }
@@ -153,20 +153,37 @@ impl SshError {
     }
 }
 
+impl WireError {
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Field { .. }
+            | Self::Magic
+            | Self::Version { .. }
+            | Self::Hash { .. }
+            | Self::Format { .. }
+            | Self::KeyType { .. }
+            | Self::KeyTypes { .. }
+            | Self::Base64 { .. } => ErrorKind::Invalid,
+        }
+    }
+}
+
 /// Checks that the key of an `authorized_keys` line made the armored signature over the bytes, for git.
 ///
 /// # Errors
 /// When it did not.
 pub fn verify(signed: &[u8], signature: &[u8], authorized_key: &[u8]) -> Result<(), SshError> {
     let armor = |source| SshError::Armor { source };
-    let mut blocks = Blocks::new(signature).map_err(armor)?;
+    let mut blocks = ArmorBlocks::new(signature).map_err(armor)?;
     let block = blocks.next().unwrap_or(Err(ArmorError::Missing));
     let block = block.map_err(armor)?;
     if block.label != BLOCK_LABEL {
         return Err(SshError::Label { label: block.label });
     }
     let signature =
-        Signature::decode(&block.bytes).map_err(|source| SshError::Signature { source })?;
+        SshSignature::decode(&block.bytes).map_err(|source| SshError::Signature { source })?;
     if signature.namespace != NAMESPACE.as_bytes() {
         return Err(SshError::Namespace {
             namespace: String::from_utf8_lossy(signature.namespace).into_owned(),
@@ -214,7 +231,7 @@ fn number<'a>(name: &'static str, bytes: &mut Cursor<'a>) -> Result<&'a [u8], Wi
     field(name, (!is_negative).then(|| without_zeros(number)))
 }
 
-/// The key of the first line that has one. Options before it say what a login may do, not what it may sign.
+/// The key of the first line that has one. Options before it restrict logins, not signatures.
 fn authorized(lines: &[u8]) -> Result<Vec<u8>, SshError> {
     let mut last = None;
     let lines = String::from_utf8_lossy(lines);
@@ -250,7 +267,7 @@ fn authorized_key(name: &str, key: &str) -> Result<Vec<u8>, WireError> {
     Ok(bytes)
 }
 
-/// What follows the first word, in which quoted text may have blanks.
+/// The rest of a line after its first word; blanks in quotes belong to the word.
 fn after_options(line: &str) -> Option<&str> {
     let (mut is_quoted, mut last) = (false, ' ');
     for (at, c) in line.char_indices() {
@@ -264,19 +281,19 @@ fn after_options(line: &str) -> Option<&str> {
     None
 }
 
-/// A key as it is written in a line and in a signature.
+/// A key in the form of `authorized_keys` lines and of signatures.
 #[derive(Debug)]
 struct PublicKey<'a> {
     name: &'a [u8],
-    material: Material<'a>,
-    /// What the hardware that has the key was asked for.
+    material: KeyMaterial<'a>,
+    /// The application of a hardware key.
     application: Option<&'a [u8]>,
 }
 
 impl<'a> PublicKey<'a> {
     fn decode(bytes: &'a [u8]) -> Result<Self, WireError> {
-        let mut rest = Cursor::new(bytes);
-        let name = field("key type", rest.string())?;
+        let mut fields = Cursor::new(bytes);
+        let name = field("key type", fields.string())?;
         let curve = match name {
             b"ecdsa-sha2-nistp256" | b"sk-ecdsa-sha2-nistp256@openssh.com" => {
                 Some((Curve::P256, &b"nistp256"[..]))
@@ -287,27 +304,27 @@ impl<'a> PublicKey<'a> {
         };
         let material = match (name, curve) {
             (_, Some((curve, curve_name))) => {
-                let named = field("curve", rest.string())?;
-                field("curve", (named == curve_name).then_some(()))?;
-                let point = field("point", rest.string())?;
-                Material::Ecdsa { curve, point }
+                let curve_in_key = field("curve", fields.string())?;
+                field("curve", (curve_in_key == curve_name).then_some(()))?;
+                let point = field("point", fields.string())?;
+                KeyMaterial::Ecdsa { curve, point }
             }
-            (b"ssh-ed25519" | b"sk-ssh-ed25519@openssh.com", None) => Material::Ed25519 {
-                point: field("point", rest.string())?,
+            (b"ssh-ed25519" | b"sk-ssh-ed25519@openssh.com", None) => KeyMaterial::Ed25519 {
+                point: field("point", fields.string())?,
             },
             (b"ssh-rsa", None) => {
-                let exponent = number("exponent", &mut rest)?;
-                let modulus = number("modulus", &mut rest)?;
-                Material::Rsa { modulus, exponent }
+                let exponent = number("exponent", &mut fields)?;
+                let modulus = number("modulus", &mut fields)?;
+                KeyMaterial::Rsa { modulus, exponent }
             }
             _ => return Err(WireError::KeyType { name: text(name) }),
         };
         let application = if name.starts_with(b"sk-") {
-            Some(field("application", rest.string())?)
+            Some(field("application", fields.string())?)
         } else {
             None
         };
-        end("key", rest)?;
+        end("key", fields)?;
         Ok(Self {
             name,
             material,
@@ -316,10 +333,10 @@ impl<'a> PublicKey<'a> {
     }
 }
 
-/// A signature with what it says of itself.
+/// A decoded signature.
 #[derive(Debug)]
-struct Signature<'a> {
-    /// As it is written, which is as an `authorized_keys` line has it.
+struct SshSignature<'a> {
+    /// The encoded key, as in an `authorized_keys` line.
     key: &'a [u8],
     public_key: PublicKey<'a>,
     namespace: &'a [u8],
@@ -332,38 +349,40 @@ struct Signature<'a> {
     added: Option<(u8, u32)>,
 }
 
-impl<'a> Signature<'a> {
+impl<'a> SshSignature<'a> {
     fn decode(bytes: &'a [u8]) -> Result<Self, WireError> {
-        let mut rest = Cursor::new(bytes);
-        if rest.array::<6>().as_ref() != Some(MAGIC) {
+        let mut fields = Cursor::new(bytes);
+        if fields.array::<6>().as_ref() != Some(MAGIC) {
             return Err(WireError::Magic);
         }
-        let version = field("version", rest.u32())?;
+        let version = field("version", fields.u32())?;
         if version != 1 {
             return Err(WireError::Version { version });
         }
-        let key = field("public key", rest.string())?;
-        let namespace = field("namespace", rest.string())?;
-        let _reserved = field("reserved", rest.string())?;
-        let hash_name = field("hash", rest.string())?;
+        let key = field("public key", fields.string())?;
+        let namespace = field("namespace", fields.string())?;
+        let _reserved = field("reserved", fields.string())?;
+        let hash_name = field("hash", fields.string())?;
         let hash = match hash_name {
             b"sha256" => Hash::Sha256,
             b"sha512" => Hash::Sha512,
             name => return Err(WireError::Hash { name: text(name) }),
         };
-        let mut value = Cursor::new(field("signature", rest.string())?);
-        end("signature", rest)?;
+        let mut value = Cursor::new(field("signature", fields.string())?);
+        end("signature", fields)?;
         let public_key = PublicKey::decode(key)?;
         let format = field("format", value.string())?;
         let key_hash = match (public_key.material, format) {
-            (Material::Rsa { .. }, b"rsa-sha2-256") => Hash::Sha256,
-            (Material::Rsa { .. }, b"rsa-sha2-512") => Hash::Sha512,
-            (Material::Ecdsa { curve, .. }, format) if format == public_key.name => match curve {
-                Curve::P256 => Hash::Sha256,
-                Curve::P384 => Hash::Sha384,
-                Curve::P521 => Hash::Sha512,
-            },
-            (Material::Ed25519 { .. }, format) if format == public_key.name => Hash::Sha256,
+            (KeyMaterial::Rsa { .. }, b"rsa-sha2-256") => Hash::Sha256,
+            (KeyMaterial::Rsa { .. }, b"rsa-sha2-512") => Hash::Sha512,
+            (KeyMaterial::Ecdsa { curve, .. }, format) if format == public_key.name => {
+                match curve {
+                    Curve::P256 => Hash::Sha256,
+                    Curve::P384 => Hash::Sha384,
+                    Curve::P521 => Hash::Sha512,
+                }
+            }
+            (KeyMaterial::Ed25519 { .. }, format) if format == public_key.name => Hash::Sha256,
             (_, format) => {
                 return Err(WireError::Format {
                     format: text(format),
@@ -411,20 +430,20 @@ impl<'a> Signature<'a> {
         let mut value = self.value;
         let material = &self.public_key.material;
         let checked = match material {
-            Material::Ed25519 { .. } => match value.remaining().try_into() {
+            KeyMaterial::Ed25519 { .. } => match value.remaining().try_into() {
                 Ok(value) => material.verify_ed25519(message, value),
                 Err(_) => Err(VerifyError::Wrong { algorithm: "EdDSA" }),
             },
-            Material::Rsa { .. } => {
-                let values = Values::Rsa(value.remaining());
+            KeyMaterial::Rsa { .. } => {
+                let values = SignatureValues::Rsa(value.remaining());
                 material.verify(self.key_hash, &self.key_hash.of(message), &values)
             }
-            Material::Ecdsa { .. } => {
+            KeyMaterial::Ecdsa { .. } => {
                 let pair = number("r", &mut value)
                     .and_then(|r| Ok((r, number("s", &mut value)?)))
                     .and_then(|pair| end("s", value).map(|()| pair));
                 let (r, s) = pair.map_err(|source| SshError::Signature { source })?;
-                let values = Values::Ecdsa { r, s };
+                let values = SignatureValues::Ecdsa { r, s };
                 material.verify(self.key_hash, &self.key_hash.of(message), &values)
             }
         };

@@ -3,7 +3,7 @@
 use http::HeaderMap;
 use http::header::WWW_AUTHENTICATE;
 
-/// A way to authorize that a host offered. Bearer sorts before basic: it is the one that hides the login.
+/// A scheme of authorization that a host offers. Bearer sorts before basic, because it does not send the login to the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Scheme {
     Bearer,
@@ -37,7 +37,7 @@ impl Challenge {
     }
 }
 
-/// The challenges of an answer that we can meet, the best first.
+/// The challenges of a response that can be met, the best first.
 pub(crate) fn parse(headers: &HeaderMap) -> Vec<Challenge> {
     let mut out: Vec<_> = headers
         .get_all(WWW_AUTHENTICATE)
@@ -51,7 +51,7 @@ pub(crate) fn parse(headers: &HeaderMap) -> Vec<Challenge> {
 }
 
 fn parse_one(header: &str) -> Option<Challenge> {
-    let mut cursor = Cursor(header.trim_start());
+    let mut cursor = ParamCursor(header.trim_start());
     let scheme = match cursor.token()?.to_ascii_lowercase().as_str() {
         "bearer" => Scheme::Bearer,
         "basic" => Scheme::Basic,
@@ -74,9 +74,10 @@ fn parse_one(header: &str) -> Option<Challenge> {
     Some(Challenge { scheme, params })
 }
 
-struct Cursor<'a>(&'a str);
+/// Reads the parameters of a challenge from the front.
+struct ParamCursor<'a>(&'a str);
 
-impl<'a> Cursor<'a> {
+impl<'a> ParamCursor<'a> {
     fn skip_spaces(&mut self) {
         self.0 = self.0.trim_start_matches([' ', '\t', '\r', '\n']);
     }

@@ -53,24 +53,24 @@ impl Scopes {
             .collect()
     }
 
-    /// Whether everything in `other` is here.
+    /// Whether all scopes of `other` are in this set.
     pub(crate) fn contains(&self, other: &Self) -> bool {
         other.0.iter().all(|(name, actions)| {
             self.0
                 .get(name)
-                .is_some_and(|own_actions| actions.is_subset(own_actions))
+                .is_some_and(|actions_here| actions.is_subset(actions_here))
         })
     }
 }
 
-/// A repository name may hold a port's colon only in the type part's neighbour, so the actions follow the second colon.
+/// Splits a scope into `type:name` and its actions, which follow the second colon.
 fn split(scope: &str) -> (&str, &str) {
-    let Some(first) = scope.find(':') else {
+    let Some(first_colon) = scope.find(':') else {
         return (scope, "");
     };
-    match scope.get(first + 1..).and_then(|rest| rest.find(':')) {
-        Some(second) => {
-            let at = first + 1 + second;
+    match scope.get(first_colon + 1..).and_then(|rest| rest.find(':')) {
+        Some(second_colon) => {
+            let at = first_colon + 1 + second_colon;
             (
                 scope.get(..at).unwrap_or(scope),
                 scope.get(at + 1..).unwrap_or_default(),

@@ -18,18 +18,21 @@ use crate::transport::{body_within, silent, status_error, transport_error};
 use crate::waiting::{ANSWER_TIMEOUT, WaitObserver, waiting};
 
 const CLIENT_ID: &str = "buildkit-client";
+/// The life of a token whose server names none.
 const DEFAULT_EXPIRY_SECONDS: u64 = 60;
+/// The largest document of a token server that is read.
 const MAX_ANSWER_BYTES: usize = 1 << 20;
+/// Tokens that are kept for one host, by scopes.
 const MAX_TOKENS: usize = 256;
 
-/// The way to tokens of one host, and the tokens had so far.
+/// How tokens of one host are fetched, and the tokens fetched so far.
 pub(crate) struct Bearer {
     realm: reqwest::Url,
     service: String,
     pub(crate) scopes: Scopes,
     login: Option<Login>,
-    by_client: bool,
-    /// Held while a token is fetched, so that requests that need the same one wait for it instead of asking as well.
+    fetched_by_client: bool,
+    /// Locked while a token is fetched, so that requests that need the same token wait for it.
     tokens: tokio::sync::Mutex<HashMap<String, CachedToken>>,
 }
 
@@ -55,7 +58,7 @@ impl Bearer {
         challenge: &Challenge,
         mut scopes: Scopes,
         login: Option<Login>,
-        by_client: bool,
+        fetched_by_client: bool,
     ) -> Result<Self, Error> {
         let bad = |source: Cause| Error::TokenAnswer { source };
         let realm = challenge
@@ -71,7 +74,7 @@ impl Bearer {
             .into()));
         }
         let login = login.filter(|l| !l.secret().is_empty());
-        if login.is_some() || by_client {
+        if login.is_some() || fetched_by_client {
             may_send_login(host, challenge, &realm)?;
         }
         scopes.merge(&Scopes::parse([challenge
@@ -83,7 +86,7 @@ impl Bearer {
             service,
             scopes,
             login,
-            by_client,
+            fetched_by_client,
             tokens: tokio::sync::Mutex::default(),
         })
     }
@@ -126,7 +129,7 @@ impl Bearer {
         scopes: &[String],
     ) -> Result<Token, Error> {
         let (host, _) = at;
-        if self.by_client {
+        if self.fetched_by_client {
             let request = TokenRequest {
                 client_id: CLIENT_ID.into(),
                 host: host.authority.clone(),
@@ -188,7 +191,7 @@ impl Bearer {
         if let Some(login) = login {
             request = request.header(http::header::AUTHORIZATION, login.basic());
         }
-        answer(request, Method::GET, &url, observer).await
+        request_token(request, Method::GET, &url, observer).await
     }
 
     async fn post(
@@ -225,35 +228,36 @@ impl Bearer {
                 "application/x-www-form-urlencoded; charset=utf-8",
             )
             .body(form.query().unwrap_or_default().to_owned());
-        answer(request, Method::POST, &self.realm, observer).await
+        request_token(request, Method::POST, &self.realm, observer).await
     }
 }
 
-async fn answer(
+async fn request_token(
     request: reqwest::RequestBuilder,
     method: Method,
     url: &reqwest::Url,
     observer: Option<&WaitObserver>,
 ) -> Result<Token, Error> {
-    // The query holds scopes only, which people need to see when a token is refused.
-    let shown = url.to_string();
+    // The query holds only scopes, which a user needs to see when a token is refused.
+    let address = url.to_string();
     let sending = tokio::time::timeout(ANSWER_TIMEOUT, request.send());
     let response = waiting(observer, &host_of(url), sending)
         .await
         // The dropped error says only that the time is over.
         .map_err(|_| silent(&method, url, ANSWER_TIMEOUT))?
-        .map_err(|e| transport_error(&method, &shown, e))?;
+        .map_err(|e| transport_error(&method, &address, e))?;
     if !response.status().is_success() {
-        return Err(status_error(method, shown, response).await);
+        return Err(status_error(method, address, response).await);
     }
-    let body = body_within(response, MAX_ANSWER_BYTES, &method, &shown, observer).await?;
-    let answer: TokenDocument = gostd::json::from_start(&body).map_err(|e| Error::TokenAnswer {
-        source: Wrapped::cause("unable to decode token response", e),
-    })?;
-    let token = if answer.access_token.is_empty() {
-        answer.token
+    let body = body_within(response, MAX_ANSWER_BYTES, &method, &address, observer).await?;
+    let document: TokenDocument =
+        gostd::json::from_start(&body).map_err(|e| Error::TokenAnswer {
+            source: Wrapped::cause("unable to decode token response", e),
+        })?;
+    let token = if document.access_token.is_empty() {
+        document.token
     } else {
-        answer.access_token
+        document.access_token
     };
     if token.is_empty() {
         return Err(Error::TokenAnswer {
@@ -262,7 +266,7 @@ async fn answer(
     }
     Ok(Token {
         token,
-        expires_in: u64::try_from(answer.expires_in).unwrap_or(0),
+        expires_in: u64::try_from(document.expires_in).unwrap_or(0),
         issued_at: None,
     })
 }

@@ -31,16 +31,16 @@ async fn spoilt(
         (digest(LAYER), media_type::OCI_LAYER.into(), LAYER.into()),
     ]);
     FakeRegistry::start(move |request| {
-        let answer = match request.method.as_str() {
+        let response = match request.method.as_str() {
             "POST" => Response::new(202).header("Location", "/upload/1"),
             "PUT" => Response::new(201),
             "HEAD" if request.target.contains("/new/") => Response::new(404),
             _ => good(request),
         };
         if request.method == method {
-            return spoil(request, answer);
+            return spoil(request, response);
         }
-        answer
+        response
     })
     .await
 }
@@ -199,11 +199,11 @@ async fn a_blob_whose_registry_stays_broken_is_given_up_after_as_many_tries_as_t
             kind,
             sentence,
         } = case;
-        let fake = spoilt("GET", move |request, answer| fault.of(request, answer)).await;
-        let began = Instant::now();
+        let fake = spoilt("GET", move |request, response| fault.of(request, response)).await;
+        let start = Instant::now();
         let error = read(&fake).await.unwrap_err();
         assert_eq!(fake.lines().len(), requests, "{fault:?}");
-        assert_eq!(began.elapsed().as_secs(), seconds, "{fault:?}");
+        assert_eq!(start.elapsed().as_secs(), seconds, "{fault:?}");
         assert_eq!(error.kind(), kind, "{fault:?}");
         let digest = layer().digest.to_string();
         let wrong: Vec<u8> = LAYER.iter().map(|byte| byte ^ 1).collect();
@@ -228,7 +228,7 @@ async fn a_blob_whose_registry_stays_broken_is_given_up_after_as_many_tries_as_t
 
 #[tokio::test(start_paused = true)]
 async fn a_host_that_asks_for_patience_gets_it_up_to_a_minute_each_time() {
-    for (asked, seconds) in [
+    for (retry_after, seconds) in [
         ("0", 1 + 2 + 4),
         ("3", 3 + 3 + 4),
         ("30", 90),
@@ -239,17 +239,17 @@ async fn a_host_that_asks_for_patience_gets_it_up_to_a_minute_each_time() {
         ("-5", 1 + 2 + 4),
     ] {
         let fake = spoilt("GET", move |_, _| {
-            Response::new(429).header("Retry-After", asked)
+            Response::new(429).header("Retry-After", retry_after)
         })
         .await;
-        let began = Instant::now();
+        let start = Instant::now();
         let error = read(&fake).await.unwrap_err();
         assert_eq!(
             fake.lines().len(),
             4,
-            "{asked}: the header stands for repeating at once"
+            "{retry_after}: the header stands for repeating at once"
         );
-        assert_eq!(began.elapsed().as_secs(), seconds, "{asked}");
+        assert_eq!(start.elapsed().as_secs(), seconds, "{retry_after}");
         assert!(
             error.to_string().ends_with("429 Too Many Requests"),
             "{error}"
@@ -306,10 +306,10 @@ async fn a_name_is_asked_for_again_at_once_or_not_at_all() {
     ] {
         let fake = FakeRegistry::start(move |_| Response::new(status)).await;
         let repository = open(&fake.host, "a/b", Access::PULL, Arc::new(Anonymous));
-        let began = Instant::now();
+        let start = Instant::now();
         let error = repository.resolve(Some("v1"), None).await.unwrap_err();
         assert_eq!(fake.lines().len(), requests, "{status}: {:?}", fake.lines());
-        assert_eq!(began.elapsed().as_secs(), 0, "{status}");
+        assert_eq!(start.elapsed().as_secs(), 0, "{status}");
         let sentence = sentence
             .replace(
                 "{url}",
@@ -344,18 +344,18 @@ async fn what_resolving_believes_of_an_answer() {
             "a digest that is none",
             ok().header("Docker-Content-Digest", "sha256:short")
                 .body("{}"),
-            |answer| matches!(answer, Err(Error::BadDigest { text }) if text == "sha256:short"),
+            |result| matches!(result, Err(Error::BadDigest { text }) if text == "sha256:short"),
         ),
         (
             "a document that is too large to be one",
             ok().header("Docker-Content-Digest", &digest)
                 .body(vec![b' '; (4 << 20) + 1]),
-            |answer| matches!(answer, Err(Error::ManifestTooLarge { size, .. }) if size == (4 << 20) + 1),
+            |result| matches!(result, Err(Error::ManifestTooLarge { size, .. }) if size == (4 << 20) + 1),
         ),
         (
             "a document that is too large, without its digest",
             ok().body(vec![b' '; (4 << 20) + 1]),
-            |answer| matches!(answer, Err(Error::ManifestTooLarge { .. })),
+            |result| matches!(result, Err(Error::ManifestTooLarge { .. })),
         ),
         (
             "the oldest kind of manifest",
@@ -366,7 +366,7 @@ async fn what_resolving_believes_of_an_answer() {
                 )
                 .header("Docker-Content-Digest", &digest)
                 .body("{}"),
-            |answer| matches!(answer, Err(Error::Schema1)),
+            |result| matches!(result, Err(Error::Schema1)),
         ),
         (
             "the oldest kind of manifest, named as text",
@@ -374,18 +374,18 @@ async fn what_resolving_believes_of_an_answer() {
                 .header("Content-Type", "text/plain; charset=utf-8")
                 .header("Docker-Content-Digest", &digest)
                 .body("{}"),
-            |answer| matches!(answer, Err(Error::Schema1)),
+            |result| matches!(result, Err(Error::Schema1)),
         ),
-        ("no digest: the body is read", ok().body("{}"), |answer| {
-            answer.is_ok_and(|desc| desc.digest == Digest::sha256(b"{}") && desc.size == 2)
+        ("no digest: the body is read", ok().body("{}"), |result| {
+            result.is_ok_and(|desc| desc.digest == Digest::sha256(b"{}") && desc.size == 2)
         }),
     ];
     for (name, response, check) in cases {
         let fake = FakeRegistry::start(move |_| response.clone()).await;
         let repository = open(&fake.host, "a/b", Access::PULL, Arc::new(Anonymous));
-        let answer = repository.resolve(Some("v1"), None).await;
-        let shown = format!("{answer:?}");
-        assert!(check(answer), "{name}: {shown}");
+        let result = repository.resolve(Some("v1"), None).await;
+        let result_text = format!("{result:?}");
+        assert!(check(result), "{name}: {result_text}");
     }
 }
 
@@ -407,17 +407,17 @@ async fn a_push_that_stays_refused_is_given_up_after_as_many_tries_as_the_refusa
         ("PUT", 503, 12, 7),
     ] {
         let fake = spoilt(method, move |_, _| Response::new(status)).await;
-        let began = Instant::now();
+        let start = Instant::now();
         let error = push(&fake).await.unwrap_err();
         let lines = fake.lines();
         assert_eq!(lines.len(), requests, "{method} {status}: {lines:?}");
-        assert_eq!(began.elapsed().as_secs(), seconds, "{method} {status}");
-        let told = match (method, status) {
+        assert_eq!(start.elapsed().as_secs(), seconds, "{method} {status}");
+        let expected_text = match (method, status) {
             ("POST", 404) => "not found".to_owned(),
             _ => format!(": {status} "),
         };
         assert!(
-            error.to_string().contains(&told),
+            error.to_string().contains(&expected_text),
             "{method} {status}: {error}"
         );
     }
@@ -432,12 +432,12 @@ async fn a_push_survives_each_fault_that_passes() {
         ("PUT", 429),
         ("PUT", 502),
     ] {
-        let first = std::sync::atomic::AtomicBool::new(true);
-        let fake = spoilt(method, move |_, answer| {
-            if first.swap(false, std::sync::atomic::Ordering::SeqCst) {
+        let is_first = std::sync::atomic::AtomicBool::new(true);
+        let fake = spoilt(method, move |_, response| {
+            if is_first.swap(false, std::sync::atomic::Ordering::SeqCst) {
                 return Response::new(status);
             }
-            answer
+            response
         })
         .await;
         assert_eq!(
@@ -445,9 +445,9 @@ async fn a_push_survives_each_fault_that_passes() {
             Pushed::Sent,
             "{method} {status}"
         );
-        let last = fake.requests().pop().unwrap();
+        let last_request = fake.requests().pop().unwrap();
         assert_eq!(
-            (last.method.as_str(), &last.body[..]),
+            (last_request.method.as_str(), &last_request.body[..]),
             ("PUT", LAYER),
             "{method} {status}"
         );
@@ -456,7 +456,7 @@ async fn a_push_survives_each_fault_that_passes() {
 
 #[tokio::test(start_paused = true)]
 async fn the_words_of_a_registry_are_shown_as_far_as_they_are_a_registrys() {
-    for (body, shown) in [
+    for (body, expected_words) in [
         (
             r#"{"errors":[{"code":"DENIED","message":"no"}]}"#.to_owned(),
             "\ndenied: no",
@@ -486,7 +486,7 @@ async fn the_words_of_a_registry_are_shown_as_far_as_they_are_a_registrys() {
         let fake = spoilt("GET", move |_, _| Response::new(403).body(body.clone())).await;
         let error = read(&fake).await.unwrap_err().to_string();
         let (_, words) = error.split_once("403 Forbidden").unwrap();
-        assert_eq!(words, shown);
+        assert_eq!(words, expected_words);
     }
 }
 
@@ -496,22 +496,22 @@ async fn an_error_whose_body_never_ends_is_told_without_it() {
         Response::new(403).body(vec![b'x'; 1000]).body_drips()
     })
     .await;
-    let began = Instant::now();
+    let start = Instant::now();
     let error = read(&fake).await.unwrap_err();
     assert!(error.to_string().ends_with("403 Forbidden"), "{error}");
     assert!(
-        began.elapsed() <= Duration::from_secs(11),
+        start.elapsed() <= Duration::from_secs(11),
         "{:?}",
-        began.elapsed()
+        start.elapsed()
     );
 }
 
 #[tokio::test]
 async fn a_range_that_was_not_asked_for_is_refused() {
     let tries = std::sync::atomic::AtomicUsize::new(0);
-    let fake = spoilt("GET", move |_, answer| {
+    let fake = spoilt("GET", move |_, response| {
         if tries.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0 {
-            return answer.cut(10);
+            return response.cut(10);
         }
         Response::new(206)
             .header("Content-Range", "bytes 5-53/54")
@@ -531,7 +531,7 @@ async fn a_range_that_was_not_asked_for_is_refused() {
 
 #[tokio::test]
 async fn a_blob_of_unknown_size_ends_where_the_body_ends() {
-    let fake = spoilt("GET", |_, answer| answer).await;
+    let fake = spoilt("GET", |_, response| response).await;
     let repository = open(&fake.host, "a/b", Access::PULL, Arc::new(Anonymous));
     let mut desc = layer();
     desc.size = -1;

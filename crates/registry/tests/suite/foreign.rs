@@ -64,8 +64,8 @@ async fn run(work: Work, repository: &Repository) {
         Work::Referrers => drop(repository.referrers(&desc.digest, None, &[]).await),
         Work::Push => {
             let source = Arc::new(BytesSource(Bytes::from_static(b"layer")));
-            let sent = Arc::new(|_| {});
-            drop(repository.push_blob(&desc, source, &[], sent).await);
+            let unobserved = Arc::new(|_| {});
+            drop(repository.push_blob(&desc, source, &[], unobserved).await);
         }
     }
 }
@@ -99,7 +99,7 @@ async fn a_challenge_of_another_host_gets_no_login_and_no_token() {
                     let owner_name = Arc::new(parking_lot::Mutex::new(String::new()));
                     let owner_at = Arc::clone(&owner_name);
                     let foreign = Fake::start(move |request| {
-                        let own = request.header("host").unwrap().to_owned();
+                        let request_host = request.header("host").unwrap().to_owned();
                         if request.target.starts_with("/token") {
                             return Response::new(200).body(r#"{"token":"T"}"#);
                         }
@@ -108,29 +108,28 @@ async fn a_challenge_of_another_host_gets_no_login_and_no_token() {
                             return Response::new(307).header("Location", back);
                         }
                         let challenge = challenge
-                            .replace("{foreign}", &own)
+                            .replace("{foreign}", &request_host)
                             .replace("{owner}", &owner_at.lock());
                         Response::new(401).header("WWW-Authenticate", challenge)
                     })
                     .await;
-                    let there = foreign.host.clone();
-                    let owner =
-                        Fake::start(move |request| match request.target.as_str() {
-                            target if target.starts_with("/token") => {
-                                Response::new(200).body(r#"{"token":"T"}"#)
-                            }
-                            "/v2/victim/private" => {
-                                Response::new(401).header("WWW-Authenticate", "Basic realm=\"x\"")
-                            }
-                            _ if matches!(work, Work::Push) && request.method == "HEAD" => {
-                                Response::new(404)
-                            }
-                            _ if request.method == "POST" => Response::new(202)
-                                .header("Location", format!("http://{there}/upload")),
-                            target => Response::new(307)
-                                .header("Location", format!("http://{there}{target}")),
-                        })
-                        .await;
+                    let foreign_host = foreign.host.clone();
+                    let owner = Fake::start(move |request| match request.target.as_str() {
+                        target if target.starts_with("/token") => {
+                            Response::new(200).body(r#"{"token":"T"}"#)
+                        }
+                        "/v2/victim/private" => {
+                            Response::new(401).header("WWW-Authenticate", "Basic realm=\"x\"")
+                        }
+                        _ if matches!(work, Work::Push) && request.method == "HEAD" => {
+                            Response::new(404)
+                        }
+                        _ if request.method == "POST" => Response::new(202)
+                            .header("Location", format!("http://{foreign_host}/upload")),
+                        target => Response::new(307)
+                            .header("Location", format!("http://{foreign_host}{target}")),
+                    })
+                    .await;
                     owner_name.lock().clone_from(&owner.host);
                     let fetched = Arc::new(AtomicUsize::new(0));
                     let holder = Holder {
@@ -161,8 +160,8 @@ async fn a_challenge_of_another_host_gets_no_login_and_no_token() {
                     assert!(!foreign.requests().is_empty(), "{case}");
                     for request in foreign.requests().into_iter().chain(owner.requests()) {
                         assert_eq!(request.header("authorization"), None, "{case} {request:?}");
-                        let told = format!("{}{:?}", request.target, request.body);
-                        assert!(!told.contains(SECRET), "{case} {request:?}");
+                        let request_text = format!("{}{:?}", request.target, request.body);
+                        assert!(!request_text.contains(SECRET), "{case} {request:?}");
                         assert!(!request.target.starts_with("/token"), "{case} {request:?}");
                     }
                     assert_eq!(fetched.load(Ordering::SeqCst), 0, "{case}");

@@ -64,15 +64,15 @@ async fn hosts_are_asked_in_the_order_of_the_configuration_and_each_but_the_last
             start(origin, bodies[2]).await,
         ];
         let repository = open(&fakes[2].host, &[&fakes[0], &fakes[1]]);
-        let began = Instant::now();
-        let answer = repository.resolve(Some("v1"), None).await;
+        let start = Instant::now();
+        let result = repository.resolve(Some("v1"), None).await;
         assert_eq!(
-            answer.ok().map(|desc| desc.digest),
+            result.ok().map(|desc| desc.digest),
             served.map(|at: usize| Digest::sha256(bodies[at]))
         );
         let counts = [0, 1, 2].map(|at| fakes[at].lines().len());
         assert_eq!(counts, requests, "{first} {second} {origin}");
-        assert_eq!(began.elapsed().as_secs(), 0);
+        assert_eq!(start.elapsed().as_secs(), 0);
     }
 }
 
@@ -119,12 +119,12 @@ async fn a_mirror_that_is_not_there_costs_one_attempt() {
         ..HostConfig::default()
     };
     let repository = with(&origin.host, settings).unwrap();
-    let began = Instant::now();
+    let start = Instant::now();
     assert_eq!(
         repository.resolve(None, None).await.unwrap().digest,
         Digest::sha256(b"o")
     );
-    assert_eq!(began.elapsed().as_secs(), 0);
+    assert_eq!(start.elapsed().as_secs(), 0);
 }
 
 #[tokio::test]
@@ -146,11 +146,11 @@ async fn a_host_without_tls_is_spoken_to_plainly_only_where_that_is_configured()
             ..HostConfig::default()
         };
         let repository = with(&fake.host, settings).unwrap();
-        let answer = repository.resolve(Some("v1"), None).await;
+        let result = repository.resolve(Some("v1"), None).await;
         assert_eq!(
-            answer.is_ok(),
+            result.is_ok(),
             works,
-            "{plain_http:?} {insecure:?}: {answer:?}"
+            "{plain_http:?} {insecure:?}: {result:?}"
         );
     }
 }
@@ -175,8 +175,8 @@ async fn insecure_access_overrides_the_configuration_for_this_repository_only() 
         let repository = client
             .repository(name, access, Arc::new(Anonymous))
             .unwrap();
-        let answer = repository.resolve(Some("v1"), None).await;
-        assert_eq!(answer.is_ok(), works, "{insecure}: {answer:?}");
+        let result = repository.resolve(Some("v1"), None).await;
+        assert_eq!(result.is_ok(), works, "{insecure}: {result:?}");
     }
 }
 

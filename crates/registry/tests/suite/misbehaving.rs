@@ -24,11 +24,11 @@ async fn registry(
         (digest(BLOB), "application/octet-stream".into(), BLOB.into()),
     ]);
     FakeRegistry::start(move |request| {
-        let answer = good(request);
+        let response = good(request);
         if when(request) {
-            return fault.of(request, answer);
+            return fault.of(request, response);
         }
-        answer
+        response
     })
     .await
 }
@@ -48,8 +48,8 @@ async fn bytes_of_a_blob_come_whole_or_the_read_fails_whatever_the_registry_does
     let blob = Descriptor::of_bytes(media_type::OCI_LAYER, BLOB);
     for fault in Fault::QUICK {
         let fake = registry(fault, |r| r.target.contains("/blobs/")).await;
-        let answer = read(&fake, &blob).await;
-        assert!(answer.is_err(), "{fault:?}: {answer:?}");
+        let result = read(&fake, &blob).await;
+        assert!(result.is_err(), "{fault:?}: {result:?}");
         let requests = fake.lines().len();
         assert!((1..=40).contains(&requests), "{fault:?}: {requests}");
     }
@@ -69,14 +69,15 @@ async fn a_fault_that_passes_costs_no_more_than_another_try() {
         (Fault::Status(404), false),
         (Fault::WrongBytes, false),
     ] {
-        let first = std::sync::atomic::AtomicBool::new(true);
+        let is_first = std::sync::atomic::AtomicBool::new(true);
         let fake = registry(fault, move |r| {
-            r.target.contains("/blobs/") && first.swap(false, std::sync::atomic::Ordering::SeqCst)
+            r.target.contains("/blobs/")
+                && is_first.swap(false, std::sync::atomic::Ordering::SeqCst)
         })
         .await;
-        let answer = read(&fake, &blob).await;
-        assert_eq!(answer.is_ok(), survives, "{fault:?}: {answer:?}");
-        if let Ok(bytes) = answer {
+        let result = read(&fake, &blob).await;
+        assert_eq!(result.is_ok(), survives, "{fault:?}: {result:?}");
+        if let Ok(bytes) = result {
             assert_eq!(bytes, BLOB, "{fault:?}");
         }
     }

@@ -92,8 +92,8 @@ async fn what_is_pushed_can_be_pulled_and_is_pushed_once() {
         Pushed::Existed
     );
 
-    let other = open(&real.host, "team/other", Access::PUSH, Arc::new(Anonymous));
-    let mounted = other
+    let other_repository = open(&real.host, "team/other", Access::PUSH, Arc::new(Anonymous));
+    let mounted = other_repository
         .push_blob(&layer, source, &["team/app".to_owned()], quiet())
         .await
         .unwrap();

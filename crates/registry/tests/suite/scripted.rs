@@ -174,9 +174,9 @@ async fn no_authorization_follows_a_redirect_to_another_host() {
     };
     let repository = open(&fake.host, "a/b", Access::PULL, Arc::new(login));
     assert_eq!(read(&repository, &blob(b"layer")).await.unwrap(), b"layer");
-    let seen = elsewhere.requests();
-    assert_eq!(seen.len(), 1);
-    assert_eq!(seen[0].header("authorization"), None);
+    let requests = elsewhere.requests();
+    assert_eq!(requests.len(), 1);
+    assert_eq!(requests[0].header("authorization"), None);
 }
 
 #[tokio::test]
@@ -208,7 +208,7 @@ async fn a_broken_transfer_goes_on_where_it_broke() {
     for ranges in [true, false] {
         let (bytes, tries) = (data.clone(), Arc::new(AtomicUsize::new(0)));
         let fake = Fake::start(move |request| {
-            let first = tries.fetch_add(1, Ordering::SeqCst) == 0;
+            let is_first = tries.fetch_add(1, Ordering::SeqCst) == 0;
             let from: usize = request
                 .header("range")
                 .map_or(0, |r| r["bytes=".len()..r.len() - 1].parse().unwrap());
@@ -219,7 +219,7 @@ async fn a_broken_transfer_goes_on_where_it_broke() {
             } else {
                 Response::new(200).body(bytes.clone())
             };
-            if first {
+            if is_first {
                 response.cut(40_000)
             } else {
                 response
@@ -232,9 +232,9 @@ async fn a_broken_transfer_goes_on_where_it_broke() {
             data,
             "ranges {ranges}"
         );
-        let seen = fake.requests();
-        assert_eq!(seen.len(), 2);
-        assert_eq!(seen[1].header("range"), Some("bytes=40000-"));
+        let requests = fake.requests();
+        assert_eq!(requests.len(), 2);
+        assert_eq!(requests[1].header("range"), Some("bytes=40000-"));
     }
 }
 
@@ -288,8 +288,8 @@ async fn absent_images_and_absent_hosts_are_told_apart() {
         format!("{}/a/b:v1: not found", fake.host)
     );
     assert!(error.is_not_found());
-    let gone = open("127.0.0.1:1", "a/b", Access::PULL, Arc::new(Anonymous));
-    let error = gone
+    let unreachable = open("127.0.0.1:1", "a/b", Access::PULL, Arc::new(Anonymous));
+    let error = unreachable
         .resolve(Some("v1"), None)
         .await
         .unwrap_err()

@@ -59,9 +59,9 @@ async fn run(work: Work, repository: &Repository) -> Result<(), Error> {
             .map(drop),
         Work::PushBlob => {
             let source = Arc::new(BytesSource(Bytes::from_static(LAYER)));
-            let sent = Arc::new(|_| {});
+            let unobserved = Arc::new(|_| {});
             repository
-                .push_blob(&layer, source, &[], sent)
+                .push_blob(&layer, source, &[], unobserved)
                 .await
                 .map(drop)
         }
@@ -84,16 +84,16 @@ fn open(host: &str, mirror: Option<&str>) -> (Repository, Arc<Mutex<Vec<String>>
         domain: host.into(),
         path: "a/b".into(),
     };
-    let shown = Arc::<Mutex<Vec<String>>>::default();
-    let told = Arc::clone(&shown);
+    let hosts_shown = Arc::<Mutex<Vec<String>>>::default();
+    let hosts = Arc::clone(&hosts_shown);
     let observer = WaitObserver::new(move |host| {
-        told.lock().push(host.to_owned());
+        hosts.lock().push(host.to_owned());
         Box::new(())
     });
     let repository = Client::new(config)
         .repository(name, Access::PUSH, Arc::new(Anonymous))
         .unwrap();
-    (repository.with_observer(observer), shown)
+    (repository.with_observer(observer), hosts_shown)
 }
 
 /// An answer made worse.
@@ -124,16 +124,16 @@ async fn a_host_that_says_nothing_ends_in_an_error_with_its_name() {
                 continue;
             }
             let fake = Fake::start(move |request| attack(honest(request))).await;
-            let (repository, shown) = open(&fake.host, None);
-            let began = Instant::now();
+            let (repository, hosts_shown) = open(&fake.host, None);
+            let start = Instant::now();
             let error = run(work, &repository).await.unwrap_err();
-            let took = began.elapsed();
-            let case = format!("{name} {work:?} {took:?} {error}");
-            assert!(took < Duration::from_secs(100), "{case}");
+            let elapsed = start.elapsed();
+            let case = format!("{name} {work:?} {elapsed:?} {error}");
+            assert!(elapsed < Duration::from_secs(100), "{case}");
             assert!(error.to_string().contains(&fake.host), "{case}");
             // A blob that drips is shown by the count of its bytes.
             if (name, work) != ("body drips", Work::Blob) {
-                assert_eq!(shown.lock().first(), Some(&fake.host), "{case}");
+                assert_eq!(hosts_shown.lock().first(), Some(&fake.host), "{case}");
             }
         }
     }
@@ -143,9 +143,9 @@ async fn a_host_that_says_nothing_ends_in_an_error_with_its_name() {
 async fn a_document_may_not_take_minutes_and_a_layer_may() {
     let fake = Fake::start(|request| honest(request).body_is_slow()).await;
     let (repository, _) = open(&fake.host, None);
-    let began = Instant::now();
+    let start = Instant::now();
     let error = run(Work::Manifest, &repository).await.unwrap_err();
-    assert!(began.elapsed() < Duration::from_secs(125), "{error}");
+    assert!(start.elapsed() < Duration::from_secs(125), "{error}");
     assert!(error.to_string().contains(&fake.host), "{error}");
     run(Work::Blob, &repository).await.unwrap();
 }
@@ -160,12 +160,12 @@ async fn a_mirror_that_says_nothing_is_passed_over() {
             let mirror = Fake::start(move |request| attack(honest(request))).await;
             let origin = Fake::start(honest).await;
             let (repository, _) = open(&origin.host, Some(&mirror.host));
-            let began = Instant::now();
+            let start = Instant::now();
             run(work, &repository).await.unwrap();
             assert!(
-                began.elapsed() < Duration::from_secs(65),
+                start.elapsed() < Duration::from_secs(65),
                 "{name} {work:?} {:?}",
-                began.elapsed()
+                start.elapsed()
             );
         }
     }
@@ -180,12 +180,12 @@ async fn a_token_server_that_says_nothing_is_named() {
         Response::new(401).header("WWW-Authenticate", challenge)
     })
     .await;
-    let (repository, shown) = open(&fake.host, None);
-    let began = Instant::now();
+    let (repository, hosts_shown) = open(&fake.host, None);
+    let start = Instant::now();
     let error = run(Work::Resolve, &repository).await.unwrap_err();
     assert!(error.to_string().contains(&realm.host), "{error}");
-    assert!(began.elapsed() < Duration::from_secs(70));
-    assert_eq!(shown.lock().first(), Some(&realm.host));
+    assert!(start.elapsed() < Duration::from_secs(70));
+    assert_eq!(hosts_shown.lock().first(), Some(&realm.host));
 }
 
 #[tokio::test(start_paused = true)]
@@ -202,9 +202,9 @@ async fn a_registry_may_take_its_time_to_verify_an_upload() {
     })
     .await;
     let (repository, _) = open(&fake.host, None);
-    let began = Instant::now();
+    let start = Instant::now();
     run(Work::PushBlob, &repository).await.unwrap();
-    assert!(began.elapsed() > Duration::from_secs(50));
+    assert!(start.elapsed() > Duration::from_secs(50));
 }
 
 #[tokio::test]
@@ -213,7 +213,7 @@ async fn a_digest_that_is_not_there_is_told_with_its_tag() {
     let (repository, _) = open(&fake.host, None);
     let digest = Digest::sha256(b"x");
     let host = &fake.host;
-    for (tag, digest, want) in [
+    for (tag, digest, expected) in [
         (
             Some("1.23"),
             Some(&digest),
@@ -228,39 +228,39 @@ async fn a_digest_that_is_not_there_is_told_with_its_tag() {
         (None, None, format!("{host}/a/b:latest: not found")),
     ] {
         let error = repository.resolve(tag, digest).await.unwrap_err();
-        assert_eq!(error.to_string(), want);
+        assert_eq!(error.to_string(), expected);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_wait_that_the_host_asks_for_is_shown() {
     let fake = Fake::start(|_| Response::new(429).header("Retry-After", "3600")).await;
-    let (repository, shown) = open(&fake.host, None);
-    let began = Instant::now();
+    let (repository, hosts_shown) = open(&fake.host, None);
+    let start = Instant::now();
     run(Work::Manifest, &repository).await.unwrap_err();
-    assert!(began.elapsed() <= Duration::from_secs(185));
-    assert_eq!(shown.lock().first(), Some(&fake.host));
+    assert!(start.elapsed() <= Duration::from_secs(185));
+    assert_eq!(hosts_shown.lock().first(), Some(&fake.host));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_name_is_resolved_after_the_patience_that_its_host_asks_for() {
-    let asked = std::sync::atomic::AtomicUsize::new(0);
+    let request_count = std::sync::atomic::AtomicUsize::new(0);
     let digest = Digest::sha256(b"{}");
-    let named = digest.to_string();
+    let named_digest = digest.to_string();
     let fake = Fake::start(move |_| {
-        if asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0 {
+        if request_count.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0 {
             return Response::new(429).header("Retry-After", "30");
         }
         Response::new(200)
-            .header("Docker-Content-Digest", &named)
+            .header("Docker-Content-Digest", &named_digest)
             .header("Content-Type", "application/vnd.oci.image.manifest.v1+json")
             .body("{}")
     })
     .await;
-    let (repository, shown) = open(&fake.host, None);
-    let began = Instant::now();
-    let found = repository.resolve(Some("latest"), None).await.unwrap();
-    assert_eq!(found.digest, digest);
-    assert!(began.elapsed() >= Duration::from_secs(30));
-    assert_eq!(shown.lock().first(), Some(&fake.host));
+    let (repository, hosts_shown) = open(&fake.host, None);
+    let start = Instant::now();
+    let resolved = repository.resolve(Some("latest"), None).await.unwrap();
+    assert_eq!(resolved.digest, digest);
+    assert!(start.elapsed() >= Duration::from_secs(30));
+    assert_eq!(hosts_shown.lock().first(), Some(&fake.host));
 }

@@ -44,7 +44,7 @@ async fn bearer(token: Response) -> FakeRegistry {
 /// A registry that wants a login.
 async fn basic(pair: &'static str) -> FakeRegistry {
     FakeRegistry::start(move |request| match request.header("authorization") {
-        Some(sent) if sent == pair => welcome(request),
+        Some(header) if header == pair => welcome(request),
         _ => Response::new(401).header("WWW-Authenticate", "Basic realm=\"x\""),
     })
     .await
@@ -69,7 +69,7 @@ fn token_requests(fake: &FakeRegistry) -> Vec<String> {
 #[tokio::test(start_paused = true)]
 async fn a_token_server_that_gives_none_is_asked_as_often_as_its_answer_deserves() {
     let anonymous = "failed to authorize: failed to fetch anonymous token: ";
-    for (answer, requests, kind, words) in [
+    for (response, requests, kind, words) in [
         (Response::new(401), 1, ErrorKind::Denied, "401 Unauthorized"),
         (Response::new(403), 1, ErrorKind::Denied, "403 Forbidden"),
         (
@@ -103,7 +103,7 @@ async fn a_token_server_that_gives_none_is_asked_as_often_as_its_answer_deserves
             "expected 1048576: failed precondition",
         ),
     ] {
-        let fake = bearer(answer).await;
+        let fake = bearer(response).await;
         let repository = open(&fake.host, "a/b", Access::PULL, Arc::new(Anonymous));
         let error = resolve(&repository).await.unwrap_err();
         let sentence = error.to_string();
@@ -174,8 +174,8 @@ async fn both_names_of_a_token_are_known_and_the_newer_one_counts() {
         let fake = bearer(Response::new(200).body(body)).await;
         let repository = open(&fake.host, "a/b", Access::PULL, Arc::new(Anonymous));
         resolve(&repository).await.unwrap();
-        let last = fake.requests().pop().unwrap();
-        assert_eq!(last.header("authorization"), Some(token), "{body}");
+        let last_request = fake.requests().pop().unwrap();
+        assert_eq!(last_request.header("authorization"), Some(token), "{body}");
     }
 }
 
@@ -218,12 +218,12 @@ async fn a_mount_asks_for_the_neighbour_too() {
     push.push_blob(&layer, source, &["c/d".into()], Arc::new(|_| {}))
         .await
         .unwrap();
-    let own = "scope=repository%3Aa%2Fb%3Apull%2Cpush";
+    let own_scope = "scope=repository%3Aa%2Fb%3Apull%2Cpush";
     assert_eq!(
         token_requests(&fake),
         [
-            format!("GET /token?{own}"),
-            format!("GET /token?{own}&scope=repository%3Ac%2Fd%3Apull"),
+            format!("GET /token?{own_scope}"),
+            format!("GET /token?{own_scope}&scope=repository%3Ac%2Fd%3Apull"),
         ]
     );
 }
@@ -244,8 +244,8 @@ async fn a_login_is_sent_after_the_challenge_and_only_once_if_it_is_wrong() {
             Access::PULL,
             login(&fake.host, username, secret),
         );
-        let answer = resolve(&repository).await;
-        assert_eq!(answer.is_ok(), works, "{username}:{secret} {answer:?}");
+        let result = resolve(&repository).await;
+        assert_eq!(result.is_ok(), works, "{username}:{secret} {result:?}");
         assert_eq!(fake.lines().len(), requests, "{username}:{secret}");
         assert!(fake.requests()[0].header("authorization").is_none());
     }
@@ -298,7 +298,7 @@ async fn a_token_is_preferred_to_showing_the_login() {
     assert!(to_registry.iter().all(|request| {
         request
             .header("authorization")
-            .is_none_or(|sent| sent == "Bearer T")
+            .is_none_or(|header| header == "Bearer T")
     }));
 }
 
@@ -335,15 +335,15 @@ async fn a_token_that_is_refused_as_invalid_is_replaced_once() {
 struct OwnTokens {
     name: &'static str,
     requests: Mutex<Vec<TokenRequest>>,
-    answer: Result<Token, CredentialError>,
+    token: Result<Token, CredentialError>,
 }
 
 impl OwnTokens {
-    fn new(name: &'static str, answer: Result<&str, &str>) -> Arc<Self> {
+    fn new(name: &'static str, token: Result<&str, &str>) -> Arc<Self> {
         Arc::new(Self {
             name,
             requests: Mutex::default(),
-            answer: answer
+            token: token
                 .map(|token| Token {
                     token: token.into(),
                     expires_in: 300,
@@ -367,7 +367,7 @@ impl Credentials for OwnTokens {
     }
     async fn fetch_token(&self, request: TokenRequest) -> Result<Token, CredentialError> {
         self.requests.lock().push(request);
-        self.answer.clone()
+        self.token.clone()
     }
 }
 
@@ -414,20 +414,21 @@ async fn tokens_are_shared_by_equal_principals_only() {
         };
         client.repository(name, Access::PULL, credentials).unwrap()
     };
-    let (one, two) = (
+    let (first_client, second_client) = (
         OwnTokens::new("one", Ok("T1")),
         OwnTokens::new("two", Ok("T2")),
     );
-    let same = OwnTokens::new("one", Ok("never asked"));
-    resolve(&open(one.clone())).await.unwrap();
-    resolve(&open(same.clone())).await.unwrap();
-    resolve(&open(two.clone())).await.unwrap();
-    let asked = [&one, &same, &two].map(|client| client.requests.lock().len());
-    assert_eq!(asked, [1, 0, 1]);
-    let with = open(one.clone()).with_credentials(two);
+    let equal_client = OwnTokens::new("one", Ok("never asked"));
+    resolve(&open(first_client.clone())).await.unwrap();
+    resolve(&open(equal_client.clone())).await.unwrap();
+    resolve(&open(second_client.clone())).await.unwrap();
+    let request_counts =
+        [&first_client, &equal_client, &second_client].map(|client| client.requests.lock().len());
+    assert_eq!(request_counts, [1, 0, 1]);
+    let with = open(first_client.clone()).with_credentials(second_client);
     resolve(&with).await.unwrap();
-    let last = fake.requests().pop().unwrap();
-    assert_eq!(last.header("authorization"), Some("Bearer T2"));
+    let last_request = fake.requests().pop().unwrap();
+    assert_eq!(last_request.header("authorization"), Some("Bearer T2"));
 }
 
 #[tokio::test]
@@ -454,14 +455,14 @@ async fn secrets_are_in_no_debug_text() {
         expires_in: 1,
         issued_at: None,
     };
-    let known = StaticLogin {
+    let login = StaticLogin {
         host: "r.example".into(),
         login: login.clone(),
     };
     for text in [
         format!("{login:?}"),
         format!("{token:?}"),
-        format!("{known:?}"),
+        format!("{login:?}"),
     ] {
         assert!(!text.contains("hunter2"), "{text}");
     }

@@ -128,11 +128,18 @@ async fn an_upload_goes_where_the_registry_says_in_every_way_it_may_say_it() {
         })
         .await;
         assert_eq!(push(&fake, &[]).await.unwrap(), Pushed::Sent, "{location}");
-        let put = fake.requests().pop().unwrap();
-        assert_eq!(put.target, target.replace("{d}", &digest), "{location}");
-        assert_eq!(put.body, LAYER);
-        assert_eq!(put.header("content-type"), Some("application/octet-stream"));
-        assert_eq!(put.header("content-length"), Some("10"));
+        let put_request = fake.requests().pop().unwrap();
+        assert_eq!(
+            put_request.target,
+            target.replace("{d}", &digest),
+            "{location}"
+        );
+        assert_eq!(put_request.body, LAYER);
+        assert_eq!(
+            put_request.header("content-type"),
+            Some("application/octet-stream")
+        );
+        assert_eq!(put_request.header("content-length"), Some("10"));
     }
 }
 
@@ -180,17 +187,20 @@ async fn the_login_does_not_follow_an_upload_to_another_host() {
         .push_blob(&layer(), source, &[], Arc::new(|_| {}))
         .await
         .unwrap();
-    let put = elsewhere.requests().pop().unwrap();
-    assert_eq!((put.header("authorization"), &put.body[..]), (None, LAYER));
+    let put_request = elsewhere.requests().pop().unwrap();
+    assert_eq!(
+        (put_request.header("authorization"), &put_request.body[..]),
+        (None, LAYER)
+    );
 }
 
 #[tokio::test]
 async fn a_manifest_is_sent_under_its_tag_unless_the_tag_is_this_manifest() {
     let bytes = Bytes::from_static(b"{}");
     let desc = Descriptor::of_bytes(media_type::OCI_MANIFEST, &bytes);
-    let own = desc.digest.to_string();
-    for (tag, there, pushed) in [
-        (Some("v1"), Some(own.clone()), Pushed::Existed),
+    let own_digest = desc.digest.to_string();
+    for (tag, existing, pushed) in [
+        (Some("v1"), Some(own_digest.clone()), Pushed::Existed),
         (
             Some("v1"),
             Some(Digest::sha256(b"other").to_string()),
@@ -200,25 +210,28 @@ async fn a_manifest_is_sent_under_its_tag_unless_the_tag_is_this_manifest() {
         // Without a tag the address is the digest: that it is there is enough.
         (None, Some("anything".to_owned()), Pushed::Existed),
     ] {
-        let has = there.clone();
+        let existing_digest = existing.clone();
         let fake = FakeRegistry::start(move |request| match request.method.as_str() {
-            "HEAD" => match &has {
+            "HEAD" => match &existing_digest {
                 Some(digest) => Response::new(200).header("Docker-Content-Digest", digest),
                 None => Response::new(404),
             },
             _ => Response::new(201),
         })
         .await;
-        let answer = repository(&fake)
+        let outcome = repository(&fake)
             .push_manifest(&desc, bytes.clone(), tag)
             .await
             .unwrap();
-        assert_eq!(answer, pushed, "{tag:?} {there:?}");
+        assert_eq!(outcome, pushed, "{tag:?} {existing:?}");
         if pushed == Pushed::Sent {
-            let put = fake.requests().pop().unwrap();
-            assert_eq!(put.target, "/v2/a/b/manifests/v1");
-            assert_eq!(put.header("content-type"), Some(media_type::OCI_MANIFEST));
-            assert_eq!(put.body, b"{}");
+            let put_request = fake.requests().pop().unwrap();
+            assert_eq!(put_request.target, "/v2/a/b/manifests/v1");
+            assert_eq!(
+                put_request.header("content-type"),
+                Some(media_type::OCI_MANIFEST)
+            );
+            assert_eq!(put_request.body, b"{}");
         }
     }
 }
@@ -227,10 +240,10 @@ async fn a_manifest_is_sent_under_its_tag_unless_the_tag_is_this_manifest() {
 async fn a_media_type_that_cannot_be_a_header_is_refused_before_anything_is_sent() {
     let fake = FakeRegistry::start(|request| empty(request, "/upload/1")).await;
     let desc = Descriptor::of_bytes("a\r\nX-Evil: 1", b"{}");
-    let answer = repository(&fake)
+    let result = repository(&fake)
         .push_manifest(&desc, "{}".into(), Some("v1"))
         .await;
-    let error = answer.unwrap_err();
+    let error = result.unwrap_err();
     assert_eq!(
         error.to_string(),
         "failed to decode media type: not a header value"
@@ -255,10 +268,10 @@ impl BlobSource for Unreadable {
 #[tokio::test]
 async fn a_blob_that_cannot_be_read_here_is_not_blamed_on_the_registry() {
     let fake = FakeRegistry::start(|request| empty(request, "/upload/1")).await;
-    let answer = repository(&fake)
+    let result = repository(&fake)
         .push_blob(&layer(), Arc::new(Unreadable), &[], Arc::new(|_| {}))
         .await;
-    let error = answer.unwrap_err();
+    let error = result.unwrap_err();
     let digest = layer().digest;
     assert_eq!(
         error.to_string(),
@@ -283,15 +296,15 @@ async fn a_file_is_sent_from_its_beginning_in_pieces_and_its_offset_stays() {
     assert_eq!(file.stream_position().unwrap(), 5);
 
     let fake = FakeRegistry::start(|request| empty(request, "/upload/1")).await;
-    let sent = Arc::new(AtomicU64::new(0));
-    let told = Arc::clone(&sent);
+    let sent_bytes = Arc::new(AtomicU64::new(0));
+    let observed_bytes = Arc::clone(&sent_bytes);
     let desc = Descriptor::of_bytes(media_type::OCI_LAYER, &bytes);
-    let observer = Arc::new(move |total| told.store(total, Ordering::SeqCst));
+    let observer = Arc::new(move |total| observed_bytes.store(total, Ordering::SeqCst));
     repository(&fake)
         .push_blob(&desc, source, &[], observer)
         .await
         .unwrap();
-    assert_eq!(sent.load(Ordering::SeqCst), 700_000);
+    assert_eq!(sent_bytes.load(Ordering::SeqCst), 700_000);
     assert!(fake.requests().pop().unwrap().body == bytes);
 }
 
@@ -414,7 +427,7 @@ async fn referrers_come_from_the_api_or_from_the_fallback_tag() {
 
 #[tokio::test]
 async fn referrers_that_cannot_be_read_are_an_error() {
-    for (answer, words) in [
+    for (response, words) in [
         (
             Response::new(200).body("{"),
             "failed to decode referrers index: ",
@@ -425,11 +438,11 @@ async fn referrers_that_cannot_be_read_are_an_error() {
             "failed precondition",
         ),
     ] {
-        let fake = FakeRegistry::start(move |_| answer.clone()).await;
-        let answer = repository(&fake)
+        let fake = FakeRegistry::start(move |_| response.clone()).await;
+        let result = repository(&fake)
             .referrers(&Digest::sha256(b"s"), None, &[])
             .await;
-        let error = answer.unwrap_err().to_string();
+        let error = result.unwrap_err().to_string();
         assert!(error.contains(words), "{words}: {error}");
     }
 }

@@ -1,33 +1,33 @@
 //! Certificates: a primary key, its users and its subkeys, each with signatures that bind it (RFC 9580, section 10.1).
 //!
-//! Reading only sorts packets. What binds a key is checked when a signature names that key, so that a ring costs nothing for keys
-//! that nobody asks about. What cannot be checked never helps a key: a binding does not count, and a revocation counts.
+//! Reading only sorts packets. The bindings of a key are checked when a signature names that key, so that other keys of a ring
+//! cost nothing. A signature that cannot be checked never helps a key: such a binding is ignored, such a revocation counts.
 
 use aws_lc_rs::digest::Context;
 
 use crate::openpgp::fault::{Fault, KeyId};
-use crate::openpgp::key::Key;
+use crate::openpgp::key::KeyPacket;
 use crate::openpgp::packet::{
     PUBLIC_KEY, PUBLIC_SUBKEY, Packet, PacketError, Packets, SIGNATURE, USER_ID,
 };
-use crate::openpgp::packet_signature::{FLAG_SIGN, Signature, kind};
+use crate::openpgp::packet_signature::{FLAG_SIGN, SignaturePacket, kind};
 
-/// How long the name of a user is read. It is hashed anew for each signature behind it.
+/// Bytes of a user's name that are accepted. It is hashed again for each signature that follows it.
 const MAX_USER_ID_BYTES: usize = 2048;
 
-/// A signature packet behind a key, a user or a subkey.
+/// A signature packet that follows a key, a user or a subkey.
 #[derive(Debug)]
-enum Attached<'a> {
-    Read(Box<Signature<'a>>),
-    /// One of another version, or malformed; its type, where that can be told.
+enum AttachedSignature<'a> {
+    Read(Box<SignaturePacket<'a>>),
+    /// A signature of another version, or a malformed one; with its type, if that can be read.
     Unreadable {
         kind: Option<u8>,
     },
 }
 
-impl<'a> Attached<'a> {
+impl<'a> AttachedSignature<'a> {
     fn decode(body: &'a [u8]) -> Self {
-        match Signature::decode(body) {
+        match SignaturePacket::decode(body) {
             Ok(signature) => Self::Read(Box::new(signature)),
             // Version 3 has a length before the type.
             Err(_) => Self::Unreadable {
@@ -43,11 +43,11 @@ impl<'a> Attached<'a> {
     }
 }
 
-/// A user's name, a subkey, or neither, with the signatures behind it.
+/// A primary key, a user's name or a subkey, with the signatures that follow it.
 #[derive(Debug)]
 struct Component<'a, T> {
     of: T,
-    signatures: Vec<Attached<'a>>,
+    signatures: Vec<AttachedSignature<'a>>,
 }
 
 impl<'a, T> Component<'a, T> {
@@ -58,12 +58,12 @@ impl<'a, T> Component<'a, T> {
         }
     }
 
-    fn readable(&self) -> impl Iterator<Item = &Signature<'a>> {
+    fn readable(&self) -> impl Iterator<Item = &SignaturePacket<'a>> {
         self.signatures
             .iter()
             .filter_map(|attached| match attached {
-                Attached::Read(signature) => Some(signature.as_ref()),
-                Attached::Unreadable { .. } => None,
+                AttachedSignature::Read(signature) => Some(signature.as_ref()),
+                AttachedSignature::Unreadable { .. } => None,
             })
     }
 }
@@ -71,22 +71,22 @@ impl<'a, T> Component<'a, T> {
 /// A primary key with what belongs to it.
 #[derive(Debug)]
 pub(crate) struct Certificate<'a> {
-    primary: Component<'a, Key<'a>>,
+    primary: Component<'a, KeyPacket<'a>>,
     users: Vec<Component<'a, &'a [u8]>>,
-    subkeys: Vec<Component<'a, Key<'a>>>,
+    subkeys: Vec<Component<'a, KeyPacket<'a>>>,
 }
 
-/// Where the signatures that come next belong.
+/// The component to which the next signatures belong.
 #[derive(Debug, Clone, Copy)]
-enum Place {
+enum AttachPoint {
     Primary(usize),
     User(usize, usize),
     Subkey(usize, usize),
-    /// Behind something that is not read.
+    /// After a packet that is skipped.
     Nowhere(Option<usize>),
 }
 
-impl Place {
+impl AttachPoint {
     fn certificate(self) -> Option<usize> {
         match self {
             Self::Primary(at) | Self::User(at, _) | Self::Subkey(at, _) => Some(at),
@@ -99,52 +99,52 @@ impl Place {
 #[derive(Debug, Default)]
 pub(crate) struct Ring<'a> {
     certificates: Vec<Certificate<'a>>,
-    /// Why the last one that was left out was left out.
-    pub(crate) left_out: Option<Fault>,
+    /// The fault of the last certificate that was skipped.
+    pub(crate) skipped: Option<Fault>,
 }
 
 impl<'a> Ring<'a> {
-    /// Adds the certificates of the packets. Parts of one certificate that come in several places are brought together, so that
-    /// a revocation in one copy counts for all.
+    /// Adds the certificates of the packets. Copies of one certificate are merged, so that a revocation in one copy counts for
+    /// all.
     pub(crate) fn read(&mut self, packets: Packets<'a, '_>) -> Result<(), PacketError> {
-        let mut place = Place::Nowhere(None);
+        let mut place = AttachPoint::Nowhere(None);
         for packet in packets {
             let Packet { tag, body } = packet?;
             place = match (tag, place.certificate()) {
-                (PUBLIC_KEY, _) => match Key::decode(body) {
-                    Ok(key) => Place::Primary(self.certificate(key)),
+                (PUBLIC_KEY, _) => match KeyPacket::decode(body) {
+                    Ok(key) => AttachPoint::Primary(self.certificate(key)),
                     Err(fault) => {
-                        self.left_out = Some(fault);
-                        Place::Nowhere(None)
+                        self.skipped = Some(fault);
+                        AttachPoint::Nowhere(None)
                     }
                 },
                 (USER_ID, Some(at)) if body.len() <= MAX_USER_ID_BYTES => {
                     let users = &mut self.certificates[at].users;
-                    Place::User(at, position(users, body, |one, other| one == other))
+                    AttachPoint::User(at, position(users, body, |one, other| one == other))
                 }
-                (PUBLIC_SUBKEY, Some(at)) => match Key::decode(body) {
+                (PUBLIC_SUBKEY, Some(at)) => match KeyPacket::decode(body) {
                     Ok(key) => {
                         let subkeys = &mut self.certificates[at].subkeys;
-                        Place::Subkey(
+                        AttachPoint::Subkey(
                             at,
                             position(subkeys, key, |one, other| one.body == other.body),
                         )
                     }
-                    Err(_) => Place::Nowhere(Some(at)),
+                    Err(_) => AttachPoint::Nowhere(Some(at)),
                 },
                 (SIGNATURE, Some(_)) => {
-                    self.attach(place, Attached::decode(body));
+                    self.attach(place, AttachedSignature::decode(body));
                     place
                 }
-                // Trust of a local ring, markers and padding stand between other packets and say nothing.
+                // Trust of a local ring, markers and padding may stand between other packets and do not matter.
                 (10 | 12 | 21, _) => place,
-                (_, at) => Place::Nowhere(at),
+                (_, at) => AttachPoint::Nowhere(at),
             };
         }
         Ok(())
     }
 
-    fn certificate(&mut self, key: Key<'a>) -> usize {
+    fn certificate(&mut self, key: KeyPacket<'a>) -> usize {
         let same = |certificate: &Certificate<'_>| certificate.primary.of.body == key.body;
         self.certificates.iter().position(same).unwrap_or_else(|| {
             self.certificates.push(Certificate {
@@ -156,12 +156,14 @@ impl<'a> Ring<'a> {
         })
     }
 
-    fn attach(&mut self, place: Place, signature: Attached<'a>) {
+    fn attach(&mut self, place: AttachPoint, signature: AttachedSignature<'a>) {
         let signatures = match place {
-            Place::Primary(at) => &mut self.certificates[at].primary.signatures,
-            Place::User(at, user) => &mut self.certificates[at].users[user].signatures,
-            Place::Subkey(at, subkey) => &mut self.certificates[at].subkeys[subkey].signatures,
-            Place::Nowhere(_) => return,
+            AttachPoint::Primary(at) => &mut self.certificates[at].primary.signatures,
+            AttachPoint::User(at, user) => &mut self.certificates[at].users[user].signatures,
+            AttachPoint::Subkey(at, subkey) => {
+                &mut self.certificates[at].subkeys[subkey].signatures
+            }
+            AttachPoint::Nowhere(_) => return,
         };
         signatures.push(signature);
     }
@@ -170,8 +172,8 @@ impl<'a> Ring<'a> {
         self.certificates.is_empty()
     }
 
-    /// The keys that say to have made the signature.
-    pub(crate) fn signers<'r>(&'r self, signature: &Signature<'_>) -> Vec<Signer<'r, 'a>> {
+    /// The keys that the signature names as its maker.
+    pub(crate) fn signers<'r>(&'r self, signature: &SignaturePacket<'_>) -> Vec<Signer<'r, 'a>> {
         let mut signers = Vec::new();
         for certificate in &self.certificates {
             if signature.is_by(&certificate.primary.of) {
@@ -207,10 +209,10 @@ fn position<'a, T>(
     })
 }
 
-/// What a certificate says of a key of its own.
+/// The signature that binds a key to its certificate, and its conditions.
 #[derive(Debug)]
 struct Binding<'r, 'a> {
-    signature: &'r Signature<'a>,
+    signature: &'r SignaturePacket<'a>,
     flags: Option<u8>,
     key_lifetime: u32,
 }
@@ -219,19 +221,19 @@ struct Binding<'r, 'a> {
 #[derive(Debug)]
 pub(crate) struct Signer<'r, 'a> {
     certificate: &'r Certificate<'a>,
-    /// The subkey that is meant; else the primary key.
-    subkey: Option<&'r Component<'a, Key<'a>>>,
+    /// The subkey; `None` for the primary key.
+    subkey: Option<&'r Component<'a, KeyPacket<'a>>>,
 }
 
 impl<'a> Signer<'_, 'a> {
-    pub(crate) fn key(&self) -> &Key<'a> {
+    pub(crate) fn key(&self) -> &KeyPacket<'a> {
         self.subkey
             .map_or(&self.certificate.primary.of, |subkey| &subkey.of)
     }
 
-    /// Whether the key may sign data, and neither it nor its primary key is revoked or was over at the time, in seconds since
-    /// 1970.
-    pub(crate) fn check(&self, signed: &Signature<'_>, at: u64) -> Result<(), Fault> {
+    /// Checks that the key may sign data, and that neither it nor its primary key is revoked or was expired at the time, in
+    /// seconds since 1970.
+    pub(crate) fn check(&self, signed: &SignaturePacket<'_>, at: u64) -> Result<(), Fault> {
         let certificate = self.certificate;
         let primary = certificate.primary_binding(at)?;
         let subkey = match self.subkey {
@@ -275,9 +277,9 @@ impl<'a> Certificate<'a> {
         self.primary.of.id()
     }
 
-    /// What the certificate says of its primary key: behind the user that it prefers, else behind the key itself.
+    /// The binding of the primary key: from the preferred user's certification, completed by a direct-key signature.
     fn primary_binding(&self, at: u64) -> Result<Binding<'_, 'a>, Fault> {
-        let mut chosen: Option<&Signature<'a>> = None;
+        let mut chosen: Option<&SignaturePacket<'a>> = None;
         let (mut revoked, mut fault) = (None, None);
         for user in &self.users {
             let hashed = |context: &mut Context| {
@@ -306,7 +308,8 @@ impl<'a> Certificate<'a> {
                 revoked = Some(reason(revocation));
                 continue;
             }
-            let rank = |signature: &Signature<'_>| (signature.is_primary_user, signature.created);
+            let rank =
+                |signature: &SignaturePacket<'_>| (signature.is_primary_user, signature.created);
             if chosen.is_none_or(|chosen| rank(signature) > rank(chosen)) {
                 chosen = Some(signature);
             }
@@ -340,7 +343,7 @@ impl<'a> Certificate<'a> {
 
     fn subkey_binding<'r>(
         &self,
-        subkey: &'r Component<'a, Key<'a>>,
+        subkey: &'r Component<'a, KeyPacket<'a>>,
         at: u64,
     ) -> Result<Binding<'r, 'a>, Fault> {
         let hash_both = |context: &mut Context| {
@@ -355,9 +358,9 @@ impl<'a> Certificate<'a> {
                 key: self.id(),
             })?;
         if signature.flags.unwrap_or_default() & FLAG_SIGN != 0 {
-            // Without it anybody could call somebody else's signing key a subkey of his own.
+            // Without it anybody could bind somebody else's signing key to his own certificate.
             let embedded = signature.embedded.ok_or(Fault::NoCrossSignature)?;
-            let crossed = Signature::decode(embedded).and_then(|cross| {
+            let crossed = SignaturePacket::decode(embedded).and_then(|cross| {
                 if cross.kind != kind::PRIMARY_KEY_BINDING {
                     return Err(Fault::Kind { kind: cross.kind });
                 }
@@ -375,14 +378,14 @@ impl<'a> Certificate<'a> {
         })
     }
 
-    /// The newest signature of the primary key's own of some types that is right. One that is newer and cannot be judged, because
-    /// its hash does not count or it demands what is not understood, is an error: it may say that the key is over.
+    /// The newest valid signature of some types by the primary key. A newer one that cannot be judged, because of its hash or a
+    /// critical part, is an error: it may end the key.
     fn newest<'r, T>(
         &self,
         component: &'r Component<'a, T>,
         is_kind: impl Fn(u8) -> bool,
         hashed: impl Fn(&mut Context),
-    ) -> Result<Option<&'r Signature<'a>>, Fault> {
+    ) -> Result<Option<&'r SignaturePacket<'a>>, Fault> {
         let primary = &self.primary.of;
         let mut signatures: Vec<_> = component
             .readable()
@@ -422,7 +425,7 @@ impl<'a> Certificate<'a> {
 
     fn check_subkey_not_revoked(
         &self,
-        subkey: &Component<'a, Key<'a>>,
+        subkey: &Component<'a, KeyPacket<'a>>,
         at: u64,
     ) -> Result<(), Fault> {
         for revocation in subkey.readable() {
@@ -435,7 +438,7 @@ impl<'a> Certificate<'a> {
                     subkey.of.hashed_into(context);
                 })
                 .map_err(|source| self.unbound("subkey revocation", source))?;
-            // A key that was replaced was good before; one that was stolen, or whose owner does not say, was not.
+            // A key that was replaced was good before; one that was stolen, or revoked without a reason, was not.
             let is_soft = revocation
                 .reason
                 .as_ref()
@@ -449,7 +452,7 @@ impl<'a> Certificate<'a> {
         self.check_readable(&subkey.signatures, kind::SUBKEY_REVOCATION)
     }
 
-    fn check_readable(&self, signatures: &[Attached<'a>], kind: u8) -> Result<(), Fault> {
+    fn check_readable(&self, signatures: &[AttachedSignature<'a>], kind: u8) -> Result<(), Fault> {
         if signatures
             .iter()
             .any(|attached| attached.is_unreadable(kind))
@@ -470,7 +473,7 @@ impl<'a> Certificate<'a> {
     }
 }
 
-fn reason(revocation: &Signature<'_>) -> Option<String> {
+fn reason(revocation: &SignaturePacket<'_>) -> Option<String> {
     let text = &revocation.reason.as_ref()?.text;
     (!text.is_empty()).then(|| text.clone())
 }

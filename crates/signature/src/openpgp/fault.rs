@@ -1,10 +1,12 @@
-//! What is wrong with a key or a signature of OpenPGP. BuildKit's words, where it says the same.
+//! What is wrong with an OpenPGP key or signature, in BuildKit's words where it refuses the same.
 
 use std::fmt;
 
+use oci::ErrorKind;
+
 use crate::VerifyError;
 
-/// A key's short name: the last eight bytes of its fingerprint.
+/// A key id: the last eight bytes of the key's fingerprint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KeyId(pub u64);
 
@@ -14,121 +16,150 @@ impl fmt::Display for KeyId {
     }
 }
 
-/// Why a key does not confirm a signature.
+/// A key does not confirm a signature.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Fault {
-    /// None of the keys has the name that the signature tells.
+    /// None of the keys has the key id that the signature names.
     #[error("openpgp: signature made by unknown entity")]
     UnknownIssuer,
-    /// The key has it, and is not for signatures of data.
+    /// The key that the signature names may not sign data.
     #[error("openpgp: signature made by unknown entity: key {key} is not for signing")]
     NotForSigning {
-        /// The key.
+        /// The id of that key.
         key: KeyId,
     },
-    /// The signature does not tell who made it.
+    /// The signature names no key.
     #[error("openpgp: invalid data: signature doesn't have an issuer")]
     NoIssuer,
-    /// The bytes are no key, or no signature.
+    /// The bytes are not a valid key or signature.
     #[error("openpgp: invalid data: {what}")]
     Malformed {
-        /// What is wrong with them.
+        /// The fault, as `signature is cut off`.
         what: &'static str,
     },
-    /// It is of a version that is not read.
+    /// Key or signature are of a version that is not supported.
     #[error("openpgp: unsupported feature: {what} packet version {version}")]
     Version {
-        /// Key or signature.
+        /// `public key` or `signature`.
         what: &'static str,
-        /// The version.
+        /// The version in the packet.
         version: u8,
     },
-    /// It is of a type that says nothing about data.
+    /// The signature is of a type that is not for data.
     #[error("openpgp: unsupported feature: unsupported signature type: {kind}")]
     Kind {
-        /// The type.
+        /// The type's number (RFC 9580, section 5.2.1).
         kind: u8,
     },
-    /// The hash can be forged, or is not known.
+    /// The hash is weak or not known.
     #[error("rejecting weak/unknown hash: {}", hash_name(*id))]
     Hash {
         /// The hash's number.
         id: u8,
     },
-    /// The public-key algorithm is old, or is not known.
+    /// The public-key algorithm is not supported.
     #[error("rejecting unsupported pubkey algorithm: {}", algorithm_name(*id))]
     Algorithm {
         /// The algorithm's number.
         id: u8,
     },
-    /// The key is on a curve that is not known.
+    /// The key is on a curve that is not supported.
     #[error("rejecting unsupported pubkey algorithm: curve {}", hex(oid))]
     Curve {
         /// The curve's object identifier.
         oid: Vec<u8>,
     },
-    /// The signature demands that a notation is understood.
+    /// The signature has a critical notation, and no notation is known.
     #[error("openpgp: invalid signature: unknown critical notation: {name}")]
     Notation {
-        /// The notation.
+        /// The notation's name.
         name: String,
     },
-    /// The signature demands that a subpacket is understood.
+    /// The signature has a critical subpacket that is not known.
     #[error("openpgp: unsupported feature: unknown critical signature subpacket type {number}")]
     Subpacket {
         /// The subpacket's number.
         number: u8,
     },
-    /// The numbers do not fit.
+    /// The key did not make the signature.
     #[error("openpgp: invalid signature: {source}")]
     Wrong {
-        /// How.
+        /// The error of the check.
         #[from]
         source: VerifyError,
     },
-    /// The key does not confirm its user, its subkey or itself.
+    /// A signature that binds a user, a subkey or the key itself is refused.
     #[error("openpgp: invalid data: {what} of key {key}: {source}")]
     SelfSignature {
-        /// Which signature.
+        /// The signature, as `cross-signature`.
         what: &'static str,
-        /// The primary key.
+        /// The id of the primary key.
         key: KeyId,
-        /// What is wrong with it.
+        /// The fault of the signature.
         source: Box<Fault>,
     },
-    /// There is no such signature.
+    /// A signature that binds the key is missing.
     #[error("openpgp: invalid data: key {key} has no {what}")]
     Missing {
-        /// Which signature.
+        /// The signature, as `subkey binding signature`.
         what: &'static str,
-        /// The primary key.
+        /// The id of the primary key.
         key: KeyId,
     },
-    /// The subkey may belong to somebody else: it does not confirm the primary key.
+    /// The subkey has no signature over the primary key: it may be somebody else's.
     #[error("openpgp: invalid data: signing subkey is missing cross-signature")]
     NoCrossSignature,
     /// The key was revoked.
     #[error("openpgp: signature made by revoked key{}", reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default())]
     Revoked {
-        /// Its owner's words.
+        /// The text in the revocation.
         reason: Option<String>,
     },
-    /// The key had, or has, expired.
+    /// The key had expired at the time that the policy names.
     #[error("openpgp: key expired")]
     KeyExpired,
     /// The signature, or one that binds the key, has expired.
     #[error("openpgp: signature expired")]
     SignatureExpired,
-    /// The key did not exist when the signature says that it was made.
+    /// The signature was made before the key.
     #[error("openpgp: signature is older than the key")]
     OlderThanKey,
-    /// The signature says that it will be made.
+    /// The signature's time is in the future.
     #[error("signature creation time is in the future: {created}")]
     Future {
-        /// When, in seconds since 1970.
+        /// The signature's time, in seconds since 1970.
         created: u32,
     },
+}
+
+impl Fault {
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Wrong { source } => source.kind(),
+            Self::SelfSignature { source, .. } => source.kind(),
+            Self::UnknownIssuer
+            | Self::NotForSigning { .. }
+            | Self::NoIssuer
+            | Self::Malformed { .. }
+            | Self::Version { .. }
+            | Self::Kind { .. }
+            | Self::Hash { .. }
+            | Self::Algorithm { .. }
+            | Self::Curve { .. }
+            | Self::Notation { .. }
+            | Self::Subpacket { .. }
+            | Self::Missing { .. }
+            | Self::NoCrossSignature
+            | Self::Revoked { .. }
+            | Self::KeyExpired
+            | Self::SignatureExpired
+            | Self::OlderThanKey
+            | Self::Future { .. } => ErrorKind::Denied,
+        }
+    }
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -3,10 +3,10 @@
 use aws_lc_rs::digest;
 
 use crate::cursor::Cursor;
-use crate::material::{Curve, Material};
+use crate::material::{Curve, KeyMaterial};
 use crate::openpgp::fault::{Fault, KeyId};
 
-/// How large a key packet is read; RSA of 8,192 bits takes 1,040 bytes.
+/// Bytes of a key packet that are accepted; RSA of 8,192 bits takes 1,040.
 const MAX_KEY_BYTES: usize = 16 << 10;
 
 const OID_P256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
@@ -16,18 +16,18 @@ const OID_ED25519: &[u8] = &[0x2b, 0x06, 0x01, 0x04, 0x01, 0xda, 0x47, 0x0f, 0x0
 
 /// A public key of version 4.
 #[derive(Debug, Clone)]
-pub(crate) struct Key<'a> {
+pub(crate) struct KeyPacket<'a> {
     /// The packet's body, which fingerprints and signatures are made over.
     pub(crate) body: &'a [u8],
-    /// In seconds since 1970.
+    /// Creation time, in seconds since 1970.
     pub(crate) created: u32,
     pub(crate) algorithm: u8,
     pub(crate) fingerprint: [u8; 20],
-    /// The numbers, or why they confirm nothing.
-    pub(crate) material: Result<Material<'a>, Fault>,
+    /// The numbers, or why the key cannot be used.
+    pub(crate) material: Result<KeyMaterial<'a>, Fault>,
 }
 
-impl<'a> Key<'a> {
+impl<'a> KeyPacket<'a> {
     pub(crate) fn decode(body: &'a [u8]) -> Result<Self, Fault> {
         let malformed = |what| Fault::Malformed { what };
         let mut cursor = Cursor::new(body);
@@ -58,7 +58,7 @@ impl<'a> Key<'a> {
         KeyId(u64::from_be_bytes(*id))
     }
 
-    /// The key as it is hashed for fingerprints and signatures.
+    /// Hashes the key as fingerprints and signatures do.
     pub(crate) fn hashed_into(&self, context: &mut digest::Context) {
         hashed_into(self.body, context);
     }
@@ -82,14 +82,14 @@ fn fingerprint(body: &[u8]) -> [u8; 20] {
         .expect("SHA-1 has twenty bytes")
 }
 
-fn material(algorithm: u8, mut cursor: Cursor<'_>) -> Result<Material<'_>, Fault> {
+fn material(algorithm: u8, mut cursor: Cursor<'_>) -> Result<KeyMaterial<'_>, Fault> {
     let cut_off = Fault::Malformed {
         what: "public key is cut off",
     };
     match algorithm {
         1 | 3 => {
             let (modulus, exponent) = cursor.mpi().zip(cursor.mpi()).ok_or(cut_off)?;
-            Ok(Material::Rsa { modulus, exponent })
+            Ok(KeyMaterial::Rsa { modulus, exponent })
         }
         19 | 22 => {
             let length = cursor.u8().ok_or(cut_off.clone())?;
@@ -104,7 +104,7 @@ fn material(algorithm: u8, mut cursor: Cursor<'_>) -> Result<Material<'_>, Fault
                     let point = point.strip_prefix(&[0x40]).ok_or(Fault::Malformed {
                         what: "point of an Ed25519 key",
                     })?;
-                    return Ok(Material::Ed25519 { point });
+                    return Ok(KeyMaterial::Ed25519 { point });
                 }
                 _ => {
                     return Err(Fault::Curve {
@@ -112,11 +112,11 @@ fn material(algorithm: u8, mut cursor: Cursor<'_>) -> Result<Material<'_>, Fault
                     });
                 }
             };
-            Ok(Material::Ecdsa { curve, point })
+            Ok(KeyMaterial::Ecdsa { curve, point })
         }
         27 => {
             let point = cursor.take(32).ok_or(cut_off)?;
-            Ok(Material::Ed25519 { point })
+            Ok(KeyMaterial::Ed25519 { point })
         }
         id => Err(Fault::Algorithm { id }),
     }
@@ -124,10 +124,10 @@ fn material(algorithm: u8, mut cursor: Cursor<'_>) -> Result<Material<'_>, Fault
 
 #[cfg(test)]
 mod tests {
-    use super::{Key, MAX_KEY_BYTES};
+    use super::{KeyPacket, MAX_KEY_BYTES};
 
     fn fault(body: &[u8]) -> String {
-        match Key::decode(body) {
+        match KeyPacket::decode(body) {
             Err(fault) => fault.to_string(),
             Ok(key) => key.material.map_or_else(
                 |fault| fault.to_string(),

@@ -1,8 +1,9 @@
 //! Packets: a tag, a length, a body (RFC 9580, section 4.2).
 
 use crate::cursor::Cursor;
+use oci::ErrorKind;
 
-/// How many packets of keys, or of a signature, are read.
+/// Packets that are accepted, of keys or of a signature.
 pub(super) const MAX_PACKETS: usize = 1000;
 
 /// A signature.
@@ -14,22 +15,30 @@ pub(crate) const USER_ID: u8 = 13;
 /// A subkey.
 pub(crate) const PUBLIC_SUBKEY: u8 = 14;
 
-/// Why bytes are no packets.
+/// Bytes are not a sequence of packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PacketError {
     /// The first byte is not that of a packet.
     #[error("openpgp: invalid data: tag byte does not have MSB set")]
     Tag,
-    /// The packet claims more than there is.
+    /// The packet's length is more than the bytes that are left.
     #[error("openpgp: invalid data: packet is cut off")]
     Truncated,
-    /// Its length is told in pieces, or not at all. Only encrypted and literal data come so.
+    /// The length is partial or indeterminate, which only encrypted and literal data may be.
     #[error("openpgp: invalid data: packet without a length of its own")]
     Length,
-    /// There are more than anybody needs.
+    /// There are more than `MAX_PACKETS`.
     #[error("more than {MAX_PACKETS} packets")]
     TooMany,
+}
+
+impl PacketError {
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        ErrorKind::Invalid
+    }
 }
 
 /// A packet.
@@ -39,7 +48,7 @@ pub(crate) struct Packet<'a> {
     pub(crate) body: &'a [u8],
 }
 
-/// The packets of some bytes. After an error nothing more comes.
+/// The packets of some bytes; it ends after an error.
 #[derive(Debug)]
 pub(crate) struct Packets<'a, 'c> {
     bytes: Cursor<'a>,
@@ -47,7 +56,7 @@ pub(crate) struct Packets<'a, 'c> {
 }
 
 impl<'a, 'c> Packets<'a, 'c> {
-    /// Reads packets and adds their number to the count, which several runs share.
+    /// Reads packets and adds their number to `count`, which the blocks of a ring share.
     pub(crate) fn new(bytes: &'a [u8], count: &'c mut usize) -> Self {
         Self {
             bytes: Cursor::new(bytes),
@@ -86,8 +95,7 @@ impl<'a, 'c> Packets<'a, 'c> {
     }
 }
 
-/// A length of one, two or five bytes, as packets and subpackets have it; those of the first byte that mean a part are for the
-/// caller to refuse.
+/// A length of one, two or five bytes, as packets and subpackets have it. The caller refuses partial lengths.
 pub(crate) fn length(first: u8, bytes: &mut Cursor<'_>) -> Option<u32> {
     match first {
         0..192 => Some(u32::from(first)),

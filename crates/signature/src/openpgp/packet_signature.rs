@@ -3,9 +3,9 @@
 use aws_lc_rs::digest::{Context, Digest};
 
 use crate::cursor::Cursor;
-use crate::material::{ED25519_SIGNATURE_BYTES, Hash, Values, left_padded};
+use crate::material::{ED25519_SIGNATURE_BYTES, Hash, SignatureValues, left_padded};
 use crate::openpgp::fault::{Fault, KeyId};
-use crate::openpgp::key::Key;
+use crate::openpgp::key::KeyPacket;
 use crate::openpgp::packet::length;
 
 /// Types of signatures (section 5.2.1).
@@ -27,13 +27,13 @@ pub(crate) const FLAG_SIGN: u8 = 0x02;
 
 /// Why a key was revoked (section 5.2.3.31).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Reason {
+pub(crate) struct RevocationReason {
     pub(crate) code: u8,
     pub(crate) text: String,
 }
 
-impl Reason {
-    /// Whether what the key signed before is good: it was replaced, or is not used any more.
+impl RevocationReason {
+    /// Whether earlier signatures stay valid: the key was replaced, or is not used any more.
     pub(crate) fn is_soft(&self) -> bool {
         matches!(self.code, 1 | 3)
     }
@@ -41,27 +41,27 @@ impl Reason {
 
 /// A signature of version 4.
 #[derive(Debug, Clone)]
-pub(crate) struct Signature<'a> {
+pub(crate) struct SignaturePacket<'a> {
     pub(crate) kind: u8,
     pub(crate) algorithm: u8,
     hash: u8,
-    /// What of the packet is signed, from its version on.
+    /// The part of the packet that is signed, from its version on.
     hashed: &'a [u8],
-    /// In seconds since 1970.
+    /// Creation time, in seconds since 1970.
     pub(crate) created: u32,
-    /// In seconds after `created`; zero is for ever.
+    /// Seconds after `created`; zero is for ever.
     lifetime: u32,
-    /// Of the key that it is about, in seconds after the key's creation; zero is for ever.
+    /// Lifetime of the bound key, in seconds after the key's creation; zero is for ever.
     pub(crate) key_lifetime: Option<u32>,
     issuer: Option<KeyId>,
     issuer_fingerprint: Option<[u8; 20]>,
     pub(crate) flags: Option<u8>,
     pub(crate) is_primary_user: bool,
-    pub(crate) reason: Option<Reason>,
+    pub(crate) reason: Option<RevocationReason>,
     /// The signature of the subkey over the primary key.
     pub(crate) embedded: Option<&'a [u8]>,
-    /// A demand that is not understood.
-    demand: Option<Fault>,
+    /// A critical subpacket or notation that is not known: the signature must not be accepted.
+    unknown_critical: Option<Fault>,
     numbers: Cursor<'a>,
 }
 
@@ -69,7 +69,7 @@ fn malformed(what: &'static str) -> Fault {
     Fault::Malformed { what }
 }
 
-impl<'a> Signature<'a> {
+impl<'a> SignaturePacket<'a> {
     pub(crate) fn decode(body: &'a [u8]) -> Result<Self, Fault> {
         let cut_off = || malformed("signature is cut off");
         let mut cursor = Cursor::new(body);
@@ -84,7 +84,7 @@ impl<'a> Signature<'a> {
         let (hashed, _) = body.split_at(6 + hashed_length);
         let unhashed_length = usize::from(cursor.u16().ok_or_else(cut_off)?);
         let unhashed_subpackets = cursor.take(unhashed_length).ok_or_else(cut_off)?;
-        // Two bytes of the digest, for those who want to guess before they compute.
+        // Two bytes of the digest, which allow a quick check; the full one is made anyway.
         cursor.u16().ok_or_else(cut_off)?;
         let mut signature = Self {
             kind,
@@ -100,7 +100,7 @@ impl<'a> Signature<'a> {
             is_primary_user: false,
             reason: None,
             embedded: None,
-            demand: None,
+            unknown_critical: None,
             numbers: cursor,
         };
         let mut created = None;
@@ -108,13 +108,13 @@ impl<'a> Signature<'a> {
         while !subpackets.is_empty() {
             let (number, data) = subpacket(&mut subpackets)?;
             if number & 0x7f == 2 {
-                created = Some(four(data)?);
+                created = Some(seconds(data)?);
             } else {
                 signature.take_hashed(number, data)?;
             }
         }
         signature.created = created.ok_or(malformed("no creation time in signature"))?;
-        // Nobody signed the others: they help to find the key, or are signatures themselves.
+        // The unhashed ones are not signed: they help to find the key, or are signatures themselves.
         let mut subpackets = Cursor::new(unhashed_subpackets);
         while !subpackets.is_empty() {
             let (number, data) = subpacket(&mut subpackets)?;
@@ -126,8 +126,8 @@ impl<'a> Signature<'a> {
     fn take_hashed(&mut self, number: u8, data: &'a [u8]) -> Result<(), Fault> {
         let is_critical = number & 0x80 != 0;
         match number & 0x7f {
-            3 => self.lifetime = four(data)?,
-            9 => self.key_lifetime = Some(four(data)?),
+            3 => self.lifetime = seconds(data)?,
+            9 => self.key_lifetime = Some(seconds(data)?),
             20 if is_critical => {
                 let mut cursor = Cursor::new(data);
                 let name = cursor
@@ -135,7 +135,7 @@ impl<'a> Signature<'a> {
                     .and_then(|_flags| cursor.u16().zip(cursor.u16()))
                     .and_then(|(name, _value)| cursor.take(usize::from(name)))
                     .ok_or(malformed("notation data subpacket with bad length"))?;
-                self.demand = Some(Fault::Notation {
+                self.unknown_critical = Some(Fault::Notation {
                     name: String::from_utf8_lossy(name).into_owned(),
                 });
             }
@@ -145,21 +145,21 @@ impl<'a> Signature<'a> {
                 let (code, text) = data
                     .split_first()
                     .ok_or(malformed("empty revocation reason subpacket"))?;
-                self.reason = Some(Reason {
+                self.reason = Some(RevocationReason {
                     code: *code,
                     text: String::from_utf8_lossy(text).into_owned(),
                 });
             }
             number @ (16 | 32 | 33) => self.take_any(number, data)?,
-            // Known, and of no use here: who may export it, trust, preferences, servers, features, recipients and the like.
+            // Known and not needed: exportability, trust, preferences, servers, features, recipients and the like.
             4..=7 | 11 | 12 | 20..=24 | 26 | 28 | 30 | 31 | 34 | 35 | 37 | 39 => {}
-            number if is_critical => self.demand = Some(Fault::Subpacket { number }),
+            number if is_critical => self.unknown_critical = Some(Fault::Subpacket { number }),
             _ => {}
         }
         Ok(())
     }
 
-    /// Takes what may stand in the part that is not signed as well. What stands in the other goes before it.
+    /// Reads a subpacket that may also stand in the unsigned part. The signed part was read first and wins.
     fn take_any(&mut self, number: u8, data: &'a [u8]) -> Result<(), Fault> {
         match number {
             16 => {
@@ -186,7 +186,7 @@ impl<'a> Signature<'a> {
         Ok(())
     }
 
-    /// Who says to have made it.
+    /// The key id that the signature names as its maker.
     pub(crate) fn issuer(&self) -> Option<KeyId> {
         let of_fingerprint = self.issuer_fingerprint.map(|fingerprint| {
             let (_, id) = fingerprint
@@ -197,20 +197,20 @@ impl<'a> Signature<'a> {
         of_fingerprint.or(self.issuer)
     }
 
-    /// Whether it says to have been made by the key.
-    pub(crate) fn is_by(&self, key: &Key<'_>) -> bool {
+    /// Whether the signature names the key as its maker.
+    pub(crate) fn is_by(&self, key: &KeyPacket<'_>) -> bool {
         match (self.issuer_fingerprint, self.issuer) {
             (Some(fingerprint), _) => fingerprint == key.fingerprint,
             (None, issuer) => issuer == Some(key.id()),
         }
     }
 
-    /// Whether it is over at the time.
+    /// Whether it is expired at the time, in seconds since 1970.
     pub(crate) fn is_expired(&self, at: u64) -> bool {
         self.lifetime != 0 && at > u64::from(self.created) + u64::from(self.lifetime)
     }
 
-    /// The hash that it was made with, if it counts.
+    /// Its hash, if that is accepted.
     pub(crate) fn hash(&self) -> Result<Hash, Fault> {
         match self.hash {
             8 => Ok(Hash::Sha256),
@@ -220,7 +220,7 @@ impl<'a> Signature<'a> {
         }
     }
 
-    /// Whether hash and algorithm are such as count.
+    /// Refuses hashes and algorithms that are not accepted.
     pub(crate) fn check_algorithms(&self) -> Result<(), Fault> {
         self.hash()?;
         match self.algorithm {
@@ -229,7 +229,7 @@ impl<'a> Signature<'a> {
         }
     }
 
-    /// Ends the digest of what is signed.
+    /// Finishes the digest: after the data, the signed part of the packet is hashed.
     pub(crate) fn digest(&self, mut context: Context) -> Digest {
         let length = u32::try_from(self.hashed.len()).expect("its length has two bytes");
         context.update(self.hashed);
@@ -238,10 +238,10 @@ impl<'a> Signature<'a> {
         context.finish()
     }
 
-    /// Whether the key made it over the digest, and it demands nothing that is not understood.
-    pub(crate) fn check(&self, key: &Key<'_>, digest: &Digest) -> Result<(), Fault> {
-        if let Some(demand) = &self.demand {
-            return Err(demand.clone());
+    /// Checks that the key made it over the digest, and that it has no unknown critical part.
+    pub(crate) fn check(&self, key: &KeyPacket<'_>, digest: &Digest) -> Result<(), Fault> {
+        if let Some(unknown_critical) = &self.unknown_critical {
+            return Err(unknown_critical.clone());
         }
         let hash = self.hash()?;
         let material = key.material.as_ref().map_err(Clone::clone)?;
@@ -254,10 +254,10 @@ impl<'a> Signature<'a> {
         Ok(())
     }
 
-    /// Whether the key made it over what the function hashes.
+    /// Checks that the key made it over the data that `hashed` adds to the digest.
     pub(crate) fn check_over(
         &self,
-        key: &Key<'_>,
+        key: &KeyPacket<'_>,
         hashed: impl FnOnce(&mut Context),
     ) -> Result<(), Fault> {
         let mut context = self.hash()?.context();
@@ -265,27 +265,27 @@ impl<'a> Signature<'a> {
         self.check(key, &self.digest(context))
     }
 
-    fn values(&self) -> Result<Values<'a>, Fault> {
+    fn values(&self) -> Result<SignatureValues<'a>, Fault> {
         let cut_off = malformed("signature is cut off");
         let mut cursor = self.numbers;
         match self.algorithm {
-            1 | 3 => Ok(Values::Rsa(cursor.mpi().ok_or(cut_off)?)),
+            1 | 3 => Ok(SignatureValues::Rsa(cursor.mpi().ok_or(cut_off)?)),
             19 => {
                 let (r, s) = cursor.mpi().zip(cursor.mpi()).ok_or(cut_off)?;
-                Ok(Values::Ecdsa { r, s })
+                Ok(SignatureValues::Ecdsa { r, s })
             }
             22 => {
                 let (r, s) = cursor.mpi().zip(cursor.mpi()).ok_or(cut_off)?;
-                // Numbers lost the zeros at their front.
+                // Integers are stored without leading zeros.
                 left_padded(r, 32)
                     .zip(left_padded(s, 32))
                     .and_then(|(r, s)| {
                         <[u8; ED25519_SIGNATURE_BYTES]>::try_from([r, s].concat()).ok()
                     })
-                    .map(Values::Ed25519)
+                    .map(SignatureValues::Ed25519)
                     .ok_or(malformed("numbers of an EdDSA signature are too long"))
             }
-            27 => cursor.array().map(Values::Ed25519).ok_or(cut_off),
+            27 => cursor.array().map(SignatureValues::Ed25519).ok_or(cut_off),
             id => Err(Fault::Algorithm { id }),
         }
     }
@@ -304,7 +304,7 @@ fn subpacket<'a>(bytes: &mut Cursor<'a>) -> Result<(u8, &'a [u8]), Fault> {
     }
 }
 
-fn four(data: &[u8]) -> Result<u32, Fault> {
+fn seconds(data: &[u8]) -> Result<u32, Fault> {
     let bytes = <[u8; 4]>::try_from(data);
     bytes
         .map(u32::from_be_bytes)

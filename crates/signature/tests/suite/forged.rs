@@ -4,33 +4,34 @@ use signature::{ExpiryJudgedAt, Policy};
 
 use crate::data::{AT_NOW, AT_SIGNING, verify};
 use crate::packets::{
-    BORN, Builder, DAY, NAME, Secret, Wish, armored, flags, packet, seconds, subpacket, wish,
+    BORN, Builder, DAY, NAME, Secret, SignatureTemplate, armored, flags, packet, seconds,
+    subpacket, template,
 };
 
 const MESSAGE: &[u8] = b"message";
 
 /// A signature of data, a month after the key was made.
-fn data() -> Wish {
+fn data() -> SignatureTemplate {
     let created = BORN + 30 * DAY;
-    Wish {
+    SignatureTemplate {
         created,
-        ..wish(0x00, &[])
+        ..template(0x00, &[])
     }
 }
 
-fn signed(by: &Secret, wish: &Wish) -> Vec<u8> {
-    armored("SIGNATURE", &[packet(2, &wish.sign(by, MESSAGE))])
+fn signed(by: &Secret, template: &SignatureTemplate) -> Vec<u8> {
+    armored("SIGNATURE", &[packet(2, &template.sign(by, MESSAGE))])
 }
 
-fn said(builder: &Builder<'_>, by: &Secret, policy: &Policy) -> String {
-    let said = verify(MESSAGE, &signed(by, &data()), &builder.ring(), policy);
-    said.replace(&format!("signature by {}: ", by.id()), "")
+fn verdict(builder: &Builder<'_>, by: &Secret, policy: &Policy) -> String {
+    let verdict = verify(MESSAGE, &signed(by, &data()), &builder.ring(), policy);
+    verdict.replace(&format!("signature by {}: ", by.id()), "")
 }
 
 /// What is said at both times.
 fn always(builder: &Builder<'_>, by: &Secret) -> String {
-    let at_signing = said(builder, by, &AT_SIGNING);
-    assert_eq!(at_signing, said(builder, by, &AT_NOW));
+    let at_signing = verdict(builder, by, &AT_SIGNING);
+    assert_eq!(at_signing, verdict(builder, by, &AT_NOW));
     at_signing
 }
 
@@ -57,11 +58,11 @@ fn a_key_confirms_itself_with_a_user() {
     assert_eq!(always(&Builder::bare(&key).raw(13, NAME), &key), missing);
     // Behind a user that is not read, a signature belongs to nobody.
     let long = vec![b'a'; 3000];
-    let builder = Builder::bare(&key).user(&long, &wish(0x13, &[flags(3)]));
+    let builder = Builder::bare(&key).user(&long, &template(0x13, &[flags(3)]));
     assert_eq!(always(&builder, &key), missing);
     // Somebody else's word on the user is not the key's own.
     let over = Builder::over_user(&key, NAME);
-    let foreign = wish(0x13, &[flags(3)]).sign(&other, &over);
+    let foreign = template(0x13, &[flags(3)]).sign(&other, &over);
     let builder = Builder::bare(&key).raw(13, NAME).raw(2, &foreign);
     assert_eq!(always(&builder, &key), missing);
 }
@@ -70,7 +71,7 @@ fn a_key_confirms_itself_with_a_user() {
 fn a_self_signature_over_something_else_does_not_count() {
     let key = Secret::new(1);
     let over = Builder::over_user(&key, b"another user");
-    let moved = wish(0x13, &[flags(3)]).sign(&key, &over);
+    let moved = template(0x13, &[flags(3)]).sign(&key, &over);
     let builder = Builder::bare(&key).raw(13, NAME).raw(2, &moved);
     assert_eq!(
         always(&builder, &key),
@@ -80,34 +81,34 @@ fn a_self_signature_over_something_else_does_not_count() {
         )
     );
     // Next to a good one it is no harm.
-    let builder = builder.on_user(NAME, &wish(0x10, &[flags(3)]));
+    let builder = builder.on_user(NAME, &template(0x10, &[flags(3)]));
     assert_eq!(always(&builder, &key), "");
 }
 
 #[test]
 fn a_newer_self_signature_that_cannot_be_judged_is_not_overlooked() {
     let key = Secret::new(1);
-    let newer = |wish: Wish| Wish {
+    let newer = |template: SignatureTemplate| SignatureTemplate {
         created: BORN + 2 * DAY,
-        ..wish
+        ..template
     };
-    let sha1 = Wish {
+    let sha1 = SignatureTemplate {
         hash: 2,
-        ..newer(wish(0x13, &[flags(3)]))
+        ..newer(template(0x13, &[flags(3)]))
     };
-    let said = always(&Builder::new(&key).on_user(NAME, &sha1), &key);
+    let verdict = always(&Builder::new(&key).on_user(NAME, &sha1), &key);
     assert!(
-        said.ends_with("rejecting weak/unknown hash: SHA-1"),
-        "{said}"
+        verdict.ends_with("rejecting weak/unknown hash: SHA-1"),
+        "{verdict}"
     );
-    let critical = newer(wish(0x13, &[flags(3), subpacket(0x80 | 100, b"?")]));
-    let said = always(&Builder::new(&key).on_user(NAME, &critical), &key);
+    let critical = newer(template(0x13, &[flags(3), subpacket(0x80 | 100, b"?")]));
+    let verdict = always(&Builder::new(&key).on_user(NAME, &critical), &key);
     assert!(
-        said.ends_with("unknown critical signature subpacket type 100"),
-        "{said}"
+        verdict.ends_with("unknown critical signature subpacket type 100"),
+        "{verdict}"
     );
     // It is not, where it is older.
-    let older = Wish {
+    let older = SignatureTemplate {
         created: BORN,
         ..sha1
     };
@@ -121,7 +122,7 @@ fn only_keys_for_signing_sign() {
         "openpgp: signature made by unknown entity: key {} is not for signing",
         key.id()
     );
-    for (subpackets, answer) in [
+    for (subpackets, expected) in [
         (vec![], &not[..]),
         (vec![flags(0x01)], &not),
         (vec![flags(0xfd)], &not),
@@ -129,16 +130,16 @@ fn only_keys_for_signing_sign() {
         (vec![flags(0x02)], ""),
         (vec![subpacket(27, &[3, 0xff])], ""),
     ] {
-        let builder = Builder::bare(&key).user(NAME, &wish(0x13, &subpackets));
-        assert_eq!(always(&builder, &key), answer, "{subpackets:?}");
+        let builder = Builder::bare(&key).user(NAME, &template(0x13, &subpackets));
+        assert_eq!(always(&builder, &key), expected, "{subpackets:?}");
     }
     // Flags on the key itself count where those on the user say nothing.
     let builder = Builder::bare(&key)
-        .on_key(&wish(0x1f, &[flags(2)]))
-        .user(NAME, &wish(0x13, &[]));
+        .on_key(&template(0x1f, &[flags(2)]))
+        .user(NAME, &template(0x13, &[]));
     assert_eq!(always(&builder, &key), "");
     // Flags that nobody signed say nothing.
-    let mut unsigned = wish(0x13, &[]);
+    let mut unsigned = template(0x13, &[]);
     unsigned.unhashed.push(flags(3));
     let builder = Builder::bare(&key).user(NAME, &unsigned);
     assert_eq!(always(&builder, &key), not);
@@ -147,7 +148,7 @@ fn only_keys_for_signing_sign() {
 #[test]
 fn a_signing_subkey_and_its_primary_key_confirm_each_other() {
     let (key, subkey, thief) = (Secret::new(1), Secret::new(2), Secret::new(3));
-    let (binding, cross) = (wish(0x18, &[flags(2)]), wish(0x19, &[]));
+    let (binding, cross) = (template(0x18, &[flags(2)]), template(0x19, &[]));
     let good = Builder::new(&key).subkey(&subkey, &binding, Some(&cross));
     assert_eq!(always(&good, &subkey), "");
     let without = Builder::new(&key).subkey(&subkey, &binding, None);
@@ -162,24 +163,27 @@ fn a_signing_subkey_and_its_primary_key_confirm_each_other() {
         .unhashed
         .push(subpacket(32, &cross.sign(&subkey, &over)));
     let builder = Builder::new(&thief).subkey(&subkey, &stolen, None);
-    let said = always(&builder, &subkey);
-    assert!(said.contains("cross-signature of key"), "{said}");
-    assert!(said.ends_with("EdDSA verification failure"), "{said}");
+    let verdict = always(&builder, &subkey);
+    assert!(verdict.contains("cross-signature of key"), "{verdict}");
+    assert!(verdict.ends_with("EdDSA verification failure"), "{verdict}");
     for (cross, end) in [
         (
-            Wish {
+            SignatureTemplate {
                 hash: 2,
                 ..cross.clone()
             },
             "rejecting weak/unknown hash: SHA-1",
         ),
         (
-            wish(0x18, &[]),
+            template(0x18, &[]),
             "openpgp: unsupported feature: unsupported signature type: 24",
         ),
-        (wish(0x19, &[seconds(3, 1)]), "openpgp: signature expired"),
         (
-            wish(
+            template(0x19, &[seconds(3, 1)]),
+            "openpgp: signature expired",
+        ),
+        (
+            template(
                 0x19,
                 &[subpacket(0x80 | 20, &[0, 0, 0, 0, 0, 1, 0, 0, b'n'])],
             ),
@@ -187,86 +191,96 @@ fn a_signing_subkey_and_its_primary_key_confirm_each_other() {
         ),
     ] {
         let builder = Builder::new(&key).subkey(&subkey, &binding, Some(&cross));
-        let said = always(&builder, &subkey);
-        assert!(said.contains("cross-signature of key"), "{said}");
-        assert!(said.ends_with(end), "{said}");
+        let verdict = always(&builder, &subkey);
+        assert!(verdict.contains("cross-signature of key"), "{verdict}");
+        assert!(verdict.ends_with(end), "{verdict}");
     }
     // Bytes that are no signature.
     let mut broken = binding.clone();
     broken.unhashed.push(subpacket(32, &[4, 0x19]));
-    let said = always(&Builder::new(&key).subkey(&subkey, &broken, None), &subkey);
-    assert!(said.ends_with("signature is cut off"), "{said}");
+    let verdict = always(&Builder::new(&key).subkey(&subkey, &broken, None), &subkey);
+    assert!(verdict.ends_with("signature is cut off"), "{verdict}");
     // A subkey that nobody bound, and one that is for something else.
     let builder = Builder::new(&key).raw(14, &subkey.body);
-    let said = always(&builder, &subkey);
-    assert!(said.ends_with("has no subkey binding signature"), "{said}");
-    let builder = Builder::new(&key).subkey(&subkey, &wish(0x18, &[flags(12)]), None);
-    let said = always(&builder, &subkey);
-    assert!(said.ends_with("is not for signing"), "{said}");
+    let verdict = always(&builder, &subkey);
+    assert!(
+        verdict.ends_with("has no subkey binding signature"),
+        "{verdict}"
+    );
+    let builder = Builder::new(&key).subkey(&subkey, &template(0x18, &[flags(12)]), None);
+    let verdict = always(&builder, &subkey);
+    assert!(verdict.ends_with("is not for signing"), "{verdict}");
     // A subkey of a key that does not confirm itself.
     let builder = Builder::bare(&key).subkey(&subkey, &binding, Some(&cross));
-    let said = always(&builder, &subkey);
+    let verdict = always(&builder, &subkey);
     assert!(
-        said.ends_with("has no user ID with a self-signature"),
-        "{said}"
+        verdict.ends_with("has no user ID with a self-signature"),
+        "{verdict}"
     );
 }
 
 #[test]
 fn a_binding_of_the_wrong_type_or_by_another_key_is_none() {
     let (key, subkey, other) = (Secret::new(1), Secret::new(2), Secret::new(3));
-    let cross = wish(0x19, &[]);
+    let cross = template(0x19, &[]);
     for kind in [0x00, 0x10, 0x1f, 0x19] {
-        let builder = Builder::new(&key).subkey(&subkey, &wish(kind, &[flags(2)]), Some(&cross));
-        let said = always(&builder, &subkey);
-        assert!(said.ends_with("has no subkey binding signature"), "{said}");
+        let builder =
+            Builder::new(&key).subkey(&subkey, &template(kind, &[flags(2)]), Some(&cross));
+        let verdict = always(&builder, &subkey);
+        assert!(
+            verdict.ends_with("has no subkey binding signature"),
+            "{verdict}"
+        );
     }
     let over = [key.hashed(), subkey.hashed()].concat();
-    let by_itself = wish(0x18, &[flags(2)]).sign(&subkey, &over);
-    let by_other = wish(0x18, &[flags(2)]).sign(&other, &over);
+    let by_itself = template(0x18, &[flags(2)]).sign(&subkey, &over);
+    let by_other = template(0x18, &[flags(2)]).sign(&other, &over);
     for body in [by_itself, by_other] {
         let builder = Builder::new(&key).raw(14, &subkey.body).raw(2, &body);
-        let said = always(&builder, &subkey);
-        assert!(said.ends_with("has no subkey binding signature"), "{said}");
+        let verdict = always(&builder, &subkey);
+        assert!(
+            verdict.ends_with("has no subkey binding signature"),
+            "{verdict}"
+        );
     }
     // No issuer: it may be anybody's, and counts as nobody's.
-    let anonymous = Wish {
+    let anonymous = SignatureTemplate {
         with_issuer: false,
-        ..wish(0x13, &[flags(3)])
+        ..template(0x13, &[flags(3)])
     };
-    let said = always(&Builder::bare(&key).user(NAME, &anonymous), &key);
+    let verdict = always(&Builder::bare(&key).user(NAME, &anonymous), &key);
     assert!(
-        said.ends_with("has no user ID with a self-signature"),
-        "{said}"
+        verdict.ends_with("has no user ID with a self-signature"),
+        "{verdict}"
     );
 }
 
 #[test]
 fn keys_are_over_when_they_say_so() {
     let (key, subkey) = (Secret::new(1), Secret::new(2));
-    let (cross, lasting) = (wish(0x19, &[]), wish(0x18, &[flags(2)]));
-    let short = |kind, days| wish(kind, &[flags(3), seconds(9, days * DAY)]);
+    let (cross, lasting) = (template(0x19, &[]), template(0x18, &[flags(2)]));
+    let short = |kind, days| template(kind, &[flags(3), seconds(9, days * DAY)]);
     let primary = |days| Builder::bare(&key).user(NAME, &short(0x13, days));
     let with_subkey = |days| Builder::new(&key).subkey(&subkey, &short(0x18, days), Some(&cross));
     let expired = "openpgp: key expired";
     // The data is signed on day 30.
     assert_eq!(always(&primary(29), &key), expired);
-    assert_eq!(said(&primary(30), &key, &AT_SIGNING), "");
-    assert_eq!(said(&primary(30), &key, &AT_NOW), expired);
+    assert_eq!(verdict(&primary(30), &key, &AT_SIGNING), "");
+    assert_eq!(verdict(&primary(30), &key, &AT_NOW), expired);
     assert_eq!(always(&primary(0), &key), "");
     assert_eq!(always(&with_subkey(29), &subkey), expired);
-    assert_eq!(said(&with_subkey(30), &subkey, &AT_SIGNING), "");
-    assert_eq!(said(&with_subkey(30), &subkey, &AT_NOW), expired);
+    assert_eq!(verdict(&with_subkey(30), &subkey, &AT_SIGNING), "");
+    assert_eq!(verdict(&with_subkey(30), &subkey, &AT_NOW), expired);
     // The end of the primary key is the end of its subkeys.
     let builder = primary(29).subkey(&subkey, &lasting, Some(&cross));
     assert_eq!(always(&builder, &subkey), expired);
     // An end on the key itself counts where the user's signature has none.
     let on_key = Builder::bare(&key)
-        .on_key(&wish(0x1f, &[seconds(9, DAY)]))
-        .user(NAME, &wish(0x13, &[flags(3)]));
+        .on_key(&template(0x1f, &[seconds(9, DAY)]))
+        .user(NAME, &template(0x13, &[flags(3)]));
     assert_eq!(always(&on_key, &key), expired);
     // The newest word counts, also when it makes the key's life shorter.
-    let newer = Wish {
+    let newer = SignatureTemplate {
         created: BORN + 40 * DAY,
         ..short(0x13, 10)
     };
@@ -274,13 +288,13 @@ fn keys_are_over_when_they_say_so() {
         always(&Builder::new(&key).on_user(NAME, &newer), &key),
         expired
     );
-    let longer = Wish {
+    let longer = SignatureTemplate {
         created: BORN + 40 * DAY,
         ..short(0x13, 3650)
     };
     assert_eq!(always(&primary(1).on_user(NAME, &longer), &key), "");
     // Bindings have ends of their own.
-    let binding = wish(0x18, &[flags(2), seconds(3, DAY)]);
+    let binding = template(0x18, &[flags(2), seconds(3, DAY)]);
     let builder = Builder::new(&key).subkey(&subkey, &binding, Some(&cross));
     assert_eq!(always(&builder, &subkey), "openpgp: signature expired");
 }
@@ -288,20 +302,20 @@ fn keys_are_over_when_they_say_so() {
 #[test]
 fn a_key_signs_nothing_before_it_is_made() {
     let key = Secret::new(1);
-    let early = Wish {
+    let early = SignatureTemplate {
         created: BORN - 1,
         ..data()
     };
     for policy in [AT_SIGNING, AT_NOW] {
-        let said = verify(
+        let verdict = verify(
             MESSAGE,
             &signed(&key, &early),
             &Builder::new(&key).ring(),
             &policy,
         );
         assert!(
-            said.ends_with("openpgp: signature is older than the key"),
-            "{said}"
+            verdict.ends_with("openpgp: signature is older than the key"),
+            "{verdict}"
         );
     }
 }
@@ -309,29 +323,30 @@ fn a_key_signs_nothing_before_it_is_made() {
 #[test]
 fn revocations_count_and_those_that_cannot_be_checked_count_too() {
     let (key, other) = (Secret::new(1), Secret::new(2));
-    let reason =
-        |code: u8, text: &str| wish(0x20, &[subpacket(29, &[&[code], text.as_bytes()].concat())]);
+    let reason = |code: u8, text: &str| {
+        template(0x20, &[subpacket(29, &[&[code], text.as_bytes()].concat())])
+    };
     let bare = |body: &[u8]| {
         Builder::bare(&key)
             .raw(2, body)
-            .user(NAME, &wish(0x13, &[flags(3)]))
+            .user(NAME, &template(0x13, &[flags(3)]))
     };
     let revoked = "openpgp: signature made by revoked key";
-    let late = Wish {
+    let late = SignatureTemplate {
         created: BORN + 60 * DAY,
         ..reason(1, "")
     };
-    for (wish, answer) in [
+    for (template, expected) in [
         (reason(0, ""), revoked.to_owned()),
         (reason(2, "stolen"), format!("{revoked}: stolen")),
-        (wish(0x20, &[]), revoked.to_owned()),
+        (template(0x20, &[]), revoked.to_owned()),
         // BuildKit, too, takes a primary key that was ever revoked for nothing.
         (late, revoked.to_owned()),
     ] {
-        let body = wish.sign(&key, &key.hashed());
-        assert_eq!(always(&bare(&body), &key), answer);
+        let body = template.sign(&key, &key.hashed());
+        assert_eq!(always(&bare(&body), &key), expected);
     }
-    let sha1 = Wish {
+    let sha1 = SignatureTemplate {
         hash: 2,
         ..reason(2, "")
     };
@@ -351,8 +366,8 @@ fn revocations_count_and_those_that_cannot_be_checked_count_too() {
         (vec![6, 0x20], "has no revocation that can be read"),
         (vec![4, 0x20, 22], "has no revocation that can be read"),
     ] {
-        let said = always(&bare(&body), &key);
-        assert!(said.ends_with(end), "{said}");
+        let verdict = always(&bare(&body), &key);
+        assert!(verdict.ends_with(end), "{verdict}");
     }
     // A signature of another sort that cannot be read is no harm.
     assert_eq!(always(&bare(&[3, 5, 0x10]), &key), "");
@@ -362,12 +377,17 @@ fn revocations_count_and_those_that_cannot_be_checked_count_too() {
 #[test]
 fn subkeys_are_revoked_for_good_or_from_a_day_on() {
     let (key, subkey) = (Secret::new(1), Secret::new(2));
-    let base =
-        || Builder::new(&key).subkey(&subkey, &wish(0x18, &[flags(2)]), Some(&wish(0x19, &[])));
+    let base = || {
+        Builder::new(&key).subkey(
+            &subkey,
+            &template(0x18, &[flags(2)]),
+            Some(&template(0x19, &[])),
+        )
+    };
     let revoked = "openpgp: signature made by revoked key";
-    let on_day = |day: u32, code: Option<u8>| Wish {
+    let on_day = |day: u32, code: Option<u8>| SignatureTemplate {
         created: BORN + day * DAY,
-        ..wish(
+        ..template(
             0x28,
             &code
                 .map(|code| subpacket(29, &[code]))
@@ -386,20 +406,20 @@ fn subkeys_are_revoked_for_good_or_from_a_day_on() {
         let before = base().on_subkey(&subkey, &on_day(29, code), None);
         assert_eq!(always(&before, &subkey), revoked, "{code:?}");
         let after = base().on_subkey(&subkey, &on_day(31, code), None);
-        assert_eq!(said(&after, &subkey, &AT_NOW), revoked, "{code:?}");
-        let at_signing = said(&after, &subkey, &AT_SIGNING);
+        assert_eq!(verdict(&after, &subkey, &AT_NOW), revoked, "{code:?}");
+        let at_signing = verdict(&after, &subkey, &AT_SIGNING);
         assert_eq!(at_signing, if is_soft { "" } else { revoked }, "{code:?}");
     }
-    let sha1 = Wish {
+    let sha1 = SignatureTemplate {
         hash: 2,
         ..on_day(31, Some(1))
     };
-    let said = always(&base().on_subkey(&subkey, &sha1, None), &subkey);
-    assert!(said.contains("subkey revocation of key"), "{said}");
-    let said = always(&base().raw(2, &[3, 5, 0x28]), &subkey);
+    let verdict = always(&base().on_subkey(&subkey, &sha1, None), &subkey);
+    assert!(verdict.contains("subkey revocation of key"), "{verdict}");
+    let verdict = always(&base().raw(2, &[3, 5, 0x28]), &subkey);
     assert!(
-        said.ends_with("has no revocation that can be read"),
-        "{said}"
+        verdict.ends_with("has no revocation that can be read"),
+        "{verdict}"
     );
     // The primary key stays what it was.
     let builder = base().on_subkey(&subkey, &on_day(29, None), None);
@@ -409,9 +429,9 @@ fn subkeys_are_revoked_for_good_or_from_a_day_on() {
 #[test]
 fn a_key_whose_users_are_all_revoked_signs_nothing_from_then_on() {
     let key = Secret::new(1);
-    let revocation = |day: u32| Wish {
+    let revocation = |day: u32| SignatureTemplate {
         created: BORN + day * DAY,
-        ..wish(0x30, &[subpacket(29, b"\x20left")])
+        ..template(0x30, &[subpacket(29, b"\x20left")])
     };
     let gone = Builder::new(&key).on_user(NAME, &revocation(2));
     assert_eq!(
@@ -419,26 +439,26 @@ fn a_key_whose_users_are_all_revoked_signs_nothing_from_then_on() {
         "openpgp: signature made by revoked key: left"
     );
     let later = Builder::new(&key).on_user(NAME, &revocation(31));
-    assert_eq!(said(&later, &key, &AT_SIGNING), "");
-    assert!(said(&later, &key, &AT_NOW).contains("revoked"));
-    let one_left = gone.user(b"second", &wish(0x13, &[flags(3)]));
+    assert_eq!(verdict(&later, &key, &AT_SIGNING), "");
+    assert!(verdict(&later, &key, &AT_NOW).contains("revoked"));
+    let one_left = gone.user(b"second", &template(0x13, &[flags(3)]));
     assert_eq!(always(&one_left, &key), "");
 }
 
 #[test]
 fn the_preferred_user_says_what_the_key_is_for() {
     let key = Secret::new(1);
-    let preferred = wish(0x13, &[flags(1), subpacket(25, &[1])]);
-    let newer = Wish {
+    let preferred = template(0x13, &[flags(1), subpacket(25, &[1])]);
+    let newer = SignatureTemplate {
         created: BORN + 2 * DAY,
-        ..wish(0x13, &[flags(3)])
+        ..template(0x13, &[flags(3)])
     };
     let builder = Builder::bare(&key)
         .user(b"first", &preferred)
         .user(b"second", &newer);
     let said_of = always(&builder, &key);
     assert!(said_of.ends_with("is not for signing"), "{said_of}");
-    let plain = wish(0x13, &[flags(1)]);
+    let plain = template(0x13, &[flags(1)]);
     let builder = Builder::bare(&key)
         .user(b"first", &plain)
         .user(b"second", &newer);
@@ -449,14 +469,18 @@ fn the_preferred_user_says_what_the_key_is_for() {
 fn parts_of_a_certificate_are_brought_together() {
     let (key, subkey) = (Secret::new(1), Secret::new(2));
     let without_user = Builder::bare(&key)
-        .subkey(&subkey, &wish(0x18, &[flags(2)]), Some(&wish(0x19, &[])))
+        .subkey(
+            &subkey,
+            &template(0x18, &[flags(2)]),
+            Some(&template(0x19, &[])),
+        )
         .ring();
     let ring = [&Builder::new(&key).ring()[..], &without_user].concat();
     let signature = signed(&subkey, &data());
     assert_eq!(verify(MESSAGE, &signature, &ring, &AT_SIGNING), "");
     let revoked = Builder::bare(&key)
         .raw(14, &subkey.body)
-        .on_subkey(&subkey, &wish(0x28, &[]), None)
+        .on_subkey(&subkey, &template(0x28, &[]), None)
         .ring();
     let ring = [&ring[..], &revoked].concat();
     assert!(verify(MESSAGE, &signature, &ring, &AT_SIGNING).contains("revoked"));
@@ -466,7 +490,7 @@ fn parts_of_a_certificate_are_brought_together() {
 fn packets_that_say_nothing_do_not_part_a_user_from_its_signature() {
     let key = Secret::new(1);
     let over = Builder::over_user(&key, NAME);
-    let body = wish(0x13, &[flags(3)]).sign(&key, &over);
+    let body = template(0x13, &[flags(3)]).sign(&key, &over);
     for tag in [10, 12, 21] {
         let builder = Builder::bare(&key)
             .raw(13, NAME)
@@ -492,27 +516,27 @@ fn packets_that_say_nothing_do_not_part_a_user_from_its_signature() {
 fn the_signature_of_data_has_to_be_one() {
     let (key, other) = (Secret::new(1), Secret::new(2));
     let ring = Builder::new(&key).ring();
-    let with = |wish: Wish| {
-        verify(MESSAGE, &signed(&key, &wish), &ring, &AT_SIGNING)
+    let with = |template: SignatureTemplate| {
+        verify(MESSAGE, &signed(&key, &template), &ring, &AT_SIGNING)
             .replace(&format!("signature by {}: ", key.id()), "")
     };
     for kind in [0x02, 0x10, 0x18, 0x40, 0x50] {
         assert_eq!(
-            with(Wish { kind, ..data() }),
+            with(SignatureTemplate { kind, ..data() }),
             format!("openpgp: unsupported feature: unsupported signature type: {kind}")
         );
     }
     assert_eq!(
-        with(Wish { hash: 2, ..data() }),
+        with(SignatureTemplate { hash: 2, ..data() }),
         "rejecting weak/unknown hash: SHA-1"
     );
     assert_eq!(
-        with(Wish { hash: 99, ..data() }),
+        with(SignatureTemplate { hash: 99, ..data() }),
         "rejecting weak/unknown hash: unknown hash value 99"
     );
-    assert_eq!(with(Wish { hash: 10, ..data() }), "");
+    assert_eq!(with(SignatureTemplate { hash: 10, ..data() }), "");
     assert_eq!(
-        with(Wish {
+        with(SignatureTemplate {
             with_issuer: false,
             ..data()
         }),
@@ -520,7 +544,7 @@ fn the_signature_of_data_has_to_be_one() {
     );
     // The issuer may stand where nobody signed it: the numbers decide.
     let fingerprint = [&[4][..], &key.fingerprint()].concat();
-    let mut unsigned = Wish {
+    let mut unsigned = SignatureTemplate {
         with_issuer: false,
         ..data()
     };
@@ -529,9 +553,9 @@ fn the_signature_of_data_has_to_be_one() {
     unsigned.unhashed = vec![subpacket(16, &key.fingerprint()[12..])];
     assert_eq!(with(unsigned.clone()), "");
     let forged = signed(&other, &unsigned);
-    let said = verify(MESSAGE, &forged, &ring, &AT_SIGNING);
-    assert!(said.ends_with("EdDSA verification failure"), "{said}");
-    for (subpackets, answer) in [
+    let verdict = verify(MESSAGE, &forged, &ring, &AT_SIGNING);
+    assert!(verdict.ends_with("EdDSA verification failure"), "{verdict}");
+    for (subpackets, expected) in [
         (vec![subpacket(100, b"")], ""),
         (
             vec![subpacket(0x80 | 100, b"")],
@@ -584,11 +608,11 @@ fn the_signature_of_data_has_to_be_one() {
         ),
         (vec![subpacket(28, &[b'a'; 300])], ""),
     ] {
-        let wish = Wish {
+        let template = SignatureTemplate {
             hashed: subpackets.clone(),
             ..data()
         };
-        assert_eq!(with(wish), answer, "{subpackets:?}");
+        assert_eq!(with(template), expected, "{subpackets:?}");
     }
 }
 
@@ -596,9 +620,9 @@ fn the_signature_of_data_has_to_be_one() {
 fn of_several_signatures_the_first_by_a_known_key_decides() {
     let (key, other) = (Secret::new(1), Secret::new(2));
     let ring = Builder::new(&key).ring();
-    let body = |by: &Secret, wish: &Wish| packet(2, &wish.sign(by, MESSAGE));
-    let weak = Wish { hash: 2, ..data() };
-    let limited = Wish {
+    let body = |by: &Secret, template: &SignatureTemplate| packet(2, &template.sign(by, MESSAGE));
+    let weak = SignatureTemplate { hash: 2, ..data() };
+    let limited = SignatureTemplate {
         hashed: vec![seconds(3, DAY)],
         ..data()
     };
@@ -631,9 +655,9 @@ fn of_several_signatures_the_first_by_a_known_key_decides() {
             "non signature packet found",
         ),
     ] {
-        let said = verify(MESSAGE, &armored("SIGNATURE", &packets), &ring, &policy);
-        assert_eq!(said.is_empty(), end.is_empty(), "{said}");
-        assert!(said.ends_with(end), "{said}");
+        let verdict = verify(MESSAGE, &armored("SIGNATURE", &packets), &ring, &policy);
+        assert_eq!(verdict.is_empty(), end.is_empty(), "{verdict}");
+        assert!(verdict.ends_with(end), "{verdict}");
     }
 }
 
@@ -644,11 +668,11 @@ fn numbers_that_lost_the_zeros_at_their_front_are_the_same_numbers() {
     // The first notation that has such a zero: one in 128 signatures has.
     let (body, at) = (0..5000)
         .find_map(|text: u32| {
-            let wish = Wish {
+            let template = SignatureTemplate {
                 hashed: vec![subpacket(28, text.to_string().as_bytes())],
                 ..data()
             };
-            let body = wish.sign(&key, MESSAGE);
+            let body = template.sign(&key, MESSAGE);
             let at = body.len() - 34;
             (body[at + 2] == 0).then_some((body, at))
         })
@@ -663,10 +687,10 @@ fn numbers_that_lost_the_zeros_at_their_front_are_the_same_numbers() {
     let at = longer.len() - 34;
     longer.splice(at..at + 2, [1, 8, 1]);
     let signature = armored("SIGNATURE", &[packet(2, &longer)]);
-    let said = verify(MESSAGE, &signature, &ring, &AT_SIGNING);
+    let verdict = verify(MESSAGE, &signature, &ring, &AT_SIGNING);
     assert!(
-        said.ends_with("numbers of an EdDSA signature are too long"),
-        "{said}"
+        verdict.ends_with("numbers of an EdDSA signature are too long"),
+        "{verdict}"
     );
 }
 
@@ -675,7 +699,7 @@ fn the_cost_of_a_hostile_ring_is_bounded() {
     let (key, other) = (Secret::new(1), Secret::new(2));
     // As many self-signatures as are read, each by the right name, each wrong, over the longest name.
     let name = [b'a'; 2048];
-    let wrong = wish(0x13, &[flags(3)]).sign(&key, b"nothing");
+    let wrong = template(0x13, &[flags(3)]).sign(&key, b"nothing");
     let mut builder = Builder::bare(&key).raw(13, &name);
     for _ in 0..990 {
         builder = builder.raw(2, &wrong);
@@ -693,5 +717,5 @@ fn the_cost_of_a_hostile_ring_is_bounded() {
         expiry: ExpiryJudgedAt::Now,
         now: u64::MAX,
     };
-    assert_eq!(said(&Builder::new(&key), &key, &policy), "");
+    assert_eq!(verdict(&Builder::new(&key), &key, &policy), "");
 }

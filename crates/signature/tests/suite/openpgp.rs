@@ -11,9 +11,9 @@ use crate::data::{AT_NOW, AT_SIGNING, NOW, file, openpgp, verify};
 #[test]
 fn an_expired_key_counts_for_what_it_signed_before_unless_it_must_not() {
     assert_eq!(openpgp("expired", "expired", &AT_SIGNING), "");
-    let said = openpgp("expired", "expired", &AT_NOW);
-    assert!(said.ends_with("openpgp: key expired"), "{said}");
-    assert!(said.starts_with("signature by "), "{said}");
+    let verdict = openpgp("expired", "expired", &AT_NOW);
+    assert!(verdict.ends_with("openpgp: key expired"), "{verdict}");
+    assert!(verdict.starts_with("signature by "), "{verdict}");
     // Its owner made it last longer, after it had signed.
     assert_eq!(openpgp("expired-extended", "expired", &AT_SIGNING), "");
     assert_eq!(openpgp("expired-extended", "expired", &AT_NOW), "");
@@ -21,15 +21,15 @@ fn an_expired_key_counts_for_what_it_signed_before_unless_it_must_not() {
         expiry: ExpiryJudgedAt::Now,
         now: NOW + 365 * 86_400,
     };
-    let said = openpgp("expired-extended", "expired", &much_later);
-    assert!(said.ends_with("openpgp: key expired"), "{said}");
+    let verdict = openpgp("expired-extended", "expired", &much_later);
+    assert!(verdict.ends_with("openpgp: key expired"), "{verdict}");
 }
 
 #[test]
 fn a_signature_with_an_end_counts_after_it_unless_it_must_not() {
     assert_eq!(openpgp("rsa2048", "rsa2048-limited", &AT_SIGNING), "");
-    let said = openpgp("rsa2048", "rsa2048-limited", &AT_NOW);
-    assert!(said.ends_with("openpgp: signature expired"), "{said}");
+    let verdict = openpgp("rsa2048", "rsa2048-limited", &AT_NOW);
+    assert!(verdict.ends_with("openpgp: signature expired"), "{verdict}");
     let in_time = Policy {
         now: 1_738_368_000 + 29 * 86_400,
         ..AT_NOW
@@ -43,10 +43,10 @@ fn a_signature_from_the_future_is_refused_but_for_clocks_that_differ_a_little() 
     for expiry in [ExpiryJudgedAt::Signing, ExpiryJudgedAt::Now] {
         let at = |now| openpgp("rsa2048", "rsa2048-SHA256", &Policy { expiry, now });
         assert_eq!(at(signed_at - 300), "");
-        let said = at(signed_at - 301);
+        let verdict = at(signed_at - 301);
         assert!(
-            said.ends_with("signature creation time is in the future: 1738368000"),
-            "{said}"
+            verdict.ends_with("signature creation time is in the future: 1738368000"),
+            "{verdict}"
         );
         assert!(at(0).contains("in the future"));
     }
@@ -55,10 +55,10 @@ fn a_signature_from_the_future_is_refused_but_for_clocks_that_differ_a_little() 
 #[test]
 fn a_revoked_key_counts_for_nothing_even_where_the_ring_has_an_older_copy() {
     assert_eq!(openpgp("revoked-before", "revoked", &AT_SIGNING), "");
-    let said = openpgp("revoked", "revoked", &AT_SIGNING);
+    let verdict = openpgp("revoked", "revoked", &AT_SIGNING);
     assert!(
-        said.ends_with("openpgp: signature made by revoked key: the laptop was stolen"),
-        "{said}"
+        verdict.ends_with("openpgp: signature made by revoked key: the laptop was stolen"),
+        "{verdict}"
     );
     let (before, after) = (
         file("openpgp/revoked-before.pub"),
@@ -66,13 +66,13 @@ fn a_revoked_key_counts_for_nothing_even_where_the_ring_has_an_older_copy() {
     );
     for copies in [[&before[..], &after], [&after, &before]] {
         let ring = copies.concat();
-        let said = verify(
+        let verdict = verify(
             &file("message"),
             &file("openpgp/revoked.asc"),
             &ring,
             &AT_SIGNING,
         );
-        assert!(said.contains("revoked key"), "{said}");
+        assert!(verdict.contains("revoked key"), "{verdict}");
     }
 }
 
@@ -80,16 +80,16 @@ fn a_revoked_key_counts_for_nothing_even_where_the_ring_has_an_older_copy() {
 fn a_subkey_that_was_replaced_counts_for_what_it_signed_before_and_a_stolen_one_does_not() {
     assert_eq!(openpgp("subkeys", "subkeys", &AT_NOW), "");
     assert_eq!(openpgp("subkeys-replaced", "subkeys", &AT_SIGNING), "");
-    let said = openpgp("subkeys-replaced", "subkeys", &AT_NOW);
+    let verdict = openpgp("subkeys-replaced", "subkeys", &AT_NOW);
     assert!(
-        said.ends_with("openpgp: signature made by revoked key: replaced by a newer one"),
-        "{said}"
+        verdict.ends_with("openpgp: signature made by revoked key: replaced by a newer one"),
+        "{verdict}"
     );
     for policy in [AT_SIGNING, AT_NOW] {
-        let said = openpgp("stolen", "stolen", &policy);
+        let verdict = openpgp("stolen", "stolen", &policy);
         assert!(
-            said.ends_with("openpgp: signature made by revoked key"),
-            "{said}"
+            verdict.ends_with("openpgp: signature made by revoked key"),
+            "{verdict}"
         );
     }
 }
@@ -115,10 +115,10 @@ fn one_byte_of_difference_in_what_is_signed_is_noticed() {
             .map(|b| if *b == b'.' { b'!' } else { *b })
             .collect(),
     ] {
-        let said = verify(&forged, &signature, &ring, &AT_SIGNING);
+        let verdict = verify(&forged, &signature, &ring, &AT_SIGNING);
         assert!(
-            said.ends_with("openpgp: invalid signature: RSA verification failure"),
-            "{said}"
+            verdict.ends_with("openpgp: invalid signature: RSA verification failure"),
+            "{verdict}"
         );
     }
 }
@@ -133,12 +133,12 @@ fn text_signatures_are_over_lines_whatever_ends_them() {
     let windows = message.replace('\n', "\r\n");
     let old_mac = message.replace('\n', "\r");
     for (text, is_good) in [(&message, true), (&windows, true), (&old_mac, false)] {
-        let said = verify(text.as_bytes(), &signature, &ring, &AT_SIGNING);
-        assert_eq!(said.is_empty(), is_good, "{text:?}: {said}");
+        let verdict = verify(text.as_bytes(), &signature, &ring, &AT_SIGNING);
+        assert_eq!(verdict.is_empty(), is_good, "{text:?}: {verdict}");
         // The same, where each read gives one byte.
         let mut bytes = OneByOne(text.as_bytes());
-        let said = verify_detached(&mut bytes, &signature, &ring, &AT_SIGNING);
-        assert_eq!(said.is_ok(), is_good, "{text:?}");
+        let verdict = verify_detached(&mut bytes, &signature, &ring, &AT_SIGNING);
+        assert_eq!(verdict.is_ok(), is_good, "{text:?}");
     }
     let binary = file("openpgp/rsa2048-SHA256.asc");
     assert_ne!(verify(windows.as_bytes(), &binary, &ring, &AT_SIGNING), "");
@@ -155,10 +155,11 @@ impl Read for OneByOne<'_> {
 #[test]
 fn a_notation_that_must_be_understood_is_not() {
     assert_eq!(openpgp("rsa2048", "rsa2048-notation", &AT_SIGNING), "");
-    let said = openpgp("rsa2048", "rsa2048-critical", &AT_SIGNING);
+    let verdict = openpgp("rsa2048", "rsa2048-critical", &AT_SIGNING);
     assert!(
-        said.ends_with("openpgp: invalid signature: unknown critical notation: name@example.com"),
-        "{said}"
+        verdict
+            .ends_with("openpgp: invalid signature: unknown critical notation: name@example.com"),
+        "{verdict}"
     );
 }
 
@@ -170,8 +171,8 @@ fn weak_hashes_are_refused_by_name_before_the_keys_matter() {
         ("RIPEMD160", "RIPEMD-160"),
     ] {
         for ring in ["rsa2048", "ed25519"] {
-            let said = openpgp(ring, &format!("rsa2048-{signature}"), &AT_SIGNING);
-            assert_eq!(said, format!("rejecting weak/unknown hash: {name}"));
+            let verdict = openpgp(ring, &format!("rsa2048-{signature}"), &AT_SIGNING);
+            assert_eq!(verdict, format!("rejecting weak/unknown hash: {name}"));
         }
     }
 }
@@ -217,8 +218,8 @@ fn keys_that_are_none_are_refused_with_the_words_of_buildkit() {
             "failed to read armored public key: openpgp: unsupported feature: public key packet version 3",
         ),
     ] {
-        let said = verify(b"", &signature, ring.as_bytes(), &AT_SIGNING);
-        assert_eq!(said, message, "{ring}");
+        let verdict = verify(b"", &signature, ring.as_bytes(), &AT_SIGNING);
+        assert_eq!(verdict, message, "{ring}");
     }
     // A broken block is no reason to leave out what it may have said.
     let both = [
@@ -226,8 +227,8 @@ fn keys_that_are_none_are_refused_with_the_words_of_buildkit() {
         &file("openpgp/ed25519.pub")[..300],
     ]
     .concat();
-    let said = verify(&file("message"), &signature, &both, &AT_SIGNING);
-    assert!(said.contains("does not end"), "{said}");
+    let verdict = verify(&file("message"), &signature, &both, &AT_SIGNING);
+    assert!(verdict.contains("does not end"), "{verdict}");
 }
 
 #[test]
@@ -276,8 +277,8 @@ fn signatures_that_are_none_are_refused_with_the_words_of_buildkit() {
             "openpgp: invalid data: non signature packet found",
         ),
     ] {
-        let said = verify(b"", signature.as_bytes(), &ring, &AT_SIGNING);
-        assert_eq!(said, message, "{signature}");
+        let verdict = verify(b"", signature.as_bytes(), &ring, &AT_SIGNING);
+        assert_eq!(verdict, message, "{signature}");
     }
 }
 
@@ -288,17 +289,17 @@ fn rings_and_signatures_beyond_the_bound_are_not_read() {
         file("openpgp/rsa2048.pub"),
     );
     let fill = vec![b'\n'; MAX_BYTES];
-    let said = verify(b"", &signature, &[&ring[..], &fill].concat(), &AT_SIGNING);
-    assert!(said.contains("is larger than 1048576"), "{said}");
-    let said = verify(b"", &[&signature[..], &fill].concat(), &ring, &AT_SIGNING);
-    assert!(said.contains("is larger than 1048576"), "{said}");
+    let verdict = verify(b"", &signature, &[&ring[..], &fill].concat(), &AT_SIGNING);
+    assert!(verdict.contains("is larger than 1048576"), "{verdict}");
+    let verdict = verify(b"", &[&signature[..], &fill].concat(), &ring, &AT_SIGNING);
+    assert!(verdict.contains("is larger than 1048576"), "{verdict}");
     // As many copies as fit are one certificate; their packets are counted across the blocks.
     let copies = ring.repeat(300);
     let message = file("message");
     assert_eq!(verify(&message, &signature, &copies, &AT_SIGNING), "");
-    let said = verify(&message, &signature, &ring.repeat(400), &AT_SIGNING);
+    let verdict = verify(&message, &signature, &ring.repeat(400), &AT_SIGNING);
     assert_eq!(
-        said,
+        verdict,
         "failed to read armored public key: more than 1000 packets"
     );
 }

@@ -64,7 +64,7 @@ impl Secret {
 
 /// What a signature says of itself.
 #[derive(Clone)]
-pub(crate) struct Wish {
+pub(crate) struct SignatureTemplate {
     pub(crate) kind: u8,
     pub(crate) hash: u8,
     pub(crate) created: u32,
@@ -73,8 +73,8 @@ pub(crate) struct Wish {
     pub(crate) with_issuer: bool,
 }
 
-pub(crate) fn wish(kind: u8, subpackets: &[Vec<u8>]) -> Wish {
-    Wish {
+pub(crate) fn template(kind: u8, subpackets: &[Vec<u8>]) -> SignatureTemplate {
+    SignatureTemplate {
         kind,
         hash: 8,
         created: BORN + DAY,
@@ -101,7 +101,7 @@ pub(crate) fn seconds(number: u8, seconds: u32) -> Vec<u8> {
     subpacket(number, &seconds.to_be_bytes())
 }
 
-impl Wish {
+impl SignatureTemplate {
     /// The body of the signature packet, made by the key over the bytes.
     pub(crate) fn sign(&self, by: &Secret, over: &[u8]) -> Vec<u8> {
         let mut hashed = seconds(2, self.created);
@@ -178,7 +178,7 @@ impl<'s> Builder<'s> {
 
     /// A key that certifies and signs, with a user.
     pub(crate) fn new(primary: &'s Secret) -> Self {
-        Self::bare(primary).user(NAME, &wish(0x13, &[flags(3)]))
+        Self::bare(primary).user(NAME, &template(0x13, &[flags(3)]))
     }
 
     pub(crate) fn over_user(primary: &Secret, name: &[u8]) -> Vec<u8> {
@@ -186,42 +186,53 @@ impl<'s> Builder<'s> {
         [&primary.hashed()[..], &[0xb4], &length, name].concat()
     }
 
-    pub(crate) fn user(mut self, name: &[u8], wish: &Wish) -> Self {
+    pub(crate) fn user(mut self, name: &[u8], template: &SignatureTemplate) -> Self {
         self.packets.push(packet(13, name));
-        self.on_user(name, wish)
+        self.on_user(name, template)
     }
 
     /// One more signature on a user.
-    pub(crate) fn on_user(mut self, name: &[u8], wish: &Wish) -> Self {
+    pub(crate) fn on_user(mut self, name: &[u8], template: &SignatureTemplate) -> Self {
         let over = Self::over_user(self.primary, name);
         self.packets
-            .push(packet(2, &wish.sign(self.primary, &over)));
+            .push(packet(2, &template.sign(self.primary, &over)));
         self
     }
 
     /// A signature over the primary key alone.
-    pub(crate) fn on_key(mut self, wish: &Wish) -> Self {
+    pub(crate) fn on_key(mut self, template: &SignatureTemplate) -> Self {
         let over = self.primary.hashed();
         self.packets
-            .push(packet(2, &wish.sign(self.primary, &over)));
+            .push(packet(2, &template.sign(self.primary, &over)));
         self
     }
 
     /// A subkey with a binding, in which the subkey's own signature may stand.
-    pub(crate) fn subkey(mut self, subkey: &Secret, wish: &Wish, cross: Option<&Wish>) -> Self {
+    pub(crate) fn subkey(
+        mut self,
+        subkey: &Secret,
+        template: &SignatureTemplate,
+        cross: Option<&SignatureTemplate>,
+    ) -> Self {
         self.packets.push(packet(14, &subkey.body));
-        self.on_subkey(subkey, wish, cross)
+        self.on_subkey(subkey, template, cross)
     }
 
-    pub(crate) fn on_subkey(mut self, subkey: &Secret, wish: &Wish, cross: Option<&Wish>) -> Self {
+    pub(crate) fn on_subkey(
+        mut self,
+        subkey: &Secret,
+        template: &SignatureTemplate,
+        cross: Option<&SignatureTemplate>,
+    ) -> Self {
         let over = [self.primary.hashed(), subkey.hashed()].concat();
-        let mut wish = wish.clone();
+        let mut template = template.clone();
         if let Some(cross) = cross {
-            wish.unhashed
+            template
+                .unhashed
                 .push(subpacket(32, &cross.sign(subkey, &over)));
         }
         self.packets
-            .push(packet(2, &wish.sign(self.primary, &over)));
+            .push(packet(2, &template.sign(self.primary, &over)));
         self
     }
 

@@ -9,7 +9,7 @@ use signature::ssh::verify;
 
 use crate::data::file;
 
-fn said(signed: &[u8], signature: &[u8], key: &[u8]) -> String {
+fn verdict(signed: &[u8], signature: &[u8], key: &[u8]) -> String {
     verify(signed, signature, key).map_or_else(|error| error.to_string(), |()| String::new())
 }
 
@@ -20,12 +20,12 @@ fn signatures_of_ssh_keygen_are_its_keys_and_nobody_elses() {
         let key = file(&format!("ssh/{name}.pub"));
         for hash in ["sha256", "sha512"] {
             let signature = file(&format!("ssh/{name}-{hash}.sig"));
-            assert_eq!(said(&message, &signature, &key), "", "{name} {hash}");
+            assert_eq!(verdict(&message, &signature, &key), "", "{name} {hash}");
             assert_eq!(
-                said(&message, &signature, &other),
+                verdict(&message, &signature, &other),
                 "failed to verify ssh signature: public key does not match"
             );
-            let forged = said(b"something else", &signature, &key);
+            let forged = verdict(b"something else", &signature, &key);
             assert!(
                 forged.starts_with("failed to verify ssh signature: "),
                 "{forged}"
@@ -33,7 +33,7 @@ fn signatures_of_ssh_keygen_are_its_keys_and_nobody_elses() {
             assert!(forged.ends_with(" verification failure"), "{forged}");
         }
     }
-    let short = said(
+    let short = verdict(
         &message,
         &file("ssh/rsa1024-sha512.sig"),
         &file("ssh/rsa1024.pub"),
@@ -95,14 +95,14 @@ fn the_first_line_with_a_key_counts_whatever_options_stand_before_it() {
             "failed to parse ssh public key: ssh: no key found; last parsing error for ignored line: Invalid symbol 42, offset 0.",
         ),
     ] {
-        let answer = said(&message, &signature, lines.as_bytes());
+        let answer = verdict(&message, &signature, lines.as_bytes());
         if expected == none {
             assert!(answer.starts_with(none), "{lines:?}: {answer}");
         } else {
             assert_eq!(answer, expected, "{lines:?}");
         }
     }
-    assert!(said(&message, &signature, &[0xff, b' ', 0xfe]).starts_with(none));
+    assert!(verdict(&message, &signature, &[0xff, b' ', 0xfe]).starts_with(none));
 }
 
 /// A signature as a test wants it.
@@ -174,11 +174,11 @@ fn line(parts: &Parts) -> String {
 fn each_part_of_a_signature_has_to_be_right() {
     let good = ed25519();
     let key = line(&good);
-    assert_eq!(said(b"message", &armored(&good), key.as_bytes()), "");
+    assert_eq!(verdict(b"message", &armored(&good), key.as_bytes()), "");
     let changed = |change: &dyn Fn(&mut Parts)| {
         let mut parts = good.clone();
         change(&mut parts);
-        said(b"message", &armored(&parts), key.as_bytes())
+        verdict(b"message", &armored(&parts), key.as_bytes())
     };
     let parse = "failed to parse ssh signature: ";
     for (answer, expected) in [
@@ -249,9 +249,9 @@ fn each_part_of_a_signature_has_to_be_right() {
     }
     let truncated = armored(&good);
     for at in (0..truncated.len() - 30).step_by(5) {
-        assert_ne!(said(b"message", &truncated[..at], key.as_bytes()), "");
+        assert_ne!(verdict(b"message", &truncated[..at], key.as_bytes()), "");
     }
-    let label = said(
+    let label = verdict(
         b"message",
         b"-----BEGIN SSH SIGNATURES-----\n-----END SSH SIGNATURES-----",
         b"",
@@ -270,7 +270,7 @@ fn rsa_by_sha1_is_refused_whatever_the_key() {
         value: strings(&[b"ssh-rsa", &[1; 256]]),
         ..ed25519()
     };
-    let answer = said(b"message", &armored(&parts), line(&parts).as_bytes());
+    let answer = verdict(b"message", &armored(&parts), line(&parts).as_bytes());
     assert_eq!(
         answer,
         "failed to parse ssh signature: ssh: signature type ssh-rsa for key type ssh-rsa"
@@ -285,7 +285,7 @@ fn ecdsa_numbers_that_are_none_are_refused() {
     let point = STANDARD
         .decode(point_key.split(' ').nth(1).unwrap())
         .unwrap();
-    assert_eq!(said(&file("message"), &signature, &key), "");
+    assert_eq!(verdict(&file("message"), &signature, &key), "");
     let with = |r: &[u8], s: &[u8], after: &[u8]| {
         let numbers = [strings(&[r, s]), after.to_vec()].concat();
         let parts = Parts {
@@ -293,7 +293,7 @@ fn ecdsa_numbers_that_are_none_are_refused() {
             value: strings(&[b"ecdsa-sha2-nistp256", &numbers]),
             ..ed25519()
         };
-        said(&file("message"), &armored(&parts), &key)
+        verdict(&file("message"), &armored(&parts), &key)
     };
     let wrong = "failed to verify ssh signature: ECDSA verification failure";
     let parse = "failed to parse ssh signature: ssh: unmarshal error for field ";
@@ -328,21 +328,21 @@ fn keys_of_hardware_count_when_it_was_touched() {
     let message = signed_message("sha512", b"message");
     let touched = sign(1, &message);
     let key = line(&touched);
-    assert_eq!(said(b"message", &armored(&touched), key.as_bytes()), "");
-    let other = said(b"massage", &armored(&touched), key.as_bytes());
+    assert_eq!(verdict(b"message", &armored(&touched), key.as_bytes()), "");
+    let other = verdict(b"massage", &armored(&touched), key.as_bytes());
     assert_eq!(
         other,
         "failed to verify ssh signature: EdDSA verification failure"
     );
     let untouched = sign(0, &message);
     assert_eq!(
-        said(b"message", &armored(&untouched), key.as_bytes()),
+        verdict(b"message", &armored(&untouched), key.as_bytes()),
         "failed to verify ssh signature: ssh: signature is missing the user presence flag"
     );
     let mut without = touched.clone();
     without.value.truncate(without.value.len() - 5);
     assert_eq!(
-        said(b"message", &armored(&without), key.as_bytes()),
+        verdict(b"message", &armored(&without), key.as_bytes()),
         "failed to parse ssh signature: ssh: unmarshal error for field flags"
     );
 }

@@ -31,19 +31,19 @@ fn what_gpg_calls_good_today_is_good_but_for_weak_algorithms() {
             panic!("{line}");
         };
         pairs += 1;
-        let said = openpgp(ring, signature, &AT_NOW);
-        match (verdict, said.is_empty()) {
+        let our_verdict = openpgp(ring, signature, &AT_NOW);
+        match (verdict, our_verdict.is_empty()) {
             ("good", true) | ("bad", false) => {}
-            ("good", false) => stricter.push((ring.to_owned(), signature.to_owned(), said)),
-            _ => panic!("{line}: {said}"),
+            ("good", false) => stricter.push((ring.to_owned(), signature.to_owned(), our_verdict)),
+            _ => panic!("{line}: {our_verdict}"),
         }
     }
     assert!(pairs > 500, "{pairs}");
     assert_eq!(stricter.len(), STRICTER_THAN_GPG.len(), "{stricter:#?}");
     for (ring, signature, reason) in STRICTER_THAN_GPG {
-        let known = stricter
-            .iter()
-            .any(|(one, other, said)| one == ring && other == signature && said.contains(reason));
+        let known = stricter.iter().any(|(one, other, our_verdict)| {
+            one == ring && other == signature && our_verdict.contains(reason)
+        });
         assert!(known, "{ring} {signature}: {stricter:#?}");
     }
 }
@@ -98,7 +98,7 @@ fn what_buildkit_says_is_said_but_for_the_differences_that_have_a_reason() {
         else {
             panic!("{line}");
         };
-        let said = if signature.starts_with("openpgp/") {
+        let our_verdict = if signature.starts_with("openpgp/") {
             crate::data::verify(&message, &file(signature), &file(key), &AT_SIGNING)
         } else if signature.starts_with("ssh/") {
             signature::ssh::verify(&message, &file(signature), &file(key))
@@ -110,18 +110,18 @@ fn what_buildkit_says_is_said_but_for_the_differences_that_have_a_reason() {
                 .map_or_else(|error| error.to_string(), |()| String::new())
         };
         let is_alike = match (verdict, words.next()) {
-            ("good", None) => said.is_empty(),
-            ("bad", Some(error)) => !said.is_empty() && same_sentence(&said, error),
+            ("good", None) => our_verdict.is_empty(),
+            ("bad", Some(error)) => !our_verdict.is_empty() && same_sentence(&our_verdict, error),
             _ => panic!("{line}"),
         };
         if !is_alike {
-            unlike.push((line.to_owned(), said));
+            unlike.push((line.to_owned(), our_verdict));
         }
     }
-    let is_known = |(line, said): &(String, String), known: &(&str, &str, &str)| {
+    let is_known = |(line, our_verdict): &(String, String), known: &(&str, &str, &str)| {
         let (key, signature, words) = *known;
         line.contains(&format!(" {key} {signature}"))
-            && (said == words || (!words.is_empty() && said.contains(words)))
+            && (our_verdict == words || (!words.is_empty() && our_verdict.contains(words)))
     };
     for pair in &unlike {
         let known = UNLIKE_BUILDKIT.iter().any(|known| is_known(pair, known));
@@ -144,15 +144,15 @@ const SAME_BEGINNING: &[&str] = &[
     "RSA key too short: 1024 bits",
 ];
 
-fn same_sentence(said: &str, error: &str) -> bool {
+fn same_sentence(our_verdict: &str, error: &str) -> bool {
     // BuildKit leaves out zeros at the front of a key's name.
-    let said = said.replace("signature by 0", "signature by ");
-    said == error
+    let our_verdict = our_verdict.replace("signature by 0", "signature by ");
+    our_verdict == error
         // A hash that it does not know at all makes BuildKit overlook the signature.
-        || (error == "no signature packet found" && said.ends_with("hash: RIPEMD-160"))
+        || (error == "no signature packet found" && our_verdict.ends_with("hash: RIPEMD-160"))
         || SAME_BEGINNING
             .iter()
-            .any(|start| said.contains(start) && error.contains(start))
+            .any(|start| our_verdict.contains(start) && error.contains(start))
 }
 
 pub(crate) fn git_object(name: &str) -> GitObject {
