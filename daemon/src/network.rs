@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use executor::SandboxNetwork;
-use net::{Bridge, NetError, OnFirewall, Upstreams};
+use net::{Bridge, Cni, CniConfig, NetError, OnFirewall, Upstreams};
 
 use crate::settings::Settings;
 use crate::wire::WireError;
@@ -11,14 +11,16 @@ use crate::wire::WireError;
 /// Makes the network that the settings name.
 pub(crate) async fn open(settings: &Settings) -> Result<SandboxNetwork, WireError> {
     match settings.worker.network.as_deref() {
+        Some("cni") => cni(settings).await,
+        None | Some("auto") if settings.worker.cni.config.exists() => cni(settings).await,
         // As under buildkitd without CNI, steps share the host's network, and builds reach registries and mirrors on its loopback
         // interface.
         None | Some("host") => Ok(SandboxNetwork::Host),
         Some("auto") => automatic(settings).await,
         Some("none") => Ok(SandboxNetwork::None),
         Some("bridge") => {
-            let bridge = bridge(settings, OnFirewall::Warn).await?;
-            Ok(SandboxNetwork::Bridge(Arc::new(bridge)))
+            let bridge = bridge(settings, OnFirewall::Warn).await;
+            bridge.map_err(failed("bridge")).map(bridged)
         }
         Some(other) => Err(WireError::Network(other.into())),
     }
@@ -29,9 +31,9 @@ pub(crate) async fn open(settings: &Settings) -> Result<SandboxNetwork, WireErro
 // administrator is what we do, too.
 async fn automatic(settings: &Settings) -> Result<SandboxNetwork, WireError> {
     match bridge(settings, OnFirewall::Refuse).await {
-        Ok(bridge) => Ok(SandboxNetwork::Bridge(Arc::new(bridge))),
+        Ok(bridge) => Ok(bridged(bridge)),
         // What is written wrong is wrong everywhere.
-        Err(error) if error.kind() == oci::ErrorKind::Invalid => Err(error.into()),
+        Err(error) if error.kind() == oci::ErrorKind::Invalid => Err(failed("bridge")(error)),
         Err(error) => {
             tracing::warn!(
                 %error,
@@ -40,6 +42,27 @@ async fn automatic(settings: &Settings) -> Result<SandboxNetwork, WireError> {
             Ok(SandboxNetwork::Host)
         }
     }
+}
+
+fn bridged(bridge: Bridge) -> SandboxNetwork {
+    SandboxNetwork::Bridge(Arc::new(bridge))
+}
+
+fn failed(mode: &'static str) -> impl FnOnce(NetError) -> WireError {
+    move |source| WireError::StepNetwork { mode, source }
+}
+
+/// Has the programs of the configuration make a first network.
+async fn cni(settings: &Settings) -> Result<SandboxNetwork, WireError> {
+    let config = CniConfig {
+        network: settings.worker.cni.config.clone(),
+        folders: settings.worker.cni.folders.clone(),
+        state: settings.root.join("net/cni"),
+        pool_size: settings.worker.bridge.pool_size,
+    };
+    let opened = task::blocking("open the networks of CNI", move || Cni::open(config)).await;
+    let cni = opened.map_err(failed("CNI"))?;
+    Ok(SandboxNetwork::Cni(Arc::new(cni)))
 }
 
 /// Makes the bridge, and tries it.
@@ -72,6 +95,7 @@ async fn bridge(settings: &Settings, on_firewall: OnFirewall) -> Result<Bridge, 
 pub(crate) async fn close(network: SandboxNetwork) {
     match network {
         SandboxNetwork::Bridge(bridge) => bridge.close().await,
+        SandboxNetwork::Cni(cni) => cni.close().await,
         SandboxNetwork::Host | SandboxNetwork::None => {}
     }
 }
@@ -107,6 +131,19 @@ mod tests {
             ("networkMode = ''", "host"),
             ("networkMode = 'host'", "host"),
             ("networkMode = 'none'", "none"),
+            (
+                "networkMode = 'cni'\ncniConfigPath = '/no/such.json'",
+                "steps cannot have a CNI network (worker.oci.networkMode): cannot read the CNI configuration /no/such.json (worker.oci.cniConfigPath): no such file or directory",
+            ),
+            // It is there, and no configuration: as under buildkitd the mode is `cni`, and the daemon does not start.
+            (
+                "cniConfigPath = '/dev/null'",
+                "steps cannot have a CNI network (worker.oci.networkMode): cannot use the CNI configuration /dev/null: EOF while parsing a value at line 1 column 0",
+            ),
+            (
+                "networkMode = 'auto'\ncniConfigPath = '/dev/null'",
+                "steps cannot have a CNI network (worker.oci.networkMode): cannot use the CNI configuration /dev/null: EOF while parsing a value at line 1 column 0",
+            ),
             // There is no second loopback interface: a bridge cannot be had, on any machine.
             ("networkMode = 'auto'\nbridgeName = 'lo'", "host"),
             (
@@ -115,7 +152,7 @@ mod tests {
             ),
             (
                 "networkMode = 'moon'",
-                "network mode \"moon\" is not built yet: use auto, bridge, host or none",
+                "network mode \"moon\" is not known: use auto, bridge, cni, host or none",
             ),
         ] {
             let text = format!("[worker.oci]\n{text}\n");

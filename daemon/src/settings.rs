@@ -9,6 +9,7 @@ mod context;
 pub mod file;
 mod gc;
 mod isolation;
+mod network;
 mod places;
 mod proxy;
 mod section;
@@ -24,6 +25,7 @@ pub use args::Args;
 pub use context::{CompareText, ContextFile, ContextSettings};
 use file::File;
 pub use isolation::Isolation;
+pub use network::{BridgeSettings, CniSettings};
 pub use proxy::ProxySettings;
 pub use section::Key;
 pub use steps::{StepLimitsError, StepSettings};
@@ -119,6 +121,8 @@ pub struct WorkerSettings {
     pub network: Option<String>,
     /// What the mode `bridge` is made of.
     pub bridge: BridgeSettings,
+    /// What the mode `cni` is made of.
+    pub cni: CniSettings,
     /// The program of an OCI runtime that runs steps; `None` for the built-in launcher.
     pub binary: Option<String>,
     /// Whether steps get a user namespace.
@@ -137,19 +141,6 @@ pub struct WorkerSettings {
     pub no_process_sandbox: bool,
     /// Whether the worker is on at all.
     pub enabled: bool,
-}
-
-/// The bridge network of steps.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BridgeSettings {
-    /// The name of the bridge; `None` for one that is free.
-    pub name: Option<String>,
-    /// The subnet of steps; `None` for one that is free.
-    pub subnet: Option<String>,
-    /// How many networks are always prepared.
-    pub pool_size: usize,
-    /// Whether steps reach metadata services.
-    pub reveal_metadata: bool,
 }
 
 /// One rule of garbage collection.
@@ -491,9 +482,14 @@ impl Settings {
                 bridge: BridgeSettings {
                     name: oci.bridge_name.filter(|name| !name.is_empty()),
                     subnet: oci.bridge_subnet.filter(|subnet| !subnet.is_empty()),
-                    pool_size: oci.cni_pool_size.unwrap_or(PREPARED_NETWORKS),
+                    pool_size: network::pool_size(args, oci.cni_pool_size),
                     reveal_metadata: oci.bridge_metadata,
                 },
+                cni: CniSettings::resolve(
+                    args,
+                    [oci.cni_config_path, oci.cni_binary_path],
+                    defaults,
+                ),
                 binary: args
                     .oci_worker_binary
                     .clone()
@@ -551,7 +547,10 @@ impl Settings {
     /// Why some steps are on the host's network and reach what listens on its loopback interface; `None` when none is.
     pub fn steps_on_host_network(&self) -> Option<&'static str> {
         // What `auto` comes to is known only when listeners are open already.
-        if !matches!(self.worker.network.as_deref(), Some("none" | "bridge")) {
+        if !matches!(
+            self.worker.network.as_deref(),
+            Some("none" | "bridge" | "cni")
+        ) {
             return Some("worker.oci.networkMode is auto or host");
         }
         self.entitlements
@@ -563,8 +562,6 @@ impl Settings {
 
 /// Less than the ten seconds after which `docker stop` kills, so that the records of builds that do not end in time are written.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(8);
-/// Networks that are prepared unless the configuration says otherwise: a step seldom waits, and a daemon that idles holds little.
-const PREPARED_NETWORKS: usize = 2;
 
 fn group_id(group: &str) -> Result<u32, SettingsError> {
     if let Ok(gid) = group.parse() {

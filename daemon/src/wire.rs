@@ -62,12 +62,17 @@ pub enum WireError {
     /// A platform of the settings cannot be parsed.
     #[error("worker platform: {0}")]
     Platform(#[from] oci::PlatformError),
-    /// The configured network mode is not supported.
-    #[error("network mode {0:?} is not built yet: use auto, bridge, host or none")]
+    /// There is no such network mode.
+    #[error("network mode {0:?} is not known: use auto, bridge, cni, host or none")]
     Network(String),
-    /// The bridge network cannot be made.
-    #[error("steps cannot have a bridge network (worker.oci.networkMode): {0}")]
-    Bridge(#[from] net::NetError),
+    /// The network of steps cannot be made.
+    #[error("steps cannot have a {mode} network (worker.oci.networkMode): {source}")]
+    StepNetwork {
+        /// Which.
+        mode: &'static str,
+        /// Why.
+        source: net::NetError,
+    },
     /// Steps cannot have user namespaces here.
     #[error(
         "steps cannot have user namespaces here: that needs Linux 6.15 and a file system below the state directory that maps ids; choose --oci-worker-user-namespaces=auto or off: {}",
@@ -102,13 +107,12 @@ impl WireError {
                 .filter(|kind| *kind != ErrorKind::Failed)
                 .unwrap_or(ErrorKind::Invalid),
             Self::Http(source) => source.kind(),
-            Self::Bridge(error) => error.kind(),
+            Self::StepNetwork { source, .. } => source.kind(),
             Self::Steps(error) => error.kind(),
-            Self::Platform(_) | Self::Runtime(_) => ErrorKind::Invalid,
-            Self::Network(_)
-            | Self::Snapshotter(_)
-            | Self::UserNamespaces(_)
-            | Self::UserNamespacesOfRuntime => ErrorKind::Unsupported,
+            Self::Platform(_) | Self::Runtime(_) | Self::Network(_) => ErrorKind::Invalid,
+            Self::Snapshotter(_) | Self::UserNamespaces(_) | Self::UserNamespacesOfRuntime => {
+                ErrorKind::Unsupported
+            }
         }
     }
 }

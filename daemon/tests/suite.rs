@@ -367,8 +367,8 @@ fn what_a_daemon_refuses_is_one_line_with_the_place_and_the_remedy() {
             "insist with --allow-insecure-loopback",
         ),
         (
-            &["--addr", &socket, "--oci-worker-net=cni"],
-            "network mode \"cni\" is not built yet: use auto, bridge, host or none",
+            &["--addr", &socket, "--oci-worker-net=moon"],
+            "network mode \"moon\" is not known: use auto, bridge, cni, host or none",
         ),
         (
             &["--addr", &socket, "--oci-worker-snapshotter=native"],

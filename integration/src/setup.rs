@@ -19,6 +19,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("git", "git"),
     ("curl", "curl"),
     ("ssh", "openssh-client"),
+    // Programs of CNI, which are in no folder of commands.
+    ("/usr/lib/cni/host-local", "containernetworking-plugins"),
     // Keys of the suites' signed sources.
     ("gpg", "gnupg"),
 ];

@@ -23,7 +23,7 @@ _rbuildd() {
 
     case "${cmd}" in
         rbuildd)
-            opts="-h -V --config --root --addr --debug --trace --log-format --log-level --group --debugaddr --allow-insecure-debugaddr --drain-timeout --tlscert --tlskey --tlscacert --isolation --allow-insecure-loopback --allow-insecure-entitlement --proxy-network --otel-socket-path --cdi-disabled --cdi-spec-dir --save-cache-debug --rootless --oci-worker --oci-worker-labels --oci-worker-snapshotter --oci-worker-platform --oci-worker-net --oci-worker-binary --oci-worker-user-namespaces --oci-worker-no-process-sandbox --oci-max-parallelism --oci-worker-gc --oci-worker-gc-keepstorage --containerd-worker --help --version"
+            opts="-h -V --config --root --addr --debug --trace --log-format --log-level --group --debugaddr --allow-insecure-debugaddr --drain-timeout --tlscert --tlskey --tlscacert --isolation --allow-insecure-loopback --allow-insecure-entitlement --proxy-network --otel-socket-path --cdi-disabled --cdi-spec-dir --save-cache-debug --rootless --oci-worker --oci-worker-labels --oci-worker-snapshotter --oci-worker-platform --oci-worker-net --oci-cni-config-path --oci-cni-binary-dir --oci-cni-pool-size --oci-worker-binary --oci-worker-user-namespaces --oci-worker-no-process-sandbox --oci-max-parallelism --oci-worker-gc --oci-worker-gc-keepstorage --containerd-worker --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -122,6 +122,18 @@ _rbuildd() {
                     return 0
                     ;;
                 --oci-worker-net)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --oci-cni-config-path)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --oci-cni-binary-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --oci-cni-pool-size)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

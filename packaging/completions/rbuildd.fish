@@ -25,7 +25,10 @@ complete -c rbuildd -l oci-worker -d 'Whether the worker is on: true (default), 
 complete -c rbuildd -l oci-worker-labels -d 'Label of the worker, key=value; may be given several times' -r
 complete -c rbuildd -l oci-worker-snapshotter -d 'How snapshots are made: auto (default) or overlayfs; native is not built' -r
 complete -c rbuildd -l oci-worker-platform -d 'Platform that the worker builds for; may be given several times' -r
-complete -c rbuildd -l oci-worker-net -d 'Network of build steps: auto, bridge, host or none' -r
+complete -c rbuildd -l oci-worker-net -d 'Network of build steps: auto, bridge, cni, host or none' -r
+complete -c rbuildd -l oci-cni-config-path -d 'Configuration of the CNI network, a .conf, .json or .conflist file' -r
+complete -c rbuildd -l oci-cni-binary-dir -d 'Folder of CNI\'s programs' -r
+complete -c rbuildd -l oci-cni-pool-size -d 'Networks that are always prepared for steps by CNI or behind the bridge (default 2)' -r
 complete -c rbuildd -l oci-worker-binary -d 'OCI runtime (runc, crun) to run steps with in the place of the built-in launcher' -r
 complete -c rbuildd -l oci-worker-user-namespaces -d 'Whether steps get a user namespace: off, auto (default) or on' -r
 complete -c rbuildd -l oci-max-parallelism -d 'Steps that may run at the same time; 0 or absent: no limit' -r

@@ -38,7 +38,10 @@ _rbuildd() {
 '*--oci-worker-labels=[Label of the worker, key=value; may be given several times]:LABEL:_default' \
 '--oci-worker-snapshotter=[How snapshots are made\: auto (default) or overlayfs; native is not built]:NAME:_default' \
 '*--oci-worker-platform=[Platform that the worker builds for; may be given several times]:PLATFORM:_default' \
-'--oci-worker-net=[Network of build steps\: auto, bridge, host or none]:MODE:_default' \
+'--oci-worker-net=[Network of build steps\: auto, bridge, cni, host or none]:MODE:_default' \
+'--oci-cni-config-path=[Configuration of the CNI network, a .conf, .json or .conflist file]:FILE:_default' \
+'--oci-cni-binary-dir=[Folder of CNI'\''s programs]:DIR:_default' \
+'--oci-cni-pool-size=[Networks that are always prepared for steps by CNI or behind the bridge (default 2)]:COUNT:_default' \
 '--oci-worker-binary=[OCI runtime (runc, crun) to run steps with in the place of the built-in launcher]:PROGRAM:_default' \
 '--oci-worker-user-namespaces=[Whether steps get a user namespace\: off, auto (default) or on]:MODE:_default' \
 '--oci-max-parallelism=[Steps that may run at the same time; 0 or absent\: no limit]:N:_default' \

@@ -228,7 +228,7 @@ impl Executor for Launcher {
         let network_plan = match &network {
             ContainerNetwork::Host => NetworkPlan::Host,
             ContainerNetwork::Isolated => NetworkPlan::New,
-            ContainerNetwork::Bridge(_) | ContainerNetwork::Proxied(_) => NetworkPlan::Given,
+            ContainerNetwork::Prepared(_) | ContainerNetwork::Proxied(_) => NetworkPlan::Given,
         };
         let (cgroup, cgroup_namespace) = (group.fd.is_some(), self.groups.unified());
         let request = |seq| Request::Run {

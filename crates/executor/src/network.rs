@@ -4,12 +4,12 @@ use std::net::Ipv4Addr;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 
-use net::{Bridge, StepNetwork};
+use net::{Bridge, Cni, StepNetwork};
 use proxy::{Egress, Proxy, Reach, StepRules};
 
 use crate::access::NetworkMode;
 use crate::error::ExecError;
-use crate::proxied::{BridgeEgress, HostEgress, ProxiedNetwork};
+use crate::proxied::{HostEgress, ProxiedNetwork, SandboxEgress};
 use crate::spec::ContainerSpec;
 
 /// What [`NetworkMode::Sandbox`] means here.
@@ -21,6 +21,8 @@ pub enum SandboxNetwork {
     None,
     /// A network of its own behind this bridge.
     Bridge(Arc<Bridge>),
+    /// A network of its own by the host's programs of CNI.
+    Cni(Arc<Cni>),
 }
 
 /// The network that one container gets, until dropped.
@@ -30,8 +32,8 @@ pub(crate) enum ContainerNetwork {
     Host,
     /// A new network with nothing but loopback.
     Isolated,
-    /// A network behind the bridge, which has been prepared.
-    Bridge(StepNetwork),
+    /// A network of its own, which has been prepared.
+    Prepared(StepNetwork),
     /// A network whose only way out is a proxy.
     Proxied(Box<ProxiedNetwork>),
 }
@@ -44,6 +46,7 @@ impl SandboxNetwork {
             Self::Host => "host",
             Self::None => "none",
             Self::Bridge(_) => "bridge",
+            Self::Cni(_) => "cni",
         }
     }
 
@@ -57,7 +60,7 @@ impl SandboxNetwork {
         match spec.proxy.take() {
             Some(step) if mode != NetworkMode::None => {
                 let proxy = proxy.ok_or(ExecError::NoProxy)?;
-                let (egress, reach) = self.egress(mode).await?;
+                let (egress, reach) = self.egress(mode, &spec.hostname).await?;
                 let rules = StepRules {
                     reach,
                     policies: step.policies.clone(),
@@ -67,25 +70,33 @@ impl SandboxNetwork {
                 step.announce(&mut spec.process.env, &mut spec.mounts);
                 Ok(ContainerNetwork::Proxied(Box::new(network)))
             }
-            _ => self.of(mode).await,
+            _ => self.of(mode, &spec.hostname).await,
         }
     }
 
     /// The network that a step's proxy leaves by: the one that the step has without a proxy.
-    async fn egress(&self, mode: NetworkMode) -> Result<(Arc<dyn Egress>, Reach), ExecError> {
+    async fn egress(
+        &self,
+        mode: NetworkMode,
+        hostname: &str,
+    ) -> Result<(Arc<dyn Egress>, Reach), ExecError> {
         Ok(match (mode, self) {
             (NetworkMode::Host, _) => (Arc::new(HostEgress), Reach::Host),
             (_, Self::Host) => (Arc::new(HostEgress), Reach::HostWithoutMetadata),
             (_, Self::None) => return Err(ExecError::NoWayOut),
             (_, Self::Bridge(bridge)) => {
                 let network = bridge.acquire().await?;
-                (Arc::new(BridgeEgress(network)), Reach::Beyond)
+                (Arc::new(SandboxEgress(network)), Reach::Beyond)
+            }
+            (_, Self::Cni(cni)) => {
+                let network = cni.acquire(hostname).await?;
+                (Arc::new(SandboxEgress(network)), Reach::Beyond)
             }
         })
     }
 
     /// The network of a container of a mode. Cancel-safe.
-    async fn of(&self, mode: NetworkMode) -> Result<ContainerNetwork, ExecError> {
+    async fn of(&self, mode: NetworkMode, hostname: &str) -> Result<ContainerNetwork, ExecError> {
         match (mode, self) {
             (NetworkMode::Host, _) | (NetworkMode::Sandbox, Self::Host) => {
                 Ok(ContainerNetwork::Host)
@@ -94,7 +105,10 @@ impl SandboxNetwork {
                 Ok(ContainerNetwork::Isolated)
             }
             (NetworkMode::Sandbox, Self::Bridge(bridge)) => {
-                Ok(ContainerNetwork::Bridge(bridge.acquire().await?))
+                Ok(ContainerNetwork::Prepared(bridge.acquire().await?))
+            }
+            (NetworkMode::Sandbox, Self::Cni(cni)) => {
+                Ok(ContainerNetwork::Prepared(cni.acquire(hostname).await?))
             }
         }
     }
@@ -108,13 +122,16 @@ impl ContainerNetwork {
 
     /// The only server that is asked for names, if there is one.
     pub(crate) fn nameserver(&self) -> Option<Ipv4Addr> {
-        self.bridged().map(StepNetwork::nameserver)
+        match self {
+            Self::Prepared(network) => network.nameserver(),
+            Self::Host | Self::Isolated | Self::Proxied(_) => None,
+        }
     }
 
     /// The namespace that has been prepared.
     pub(crate) fn namespace(&self) -> Option<BorrowedFd<'_>> {
         match self {
-            Self::Bridge(network) => Some(network.as_fd()),
+            Self::Prepared(network) => Some(network.as_fd()),
             Self::Proxied(network) => Some(network.as_fd()),
             Self::Host | Self::Isolated => None,
         }
@@ -129,13 +146,6 @@ impl ContainerNetwork {
     pub(crate) async fn close(self) {
         if let Self::Proxied(network) = self {
             network.close().await;
-        }
-    }
-
-    fn bridged(&self) -> Option<&StepNetwork> {
-        match self {
-            Self::Bridge(network) => Some(network),
-            Self::Host | Self::Isolated | Self::Proxied(_) => None,
         }
     }
 }
@@ -156,7 +166,7 @@ mod tests {
                 worker.label() == "host",
                 matches!(worker, SandboxNetwork::Host)
             );
-            let network = worker.of(mode).await.unwrap();
+            let network = worker.of(mode, "").await.unwrap();
             assert_eq!(network.is_host(), host, "{worker:?} {mode:?}");
             assert_eq!(matches!(network, ContainerNetwork::Isolated), isolated);
             assert!(network.nameserver().is_none() && network.namespace().is_none());

@@ -23,12 +23,12 @@ impl Egress for HostEgress {
     }
 }
 
-/// The network of a step behind the bridge, by which its proxy sends what it requests.
+/// The network that a step would have without the proxy, by which its proxy sends what it requests.
 #[derive(Debug)]
-pub(crate) struct BridgeEgress(pub(crate) StepNetwork);
+pub(crate) struct SandboxEgress(pub(crate) StepNetwork);
 
 #[async_trait]
-impl Egress for BridgeEgress {
+impl Egress for SandboxEgress {
     async fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {
         net::connect_within(self.0.as_fd(), address).await
     }

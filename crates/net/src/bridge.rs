@@ -122,7 +122,7 @@ impl Bridge {
         forward_packets()?;
         let upstreams = config.upstreams.without(gateway);
         let forwarder = task::spawn("dns forwarder", listening.serve(upstreams));
-        let shared = Shared::new(config.pool_size, gateway);
+        let shared = Shared::new(config.pool_size, Some(gateway));
         let for_maker = Arc::clone(&shared);
         let maker = thread::Builder::new()
             .name("step networks".to_owned())
@@ -160,7 +160,7 @@ impl Bridge {
 
     /// Takes a network for a step: one that is ready, or the next that is made. Cancel-safe.
     pub async fn acquire(&self) -> Result<StepNetwork, NetError> {
-        self.shared.acquire().await
+        self.shared.acquire(None).await
     }
 
     /// Finds out whether a step can have a network and is answered when it asks for names: a firewall of the host may drop that.

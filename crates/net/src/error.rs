@@ -2,8 +2,12 @@
 
 use std::io;
 
+use std::path::PathBuf;
+
 use oci::error::errno_text;
 
+use crate::chain::InvalidNetwork;
+use crate::plugin::PluginError;
 use crate::subnet::{InvalidSubnet, Subnet};
 
 /// Why steps have no bridge, or one of them no network.
@@ -47,13 +51,38 @@ pub enum NetError {
         subnet: Subnet,
     },
     /// The daemon is stopping.
-    #[error("the bridge network is closed")]
+    #[error("the network of steps is closed")]
     Closed,
     /// Another daemon holds the lock for long.
     #[error("another daemon of this host has been setting up its network for {seconds} seconds")]
     Locked {
         /// How long this daemon has waited for the lock.
         seconds: u64,
+    },
+    /// A program of CNI did not do what it should.
+    #[error(transparent)]
+    Plugin(#[from] PluginError),
+    /// The configuration of CNI cannot be read.
+    #[error("cannot read the CNI configuration {} (worker.oci.cniConfigPath): {}", path.display(), errno_text(source))]
+    CniFile {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The configuration of CNI is none.
+    #[error("cannot use the CNI configuration {}: {source}", path.display())]
+    CniNetwork {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: InvalidNetwork,
+    },
+    /// Another daemon has the networks of this folder.
+    #[error("another daemon uses the networks of {}: give each daemon a --root of its own", state.display())]
+    StateInUse {
+        /// The folder.
+        state: PathBuf,
     },
     /// What steps send would be dropped.
     #[error(
@@ -98,10 +127,12 @@ impl NetError {
     pub fn kind(&self) -> oci::ErrorKind {
         use oci::ErrorKind;
         match self {
-            Self::Subnet(_) | Self::Name { .. } => ErrorKind::Invalid,
+            Self::Subnet(_) | Self::Name { .. } | Self::CniNetwork { .. } => ErrorKind::Invalid,
+            Self::Plugin(error) => error.kind(),
+            Self::CniFile { source, .. } => ErrorKind::of_host(source),
             Self::SubnetUsed { .. } | Self::NameTaken { .. } => ErrorKind::Exists,
             Self::NoSubnet | Self::Full { .. } => ErrorKind::Exhausted,
-            Self::Closed | Self::Locked { .. } => ErrorKind::Unavailable,
+            Self::Closed | Self::Locked { .. } | Self::StateInUse { .. } => ErrorKind::Unavailable,
             Self::Unanswered { .. } | Self::Firewall { .. } => ErrorKind::System,
             Self::System { source, .. } => ErrorKind::of_host(source),
         }

@@ -1,4 +1,4 @@
-//! The networks of build steps: the bridge, and pairs of namespaces for a proxy.
+//! The networks of build steps: the bridge, networks by CNI, and pairs of namespaces for a proxy.
 //!
 //! ```text
 //!            host                          │ a step's namespace
@@ -17,6 +17,7 @@
 //! | decisions without the kernel | `subnet`, `addresses`, `pool`, `dns` |
 //! | whose is it | `owner` |
 //! | at work | `maker` (the thread that makes namespaces), `forwarder`, `bridge`, `pair` |
+//! | CNI | `plugin` (one call of a program), `chain` (the programs of a network), `cni` (namespaces by them) |
 //!
 //! # Invariants
 //! - A step reaches what the host reaches outside. It reaches no listener of the host but the forwarder, no other step, and no
@@ -28,6 +29,8 @@
 
 mod addresses;
 mod bridge;
+mod chain;
+mod cni;
 mod dns;
 mod error;
 mod forwarder;
@@ -37,6 +40,7 @@ mod message;
 mod nft;
 mod owner;
 mod pair;
+mod plugin;
 mod pool;
 mod socket;
 mod subnet;
@@ -45,8 +49,11 @@ mod subnet;
 mod lab;
 
 pub use bridge::{Bridge, Config, DEFAULT_NAME, OnFirewall};
+pub use chain::InvalidNetwork;
+pub use cni::{Cni, CniConfig};
 pub use error::NetError;
 pub use forwarder::Upstreams;
 pub use maker::StepNetwork;
 pub use pair::{Pair, PairAddresses, connect_within};
+pub use plugin::PluginError;
 pub use subnet::{InvalidSubnet, Subnet};

@@ -1,4 +1,4 @@
-//! The thread that makes and removes the namespaces of steps.
+//! The thread that makes and removes the namespaces of steps, and how the bridge's are made.
 //!
 //! It goes into each new namespace to set up what is inside, and comes back. All it makes for the host it makes with sockets that it
 //! opened there, so it can never do something to the host by being in the wrong place.
@@ -32,29 +32,50 @@ const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Namespace {
     pub(crate) fd: OwnedFd,
-    pub(crate) address: Ipv4Addr,
+    pub(crate) key: Key,
+}
+
+/// By what its maker knows a namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Key {
+    /// The address behind the bridge.
+    Address(Ipv4Addr),
+    /// The name of a container of CNI.
+    Container(String),
+}
+
+/// How namespaces are made. Dropped, it removes everything that it made.
+pub(crate) trait Make: Send {
+    /// Makes a namespace that is complete, for a container with this name of its own if there is one. The calling thread may be
+    /// anywhere meanwhile, and is on the host when this returns.
+    fn make(&mut self, hostname: Option<&str>) -> Result<Namespace, NetError>;
+
+    /// Cuts a namespace off, whoever may still be in it.
+    fn remove(&mut self, namespace: Namespace);
 }
 
 /// The network of one step: its namespace, which is deleted when this is dropped.
 #[derive(Debug)]
 pub struct StepNetwork {
     namespace: Option<Namespace>,
-    gateway: Ipv4Addr,
+    nameserver: Option<Ipv4Addr>,
     shared: Arc<Shared>,
 }
 
 impl StepNetwork {
-    /// The step's address.
+    /// The step's address behind the bridge.
     #[must_use]
-    pub fn address(&self) -> Ipv4Addr {
-        let namespace = self.namespace.as_ref();
-        namespace.map_or(Ipv4Addr::UNSPECIFIED, |namespace| namespace.address)
+    pub fn address(&self) -> Option<Ipv4Addr> {
+        match self.namespace.as_ref()?.key {
+            Key::Address(address) => Some(address),
+            Key::Container(_) => None,
+        }
     }
 
-    /// Where the step asks for names.
+    /// The only server that the step asks for names, if there is one.
     #[must_use]
-    pub fn nameserver(&self) -> Ipv4Addr {
-        self.gateway
+    pub fn nameserver(&self) -> Option<Ipv4Addr> {
+        self.nameserver
     }
 }
 
@@ -81,20 +102,28 @@ impl Drop for StepNetwork {
 pub(crate) struct Shared {
     state: Mutex<State>,
     changed: Condvar,
-    gateway: Ipv4Addr,
+    nameserver: Option<Ipv4Addr>,
+}
+
+/// A step that waits for its network.
+#[derive(Debug)]
+struct Waiting {
+    /// Its container's name, when what is made ahead does not do for it.
+    hostname: Option<String>,
+    arrives: oneshot::Sender<Result<StepNetwork, NetError>>,
 }
 
 #[derive(Debug)]
 struct State {
     pool: Pool<Namespace>,
-    /// One sender for each step that waits, so bounded by the number of steps.
-    waiting: VecDeque<oneshot::Sender<Result<StepNetwork, NetError>>>,
+    /// One for each step that waits, so bounded by the number of steps.
+    waiting: VecDeque<Waiting>,
     released: Vec<Namespace>,
     closing: bool,
 }
 
 impl Shared {
-    pub(crate) fn new(floor: usize, gateway: Ipv4Addr) -> Arc<Self> {
+    pub(crate) fn new(floor: usize, nameserver: Option<Ipv4Addr>) -> Arc<Self> {
         Arc::new(Self {
             state: Mutex::new(State {
                 pool: Pool::new(floor, task::clock::monotonic()),
@@ -103,23 +132,30 @@ impl Shared {
                 closing: false,
             }),
             changed: Condvar::new(),
-            gateway,
+            nameserver,
         })
     }
 
-    /// Takes a network that is ready, or waits for one. Cancel-safe: one that nobody takes any more is kept for the next.
-    pub(crate) async fn acquire(self: &Arc<Self>) -> Result<StepNetwork, NetError> {
+    /// Takes a network that is ready, or waits for one; with a hostname, for one that is made for it. Cancel-safe: one that nobody takes
+    /// any more is kept for the next.
+    pub(crate) async fn acquire(
+        self: &Arc<Self>,
+        hostname: Option<String>,
+    ) -> Result<StepNetwork, NetError> {
         let arriving = {
             let mut state = self.state.lock();
             if state.closing {
                 return Err(NetError::Closed);
             }
-            let ready = state.pool.take(task::clock::monotonic());
+            let ready = match hostname {
+                None => state.pool.take(task::clock::monotonic()),
+                Some(_) => None,
+            };
             let arriving = match ready {
                 Some(namespace) => Ok(namespace),
                 None => {
                     let (arrives, arriving) = oneshot::channel();
-                    state.waiting.push_back(arrives);
+                    state.waiting.push_back(Waiting { hostname, arrives });
                     Err(arriving)
                 }
             };
@@ -139,7 +175,7 @@ impl Shared {
     fn network(self: &Arc<Self>, namespace: Namespace) -> StepNetwork {
         StepNetwork {
             namespace: Some(namespace),
-            gateway: self.gateway,
+            nameserver: self.nameserver,
             shared: Arc::clone(self),
         }
     }
@@ -149,6 +185,12 @@ impl Shared {
         state.pool.release();
         state.released.push(namespace);
         self.changed.notify_one();
+    }
+
+    /// Puts one into the pool that was made before the thread began.
+    pub(crate) fn add(&self, namespace: Namespace) {
+        let mut state = self.state.lock();
+        state.pool.add(namespace, task::clock::monotonic());
     }
 
     /// Has the thread remove everything and end.
@@ -171,6 +213,8 @@ enum Work {
     Remove(Namespace),
     /// Make a namespace for a waiting step, or for the pool.
     Make,
+    /// Make a namespace for this step only.
+    MakeFor(Waiting),
     End,
 }
 
@@ -210,9 +254,9 @@ impl Drop for Host {
     }
 }
 
-impl Host {
-    /// Makes a namespace that is complete. The calling thread is in it for that time.
-    pub(crate) fn make(&mut self) -> Result<Namespace, NetError> {
+impl Make for Host {
+    /// The calling thread is in the namespace for that time.
+    fn make(&mut self, _hostname: Option<&str>) -> Result<Namespace, NetError> {
         let address = self.addresses.take()?;
         let namespace = self.make_at(address);
         let back = sys::netns::enter(&self.namespace);
@@ -224,6 +268,17 @@ impl Host {
         result
     }
 
+    /// Frees the address, too. One whose link stays is not used again.
+    fn remove(&mut self, namespace: Namespace) {
+        let Namespace { fd, key } = namespace;
+        drop(fd);
+        if let Key::Address(address) = key {
+            self.remove_at(address);
+        }
+    }
+}
+
+impl Host {
     fn make_at(&mut self, address: Ipv4Addr) -> Result<Namespace, NetError> {
         let bridge = self.bridge.ok_or(NetError::Closed)?;
         let failed = NetError::system;
@@ -265,14 +320,8 @@ impl Host {
             Ok(host.operates(port)? && host.operates(bridge)? && inside.operates(link)?)
         };
         wait_until(operates, &mut self.route).map_err(failed("wait for a step's link"))?;
-        Ok(Namespace { fd, address })
-    }
-
-    /// Cuts a namespace off, whoever may still be in it, and frees its address. An address whose link stays is not used again.
-    pub(crate) fn remove(&mut self, namespace: Namespace) {
-        let address = namespace.address;
-        drop(namespace);
-        self.remove_at(address);
+        let key = Key::Address(address);
+        Ok(Namespace { fd, key })
     }
 
     fn remove_at(&mut self, address: Ipv4Addr) {
@@ -313,19 +362,29 @@ pub(crate) fn wait_until(
 }
 
 /// What the thread does until it is told to end.
-pub(crate) fn run(mut host: Host, shared: &Arc<Shared>) {
+pub(crate) fn run(mut maker: impl Make, shared: &Arc<Shared>) {
     let mut pause: Option<Instant> = None;
     loop {
         match next(shared, &mut pause) {
-            Work::Remove(namespace) => host.remove(namespace),
+            Work::Remove(namespace) => maker.remove(namespace),
             Work::Make => {
-                let namespace = host.make();
+                let namespace = maker.make(None);
                 deliver(shared, namespace, &mut pause);
+            }
+            Work::MakeFor(step) => {
+                let namespace = maker.make(step.hostname.as_deref());
+                let network = namespace.map(|namespace| {
+                    let now = task::clock::monotonic();
+                    shared.state.lock().pool.use_one(now);
+                    shared.network(namespace)
+                });
+                // A step that has left gives it back by dropping it.
+                drop(step.arrives.send(network));
             }
             Work::End => break,
         }
     }
-    drop(host);
+    drop(maker);
 }
 
 /// Waits for something to do. Steps that wait come first, then what is over, then the pool.
@@ -340,7 +399,13 @@ fn next(shared: &Shared, pause: &mut Option<Instant>) -> Work {
             return Work::End;
         }
         // Cancelled steps no longer wait.
-        state.waiting.retain(|step| !step.is_closed());
+        state.waiting.retain(|step| !step.arrives.is_closed());
+        let named = |step: &Waiting| step.hostname.is_some();
+        if state.waiting.front().is_some_and(named)
+            && let Some(step) = state.waiting.pop_front()
+        {
+            return Work::MakeFor(step);
+        }
         if !state.waiting.is_empty() {
             return Work::Make;
         }
@@ -376,8 +441,12 @@ fn deliver(
     let now = task::clock::monotonic();
     let mut result = namespace.map(|namespace| shared.network(namespace));
     let is_network = result.is_ok();
-    while let Some(step) = state.waiting.pop_front() {
-        match step.send(result) {
+    // Those that wait for a network of their own go on to wait.
+    let anybodys = |step: &Waiting| step.hostname.is_none();
+    while let Some(place) = state.waiting.iter().position(anybodys)
+        && let Some(step) = state.waiting.remove(place)
+    {
+        match step.arrives.send(result) {
             Ok(()) => {
                 if is_network {
                     state.pool.use_one(now);

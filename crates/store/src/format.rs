@@ -30,8 +30,8 @@ const DIRS: &[(&str, u32)] = &[
     ("git", PRIVATE_MODE),
     ("empty", 0o755),
 ];
-/// Directories of others under the root: of agents' sockets, of OCI runtimes, whose bundles have steps' secrets.
-const FOREIGN_DIRS: &[&str] = &["agents", "runtime"];
+/// Directories of others under the root: of agents' sockets, of networks, of OCI runtimes, whose bundles have steps' secrets.
+const FOREIGN_DIRS: &[&str] = &["agents", "net", "runtime"];
 /// Mode of directories that only the daemon's user may read.
 const PRIVATE_MODE: u32 = 0o700;
 
@@ -103,7 +103,9 @@ fn make_root(root: &Path) -> io::Result<bool> {
     // Where a daemon is told to keep its state in `/tmp`, that must not be closed to everybody else.
     for entry in fs::read_dir(root)? {
         let name = entry?.file_name();
-        if name != "lost+found" && name != "lock" && name != "workerid" {
+        // Networks are there before the state is.
+        let expected = ["lost+found", "lock", "net", "workerid"];
+        if !expected.iter().any(|expected| name == *expected) {
             return Ok(false);
         }
     }

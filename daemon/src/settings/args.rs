@@ -98,9 +98,18 @@ pub struct Args {
     /// Platform that the worker builds for; may be given several times
     #[arg(long, value_name = "PLATFORM")]
     pub oci_worker_platform: Vec<String>,
-    /// Network of build steps: auto, bridge, host or none
+    /// Network of build steps: auto, bridge, cni, host or none
     #[arg(long, value_name = "MODE")]
     pub oci_worker_net: Option<String>,
+    /// Configuration of the CNI network, a .conf, .json or .conflist file
+    #[arg(long, value_name = "FILE")]
+    pub oci_cni_config_path: Option<String>,
+    /// Folder of CNI's programs
+    #[arg(long, value_name = "DIR")]
+    pub oci_cni_binary_dir: Option<String>,
+    /// Networks that are always prepared for steps by CNI or behind the bridge (default 2)
+    #[arg(long, value_name = "COUNT")]
+    pub oci_cni_pool_size: Option<usize>,
     /// OCI runtime (runc, crun) to run steps with in the place of the built-in launcher
     #[arg(long, value_name = "PROGRAM")]
     pub oci_worker_binary: Option<String>,

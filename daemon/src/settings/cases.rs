@@ -184,6 +184,8 @@ fn what_nothing_is_said_about_has_its_default() {
     let bridge = &s.worker.bridge;
     assert!(bridge.name.is_none() && bridge.subnet.is_none() && !bridge.reveal_metadata);
     assert_eq!(bridge.pool_size, 2);
+    let cni = "CniSettings { config: \"/etc/buildkit/cni.json\", folders: [\"/opt/cni/bin\", \"/usr/lib/cni\", \"/usr/libexec/cni\"] }";
+    assert_eq!(format!("{:?}", s.worker.cni), cni);
     assert_eq!(s.entitlements, ["device"]);
     assert!(!s.allow_insecure_loopback && !s.worker.no_process_sandbox);
     assert!(s.warnings.is_empty());
@@ -322,6 +324,19 @@ fn each_flag_lies_over_its_key() {
             [
                 "bridge BridgeSettings { name: Some(\"b0\"), subnet: Some(\"10.9.0.0/16\"), pool_size: 7, reveal_metadata: true }",
                 "bridge BridgeSettings { name: Some(\"b0\"), subnet: Some(\"10.9.0.0/16\"), pool_size: 7, reveal_metadata: true }",
+            ],
+        ),
+        (
+            "[worker.oci]\ncniConfigPath = \"/a\"\ncniBinaryPath = \"/b\"\ncniPoolSize = 7",
+            &[
+                "--oci-cni-config-path=/c",
+                "--oci-cni-binary-dir=/d",
+                "--oci-cni-pool-size=8",
+            ],
+            |s| format!("{:?} {}", s.worker.cni, s.worker.bridge.pool_size),
+            [
+                "CniSettings { config: \"/a\", folders: [\"/b\"] } 7",
+                "CniSettings { config: \"/c\", folders: [\"/d\"] } 8",
             ],
         ),
         (

@@ -115,6 +115,14 @@ const SET: &[(&str, &str)] = &[
         "worker.oci.bridgeMetadata",
         "worker.oci.bridgeMetadata = true",
     ),
+    (
+        "worker.oci.cniConfigPath",
+        "worker.oci.cniConfigPath = '/x'",
+    ),
+    (
+        "worker.oci.cniBinaryPath",
+        "worker.oci.cniBinaryPath = '/x'",
+    ),
     ("worker.oci.cniPoolSize", "worker.oci.cniPoolSize = 7"),
     ("worker.oci.binary", "worker.oci.binary = 'runc'"),
     (
@@ -278,6 +286,9 @@ const FLAGS: &[(&str, &[&str])] = &[
         &["--oci-worker-platform=linux/riscv64"],
     ),
     ("oci-worker-net", &["--oci-worker-net=none"]),
+    ("oci-cni-config-path", &["--oci-cni-config-path=/x"]),
+    ("oci-cni-binary-dir", &["--oci-cni-binary-dir=/x"]),
+    ("oci-cni-pool-size", &["--oci-cni-pool-size=7"]),
     ("oci-worker-binary", &["--oci-worker-binary=runc"]),
     (
         "oci-worker-user-namespaces",

@@ -181,7 +181,7 @@ fn network_namespace(network: &ContainerNetwork) -> Option<Value> {
     match network {
         ContainerNetwork::Host => None,
         ContainerNetwork::Isolated => Some(json!({"type": "network"})),
-        ContainerNetwork::Bridge(_) | ContainerNetwork::Proxied(_) => {
+        ContainerNetwork::Prepared(_) | ContainerNetwork::Proxied(_) => {
             let fd = network.namespace()?.as_raw_fd();
             let path = format!("/proc/{}/fd/{fd}", std::process::id());
             Some(json!({"type": "network", "path": path}))

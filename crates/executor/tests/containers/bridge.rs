@@ -119,7 +119,7 @@ fn a_step_behind_a_bridge_has_its_own_network_and_not_the_hosts() {
         let closed = run(&launcher, tree.shell("true")).await.unwrap_err();
         assert_eq!(
             closed.to_string(),
-            "cannot give a step its network: the bridge network is closed"
+            "cannot give a step its network: the network of steps is closed"
         );
         assert_eq!(closed.kind(), oci::ErrorKind::Unavailable);
     });

@@ -95,7 +95,7 @@ fn a_step_reaches_no_other_step() {
         } = attacked_host();
         let victim = world.step(&bridge);
         let port = inside(&victim, || serve(Ipv4Addr::UNSPECIFIED, 0));
-        let (address, gateway) = (victim.address(), bridge.gateway());
+        let (address, gateway) = (victim.address().unwrap(), bridge.gateway());
         assert!(call_from(&victim, address, port).is_ok(), "itself");
         assert!(inside(&step, move || call_within(SHORT, address, port)).is_err());
         // By way of the host, and past it, with all that is known of the victim.
@@ -122,7 +122,7 @@ fn a_step_of_another_daemon_is_out_of_reach_too() {
         let victim = world.step(&other_bridge);
         let port = inside(&victim, || serve(Ipv4Addr::UNSPECIFIED, 0));
         let server = serve(Ipv4Addr::UNSPECIFIED, 0);
-        assert!(call_from(&step, victim.address(), port).is_err());
+        assert!(call_from(&step, victim.address().unwrap(), port).is_err());
         assert!(call_from(&step, other_bridge.gateway(), server).is_err());
         let forwarder = SocketAddr::new(other_bridge.gateway().into(), DNS_PORT);
         assert!(inside(&step, move || ask(forwarder)).is_err());
@@ -163,7 +163,7 @@ fn nobody_outside_reaches_a_step_or_the_forwarder() {
             step,
         } = attacked_host();
         let port = inside(&step, || serve(Ipv4Addr::UNSPECIFIED, 0));
-        let (address, gateway) = (step.address(), bridge.gateway());
+        let (address, gateway) = (step.address().unwrap(), bridge.gateway());
         within(&world.outside, move || {
             Socket::route().unwrap().add_default_route(HOST).unwrap();
             assert!(call_within(SHORT, address, port).is_err());
@@ -222,7 +222,7 @@ fn frames_of_another_hardware_address_are_dropped() {
         } = attacked_host();
         let victim = world.step(&bridge);
         let port = within(&world.outside, || serve(Ipv4Addr::UNSPECIFIED, 0));
-        let stolen = hardware(victim.address());
+        let stolen = hardware(victim.address().unwrap());
         let reached = inside(&step, move || {
             let set = |arguments: &[&str]| Command::new("ip").args(arguments).status();
             let text: Vec<_> = stolen.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -13,7 +13,7 @@ fn a_step_reaches_the_world_under_the_hosts_address() {
         let port = within(&world.outside, || serve(Ipv4Addr::UNSPECIFIED, 0));
         for _ in 0..2 {
             let step = world.step(&bridge);
-            assert!(bridge.subnet().contains(step.address()));
+            assert!(bridge.subnet().contains(step.address().unwrap()));
             assert_eq!(call_from(&step, OUTSIDE, port).unwrap(), HOST.to_string());
             let itself = inside(&step, || {
                 call(Ipv4Addr::LOCALHOST, serve(Ipv4Addr::LOCALHOST, 0))
@@ -62,7 +62,7 @@ fn names_are_answered_by_a_resolver_on_the_hosts_loopback_interface() {
         });
         let bridge = bridge.unwrap();
         let step = world.step(&bridge);
-        let nameserver = step.nameserver();
+        let nameserver = step.nameserver().unwrap();
         assert_eq!(nameserver, bridge.gateway());
         let answer = inside(&step, move || {
             let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
@@ -175,7 +175,7 @@ fn a_bridge_that_is_closed_or_forgotten_leaves_nothing() {
             "although a step still has its network"
         );
         let closed = world.runtime.block_on(bridge.acquire()).unwrap_err();
-        assert_eq!(closed.to_string(), "the bridge network is closed");
+        assert_eq!(closed.to_string(), "the network of steps is closed");
         drop(step);
         world.close(&bridge);
         let forgotten = world.bridge();
