@@ -55,7 +55,7 @@ pub struct Settings {
     pub drain_timeout: Duration,
     /// Where spans and metrics are sent; the environment says it, see [`crate::otel`].
     pub otlp: Option<control::OtlpConfig>,
-    /// Socket on which traces of steps are collected.
+    /// Socket on which spans of programs in steps are taken; see [`Settings::span_socket`].
     pub otel_socket: Option<PathBuf>,
     /// Log level: `trace`, `debug`, `info`, `warn`, `error`.
     pub log_level: String,
@@ -450,6 +450,7 @@ impl Settings {
                 .otel_socket_path
                 .clone()
                 .or(file.otel.socket_path)
+                .filter(|path| !path.is_empty())
                 .map(PathBuf::from),
             log_level: level.into(),
             log_json,

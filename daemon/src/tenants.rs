@@ -28,7 +28,7 @@ use tokio::sync::{mpsc, watch};
 
 use self::cells::{Cells, NoCell};
 use crate::settings::Settings;
-use crate::wire::{self, Composed, WireError};
+use crate::wire::{self, Composed, SPAN_SOCKET, WireError};
 
 /// How many tenants one daemon has open at a time; each holds a database and some descriptors.
 const MAX_TENANTS: usize = 256;
@@ -211,6 +211,10 @@ impl Tenants {
     async fn set_up(&self, folder: String) -> Result<Tenant, TenantError> {
         let mut settings = self.settings.clone();
         settings.root = self.settings.root.join("tenants").join(&folder);
+        // A socket for all would tell nobody whose spans it takes.
+        if settings.otel_socket.is_some() {
+            settings.otel_socket = Some(settings.root.join(SPAN_SOCKET));
+        }
         let network = self.network.clone();
         let spans = self.spans.clone();
         let compose = move || wire::compose(&settings, network, spans);

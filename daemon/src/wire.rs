@@ -90,6 +90,9 @@ pub enum WireError {
     /// Steps cannot be limited as the configuration says.
     #[error(transparent)]
     Steps(#[from] StepLimitsError),
+    /// There is no socket for spans of steps.
+    #[error(transparent)]
+    StepSpans(#[from] control::StepSpansError),
     /// The configured snapshotter is not supported.
     #[error("snapshotter {0:?} is not built yet: use auto or overlayfs")]
     Snapshotter(String),
@@ -109,6 +112,7 @@ impl WireError {
             Self::Http(source) => source.kind(),
             Self::StepNetwork { source, .. } => source.kind(),
             Self::Steps(error) => error.kind(),
+            Self::StepSpans(error) => error.kind(),
             Self::Platform(_) | Self::Runtime(_) | Self::Network(_) => ErrorKind::Invalid,
             Self::Snapshotter(_) | Self::UserNamespaces(_) | Self::UserNamespacesOfRuntime => {
                 ErrorKind::Unsupported
@@ -117,6 +121,8 @@ impl WireError {
     }
 }
 
+/// The socket for spans of steps, below the state directory.
+pub(crate) const SPAN_SOCKET: &str = "otel-grpc.sock";
 /// How long the records of cancelled builds may take when the daemon stops.
 const RECORDS_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -126,6 +132,7 @@ pub struct Composed {
     pub routes: control::Routes,
     engine: Arc<engine::Engine>,
     store: Arc<Store>,
+    step_spans: Option<control::StepSpans>,
 }
 
 impl std::fmt::Debug for Composed {
@@ -143,7 +150,13 @@ impl Composed {
     /// Ends what still builds, waits until the records of cancelled builds are written, and closes the state directory in order. The
     /// last thing that is done.
     pub async fn close(self) {
-        let Self { engine, store, .. } = self;
+        let Self {
+            engine,
+            store,
+            step_spans,
+            ..
+        } = self;
+        drop(step_spans);
         if within(RECORDS_TIMEOUT, engine.close()).await.is_none() {
             tracing::warn!("records of cancelled builds are not all written");
         }
@@ -218,6 +231,9 @@ pub fn compose(
     exporters.register(Arc::new(LocalExporter));
     exporters.register(Arc::new(TarExporter));
 
+    // DIFFERS: BuildKit's steps always have the socket, also where nobody asked for spans.
+    let collector_socket = || spans.is_some().then(|| settings.root.join(SPAN_SOCKET));
+    let span_socket = settings.otel_socket.clone().or_else(collector_socket);
     let mut platforms = vec![Platform::host()];
     for platform in &settings.worker.platforms {
         let platform = Platform::parse(platform)?.normalize();
@@ -236,6 +252,7 @@ pub fn compose(
             max_parallelism: settings.worker.max_parallelism,
             resources: settings.worker.steps.resources(&settings.root)?,
             memory: settings.worker.steps.memory_budget()?,
+            span_socket: span_socket.clone(),
         },
     );
     let engine = engine::Engine::new(engine::EngineParts {
@@ -279,7 +296,11 @@ pub fn compose(
                 .map_err(WireError::Provenance)?,
         },
     });
+    let step_spans = span_socket
+        .map(|path| control::StepSpans::listen(&path, Arc::clone(&engine) as _))
+        .transpose()?;
     Ok(Composed {
+        step_spans,
         routes: control::routes(Arc::clone(&engine) as _, sessions),
         engine,
         store,

@@ -13,7 +13,7 @@ complete -c rbuildd -l isolation -d 'What clients share: none (everything, as wi
 complete -c rbuildd -l allow-insecure-entitlement -d 'Entitlement that clients may ask for: network.host, security.insecure or device; may be given several times' -r
 complete -c rbuildd -l proxy-network -d 'Steps of all builds reach the network by a proxy only, which tells of their requests' -r -f -a "true\t''
 false\t''"
-complete -c rbuildd -l otel-socket-path -d 'Socket on which traces of build steps are collected (read, without effect so far)' -r
+complete -c rbuildd -l otel-socket-path -d 'Socket on which spans of programs in build steps are taken; without it steps have one below the state directory where spans are sent to a collector' -r
 complete -c rbuildd -l cdi-disabled -d 'No step gets a device (default false)' -r -f -a "true\t''
 false\t''"
 complete -c rbuildd -l cdi-spec-dir -d 'Folder of CDI files, which describe devices; may be given several times' -r

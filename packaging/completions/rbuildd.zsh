@@ -29,7 +29,7 @@ _rbuildd() {
 '--isolation=[What clients share\: none (everything, as with BuildKit) or client (nothing\: each certificate and each user of a socket has a state of its own)]:MODE:_default' \
 '*--allow-insecure-entitlement=[Entitlement that clients may ask for\: network.host, security.insecure or device; may be given several times]:NAME:_default' \
 '--proxy-network=[Steps of all builds reach the network by a proxy only, which tells of their requests]::BOOL:(true false)' \
-'--otel-socket-path=[Socket on which traces of build steps are collected (read, without effect so far)]:PATH:_default' \
+'--otel-socket-path=[Socket on which spans of programs in build steps are taken; without it steps have one below the state directory where spans are sent to a collector]:PATH:_default' \
 '--cdi-disabled=[No step gets a device (default false)]::BOOL:(true false)' \
 '*--cdi-spec-dir=[Folder of CDI files, which describe devices; may be given several times]:DIR:_default' \
 '--save-cache-debug=[Accepted for buildkitd'\''s sake, without effect]::BOOL:(true false)' \

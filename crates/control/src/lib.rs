@@ -32,6 +32,7 @@ mod serve;
 mod service;
 mod session;
 mod status;
+mod step_spans;
 mod trace;
 mod tunnel;
 
@@ -43,4 +44,5 @@ pub use history::Codec;
 pub use io::Connection;
 pub use otlp::{Endpoint, Otlp, OtlpConfig, OtlpError, Protocol};
 pub use serve::{ServeError, routes, serve};
+pub use step_spans::{StepSpans, StepSpansError};
 pub use tonic::service::Routes;

@@ -42,6 +42,7 @@ mod exec;
 mod limits;
 mod policy;
 mod small_frames;
+mod step_spans;
 mod uploads;
 
 use client::{Packets, connect, open_session};

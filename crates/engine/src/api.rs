@@ -37,7 +37,7 @@ pub use solve::{
     SolveInput, SolveRequest, SolveResponse,
 };
 pub(crate) use trace::bytes_of_hex;
-pub use trace::{Span, SpanSink, TraceContext};
+pub use trace::{Span, SpanSink, SpanSubject, TraceContext};
 
 /// The engine as the control surface sees it. Dropping the future of a call cancels the call.
 #[async_trait]
@@ -89,6 +89,13 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Takes spans that a client pushes; each is an encoded `ResourceSpans`.
     async fn export_spans(&self, spans: Vec<Bytes>) -> Result<(), Failure>;
+
+    /// Takes spans that a program of a step sent, and `encoded`, the same ones as a `ResourceSpans`. False if they are of no running build, or
+    /// if its trace has no room for them.
+    fn add_step_spans(&self, spans: Vec<Span>, encoded: Bytes) -> bool {
+        drop((spans, encoded));
+        false
+    }
 }
 
 /// Versions of a daemon and of the language that it builds.

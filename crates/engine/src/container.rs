@@ -225,6 +225,9 @@ impl BuildContainer {
         spec.proxy = self.proxy.clone();
         spec.hostname = self.hostname.clone();
         spec.extra_hosts = self.extra_hosts.clone();
+        if let Some(socket) = &self.parts.span_socket {
+            ops::telemetry::show(&mut spec, socket, Some(self.scope.trace().traceparent()));
+        }
         Ok(spec)
     }
 

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 
 use crate::api::{
     Backend, BlobLine, BuildRef, DeviceInfo, Failure, HistoryBlob, HistoryChange, HistoryEvent,
-    HistoryQuery, PruneRequest, SolveRequest, SolveResponse, UsageRecord, VersionInfo,
+    HistoryQuery, PruneRequest, SolveRequest, SolveResponse, Span, UsageRecord, VersionInfo,
     WorkerRecord,
 };
 use crate::bridge::{DockerfileFrontend, Frontends};
@@ -258,6 +258,16 @@ impl Backend for Engine {
 
     fn draining(&self) -> Option<watch::Receiver<bool>> {
         Some(self.services.history.draining())
+    }
+
+    fn add_step_spans(&self, spans: Vec<Span>, encoded: Bytes) -> bool {
+        if !self.services.history.add_step_spans(spans) {
+            return false;
+        }
+        if let Some(sink) = &self.services.spans {
+            sink.forward(vec![encoded]);
+        }
+        true
     }
 
     async fn export_spans(&self, spans: Vec<Bytes>) -> Result<(), Failure> {

@@ -27,8 +27,9 @@ use tokio::sync::{broadcast, watch};
 use crate::api::{
     BuildRef, Failure, FailureKind, HistoryChange, HistoryEnd, HistoryEvent, HistoryEventKind,
     HistoryQuery, HistoryRecord, HistoryResult, HistoryScope, Recording, RunningBuild,
-    SolveRequest, TraceContext,
+    SolveRequest, Span,
 };
+use crate::spans::BuildTrace;
 
 mod filter;
 mod redact;
@@ -58,8 +59,7 @@ struct Build {
     hub: Arc<Hub>,
     is_internal: bool,
     is_stored: bool,
-    /// The client's span that it is a part of.
-    within: Option<TraceContext>,
+    trace: Arc<BuildTrace>,
 }
 
 impl Build {
@@ -112,6 +112,7 @@ pub(crate) struct OpenRecord {
     history: Arc<History>,
     build: BuildRef,
     hub: Arc<Hub>,
+    trace: Arc<BuildTrace>,
     counted: Option<OpenCount>,
     _active: metrics::GaugeGuard,
 }
@@ -136,6 +137,11 @@ impl OpenRecord {
     /// The hub of the build's progress.
     pub(crate) fn hub(&self) -> &Arc<Hub> {
         &self.hub
+    }
+
+    /// The build's trace.
+    pub(crate) fn trace(&self) -> &Arc<BuildTrace> {
+        &self.trace
     }
 
     /// Resolves when the build is to end because the daemon stops.
@@ -234,6 +240,25 @@ impl History {
             .collect()
     }
 
+    /// Adds what a program of a step sent to the trace of its build. False if it is of no running build, or if there is no room for it.
+    pub(crate) fn add_step_spans(&self, spans: Vec<Span>) -> bool {
+        let Some(id) = spans.first().map(|span| span.trace) else {
+            return true;
+        };
+        // A program that does what it was told has one trace.
+        if spans.iter().any(|span| span.trace != id) {
+            return false;
+        }
+        let trace = {
+            let builds = self.builds.lock();
+            let build = builds
+                .iter()
+                .find(|build| build.is_running() && build.trace.id() == id);
+            build.map(|build| Arc::clone(&build.trace))
+        };
+        trace.is_some_and(|trace| trace.add(spans))
+    }
+
     /// Waits until the records of all builds are closed.
     pub(crate) async fn idle(&self) {
         let mut open = self.open.subscribe();
@@ -252,6 +277,7 @@ impl History {
             return Err(Failure::new(FailureKind::Unavailable, STOPPING));
         }
         let hub = Hub::new();
+        let trace = BuildTrace::new(request.build.as_str(), request.trace, self.clock.clone());
         let record = HistoryRecord {
             created: Some(self.clock.system()),
             ..redact::prepare(request)
@@ -261,7 +287,7 @@ impl History {
             hub: Arc::clone(&hub),
             is_internal: request.recording == Recording::Internal || !self.is_enabled,
             is_stored: false,
-            within: request.trace,
+            trace: Arc::clone(&trace),
         };
         let event = (!build.is_internal).then(|| build.event());
         {
@@ -296,6 +322,7 @@ impl History {
             history: Arc::clone(self),
             build: request.build.clone(),
             hub,
+            trace,
             counted: Some(counted),
             _active: metrics::BUILDS_ACTIVE.enter(metrics::NoLabels),
         })
@@ -303,7 +330,7 @@ impl History {
 
     /// Records how a build ended.
     async fn finish(&self, name: &BuildRef, outcome: Result<BuildResults, Failure>) {
-        let (mut record, hub, is_internal, within) = {
+        let (mut record, hub, is_internal, trace) = {
             let mut builds = self.builds.lock();
             let running = builds
                 .iter_mut()
@@ -328,7 +355,7 @@ impl History {
                 build.record.clone(),
                 Arc::clone(&build.hub),
                 build.is_internal,
-                build.within,
+                Arc::clone(&build.trace),
             )
         };
         if is_internal {
@@ -336,7 +363,7 @@ impl History {
         }
         let mut is_stored = false;
         if let Some(store) = &self.store {
-            match store.finish(record.clone(), hub.subscribe(), within).await {
+            match store.finish(record.clone(), hub.subscribe(), trace).await {
                 Ok(written) => {
                     count_steps(&written);
                     (record, is_stored) = (written, true);

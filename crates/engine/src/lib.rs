@@ -26,7 +26,7 @@
 //! | `scope` | the state that everything working for one build shares |
 //! | `history` | running and finished builds: their records |
 //! | `maintain` | disk usage, pruning, garbage collection |
-//! | `load`, `files`, `verify`, `rights`, `blobs`, `observe`, `usage` | definition → vertices; files of a tree; platforms of a result; entitlements; blobs for clients; vertices → progress; what steps and the machine used |
+//! | `load`, `files`, `verify`, `rights`, `blobs`, `observe`, `usage`, `spans` | definition → vertices; files of a tree; platforms of a result; entitlements; blobs for clients; vertices → progress; what steps and the machine used; phases of a build and spans of its steps' programs |
 //! | `failure` | errors of the parts to failures |
 //! | [`api`] | the interface for the outer layer, in types of the domain |
 //!
@@ -58,6 +58,7 @@ mod rights;
 mod scope;
 mod services;
 mod solve;
+mod spans;
 mod usage;
 mod verify;
 

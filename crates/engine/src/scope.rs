@@ -16,6 +16,7 @@ use store::ImmutableRef;
 use tokio::sync::watch;
 
 use crate::api::{Failure, FailureKind, SessionId};
+use crate::spans::BuildTrace;
 
 /// The parts that a scope is made of.
 pub(crate) struct ScopeParts {
@@ -39,6 +40,8 @@ pub(crate) struct ScopeParts {
     pub(crate) on_proxy_network: bool,
     /// Decides on requests of the build's steps.
     pub(crate) request_policy: Arc<RequestPolicySlot>,
+    /// The build's trace.
+    pub(crate) trace: Arc<BuildTrace>,
     /// The build's job in the solver.
     pub(crate) job: Job<BuildDomain>,
 }
@@ -55,6 +58,7 @@ pub(crate) struct BuildScope {
     nested: Arc<LoaderSlot>,
     on_proxy_network: bool,
     request_policy: Arc<RequestPolicySlot>,
+    trace: Arc<BuildTrace>,
     job: Mutex<Option<Arc<Job<BuildDomain>>>>,
     ended: watch::Sender<bool>,
     /// Inputs and mounts of failed steps, until the build ends, by the names that errors carry.
@@ -79,6 +83,7 @@ impl BuildScope {
             nested,
             on_proxy_network,
             request_policy,
+            trace,
             job,
         } = parts;
         Arc::new(Self {
@@ -92,6 +97,7 @@ impl BuildScope {
             nested,
             on_proxy_network,
             request_policy,
+            trace,
             job: Mutex::new(Some(Arc::new(job))),
             ended: watch::Sender::new(false),
             failed_refs: Mutex::default(),
@@ -101,6 +107,11 @@ impl BuildScope {
     /// The slot for the loader of definitions that the build's steps produce.
     pub(crate) fn nested(&self) -> &LoaderSlot {
         &self.nested
+    }
+
+    /// The build's trace.
+    pub(crate) fn trace(&self) -> &BuildTrace {
+        &self.trace
     }
 
     /// Ends the build: work that still runs for it is dropped, whoever still holds it.

@@ -50,6 +50,7 @@ use crate::reference;
 use crate::resolve::SourceResolver;
 use crate::scope::{BuildScope, ScopeParts, canceled};
 use crate::services::Services;
+use crate::spans::BuildTrace;
 use crate::usage::MachineSampler;
 use crate::verify;
 
@@ -64,11 +65,11 @@ pub(crate) async fn solve(
         collector: Arc::clone(&services.collector),
         build: None,
     };
-    let hub = Arc::clone(record.hub());
+    let watched = (Arc::clone(record.hub()), Arc::clone(record.trace()));
     let outcome = tokio::select! {
         biased;
         () = record.closing() => Err(canceled()),
-        outcome = run(services, request, hub, &mut running) => outcome,
+        outcome = run(services, request, watched, &mut running) => outcome,
     };
     running.end();
     match outcome {
@@ -119,7 +120,7 @@ struct Built {
 async fn run(
     services: &Services,
     request: SolveRequest,
-    hub: Arc<Hub>,
+    (hub, trace): (Arc<Hub>, Arc<BuildTrace>),
     running: &mut Running,
 ) -> Result<Built, Failure> {
     let sessions = Group::new(
@@ -133,7 +134,9 @@ async fn run(
         proxy_network: services.proxy_network,
         has_proxy_network: services.parts.executor.proxy().is_some(),
     };
+    let admitting = trace.phase("admit");
     let admitted = admission.admit(&request, &sessions).await?;
+    drop(admitting);
 
     let client = Client {
         sessions,
@@ -141,7 +144,7 @@ async fn run(
         on_proxy_network: admitted.on_proxy_network,
         worker_id: services.worker.id.clone(),
     };
-    let scope = begin(&services.solver, &request, hub, client)?;
+    let scope = begin(&services.solver, &request, (hub, &trace), client)?;
     let calls = CallScope::root(call_by_client(&request), &services.calls);
     running.build = Some((Arc::clone(&scope), Arc::clone(&calls)));
     let policies = policies(services, &scope, &admitted.policies, &request);
@@ -161,9 +164,9 @@ async fn run(
         ..Run::default()
     };
     let machine = MachineSampler::start();
-    let mut result = frontend(&bridge, request).await?;
+    let mut result = within(&trace, "frontend", frontend(&bridge, request)).await?;
 
-    let mut source = evaluate(&result).await?;
+    let mut source = within(&trace, "evaluate", evaluate(&result)).await?;
     run.finished = timestamp(&services.clock);
     run.machine = machine.finish().await;
 
@@ -181,7 +184,8 @@ async fn run(
         frontend_opts: &options.frontend_opts,
     };
     let version = &services.version.version;
-    attest(&attesting, &scanner, version, (&mut result, &mut source)).await?;
+    let attested = attest(&attesting, &scanner, version, (&mut result, &mut source));
+    within(&trace, "attest", attested).await?;
     verify(&scope, &options.frontend_opts, &source).await?;
 
     let mut exporters = admitted.exporters;
@@ -205,8 +209,9 @@ async fn run(
         cache_exports: &admitted.cache_exports,
         results: &Arc::new(Results::of(&result).await?),
     };
-    let (mut exported, finalizers) = export(&exports).await?;
-    let cache_response = cache(&exports, finalizers).await?;
+    let (mut exported, finalizers) = within(&trace, "export", export(&exports)).await?;
+    let cached = cache(&exports, finalizers);
+    let cache_response = within(&trace, "finish exports and write caches", cached).await?;
 
     let response = respond(&mut exported, &result, cache_response);
     if options.session_exporters.is_some() {
@@ -216,6 +221,7 @@ async fn run(
     let provenance = if options.recording == Recording::Internal {
         BTreeMap::new()
     } else {
+        let _phase = trace.phase("write provenance");
         provenance(
             &attesting,
             &result,
@@ -229,6 +235,16 @@ async fn run(
         response,
         held: (lease, exported),
     })
+}
+
+/// Waits for a stage, whose time becomes a phase of the build's trace.
+async fn within<T>(
+    trace: &Arc<BuildTrace>,
+    phase: &'static str,
+    stage: impl Future<Output = T>,
+) -> T {
+    let _phase = trace.phase(phase);
+    stage.await
 }
 
 /// Values of a request that later stages read when the frontend has consumed it.
@@ -262,7 +278,7 @@ struct Client {
 fn begin(
     solver: &Solver<BuildDomain>,
     request: &SolveRequest,
-    hub: Arc<Hub>,
+    (hub, trace): (Arc<Hub>, &Arc<BuildTrace>),
     client: Client,
 ) -> Result<Arc<BuildScope>, Failure> {
     let context = request.frontend_opts.get("context");
@@ -280,6 +296,7 @@ fn begin(
             cache_mounts: Arc::clone(&cache_mounts),
             nested: Arc::clone(&nested),
             request_policy: Arc::clone(&request_policy),
+            trace: Some(Arc::clone(trace.steps())),
         }),
     });
     let job = job.map_err(|error| {
@@ -301,6 +318,7 @@ fn begin(
         nested,
         on_proxy_network: client.on_proxy_network,
         request_policy,
+        trace: Arc::clone(trace),
         job,
     }))
 }

@@ -15,6 +15,7 @@ use source::ResolvedSources;
 use store::{BlobProvider, ImmutableRef};
 
 use crate::cache_mounts::BuildCacheMounts;
+use crate::trace::StepTrace;
 pub use loader::{LoaderSlot, NestedLoader};
 pub use slot::Slot;
 
@@ -87,6 +88,8 @@ pub struct JobValue {
     pub nested: Arc<LoaderSlot>,
     /// Decides on requests of the build's steps on the proxy network; empty where every request is allowed.
     pub request_policy: Arc<RequestPolicySlot>,
+    /// Where its steps stand in its trace; none for a build that has none.
+    pub trace: Option<Arc<StepTrace>>,
 }
 
 /// The slot of a build's policy for requests of steps. It is filled once the build has its policies, and emptied at its end.
@@ -188,6 +191,7 @@ mod tests {
             cache_mounts: Arc::default(),
             nested: Arc::default(),
             request_policy: Arc::default(),
+            trace: None,
         }
     }
 

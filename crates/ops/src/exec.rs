@@ -18,6 +18,7 @@ use oci::Digest;
 use solver::{CacheMap, Op, OpCtx, OpError, VertexSink as _};
 
 use crate::environment::{set_proxies, set_secrets};
+use crate::telemetry;
 use crate::trust::TrustError;
 use crate::{BuildDomain, BuildOp, BuildRights, OpFailure, Parts, Ref, Slot};
 pub use mounts::{PreparedMounts, prepare};
@@ -223,6 +224,9 @@ impl Op<BuildDomain> for ExecOp {
         spec.resources = resources;
         spec.devices = devices;
         spec.ids = prepared.ids();
+        if let Some(socket) = &self.parts.span_socket {
+            telemetry::show_socket(&mut spec, socket, ctx);
+        }
         let capture = proxy.as_ref().map(|proxy| Arc::clone(&proxy.capture));
         spec.proxy = proxy;
         let log = |stream: i64| {

@@ -32,6 +32,8 @@ mod parts;
 mod resolver;
 mod results;
 pub mod source_op;
+pub mod telemetry;
+mod trace;
 mod trust;
 
 pub use admission::MemoryBudget;
@@ -47,4 +49,5 @@ pub use key_plan::{DepPlan, KeyPlan};
 pub use parts::{Parts, StepLimits};
 pub use resolver::OpResolver;
 pub use results::Results;
+pub use trace::StepTrace;
 pub use trust::TrustError;

@@ -1,5 +1,6 @@
 //! The daemon's parts that ops use: executor, stores, sources and devices.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ::source::Sources;
@@ -30,6 +31,8 @@ pub struct StepLimits {
     pub resources: Resources,
     /// Memory that all steps together may use; none for any amount.
     pub memory: Option<MemoryBudget>,
+    /// Where their spans are taken; none if nobody wants them.
+    pub span_socket: Option<PathBuf>,
 }
 
 /// The daemon's parts that ops use.
@@ -51,6 +54,8 @@ pub struct Parts {
     pub cache_mounts: CacheMounts,
     /// Limits of each step; a step may request lower ones.
     pub resources: Resources,
+    /// Where spans of steps are taken; none if nobody wants them.
+    pub span_socket: Option<PathBuf>,
     admission: Admission,
     pub(crate) nested: NestedBuilds,
 }
@@ -70,6 +75,7 @@ impl Parts {
             max_parallelism,
             resources,
             memory,
+            span_socket,
         } = limits;
         Arc::new(Self {
             cache_mounts: CacheMounts::new(&store),
@@ -80,6 +86,7 @@ impl Parts {
             platforms,
             devices,
             resources,
+            span_socket,
             admission: Admission::new(max_parallelism, memory),
             nested: NestedBuilds::default(),
         })

@@ -71,7 +71,7 @@ pub struct Args {
     /// Steps of all builds reach the network by a proxy only, which tells of their requests
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set)]
     pub proxy_network: Option<bool>,
-    /// Socket on which traces of build steps are collected (read, without effect so far)
+    /// Socket on which spans of programs in build steps are taken; without it steps have one below the state directory where spans are sent to a collector
     #[arg(long, value_name = "PATH")]
     pub otel_socket_path: Option<String>,
     /// No step gets a device (default false)

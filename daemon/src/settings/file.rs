@@ -94,7 +94,7 @@ section! {
 section! {
     /// Traces.
     Otel {
-        "socketPath" socket_path: Option<String> = "socket on which traces of build steps are collected (read, without effect so far)",
+        "socketPath" socket_path: Option<String> = "socket on which spans of programs in build steps are taken; without it steps have one below the state directory where spans are sent to a collector",
     }
 }
 

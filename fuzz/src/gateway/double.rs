@@ -19,8 +19,8 @@ use engine::api::frontend::{
 };
 use engine::api::{
     Backend, BlobLine, BuildRef, Failure, FailureKind, HistoryBlob, HistoryChange, HistoryEvent,
-    HistoryQuery, PruneRequest, SolveInput, SolveRequest, SolveResponse, UsageRecord, VersionInfo,
-    WorkerRecord,
+    HistoryQuery, PruneRequest, SolveInput, SolveRequest, SolveResponse, Span, UsageRecord,
+    VersionInfo, WorkerRecord,
 };
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -191,6 +191,11 @@ impl Backend for EngineDouble {
 
     async fn export_spans(&self, spans: Vec<Bytes>) -> Result<(), Failure> {
         self.ask(format!("spans {}", spans.len()))
+    }
+
+    fn add_step_spans(&self, spans: Vec<Span>, encoded: Bytes) -> bool {
+        self.ask(format!("{} bytes of {spans:?}", encoded.len()))
+            .is_ok()
     }
 }
 

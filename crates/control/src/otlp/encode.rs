@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use engine::api::Span;
+use engine::api::{Span, SpanSubject};
 use metrics::{FAMILIES, Family, Unit, Value, instrument::BOUNDS};
 use prost::Message as _;
 use proto::otlp;
@@ -64,20 +64,21 @@ pub(super) fn spans(resource: &[(String, String)], spans: &[Span]) -> Bytes {
 
 fn span(span: &Span) -> otlp::Span {
     let mut attributes = Vec::new();
-    if let Some(vertex) = &span.vertex {
+    if let SpanSubject::Vertex { vertex, is_cached } = &span.subject {
         attributes.push(text("vertex", vertex.as_str()));
         attributes.push(otlp::KeyValue {
             key: "cached".into(),
             value: Some(otlp::AnyValue {
-                value: Some(any_value::Value::BoolValue(span.is_cached)),
+                value: Some(any_value::Value::BoolValue(*is_cached)),
             }),
         });
     }
     let (kind, code) = (
-        if span.vertex.is_some() {
-            otlp::SpanKind::Internal
-        } else {
-            otlp::SpanKind::Server
+        match span.subject {
+            SpanSubject::Build => otlp::SpanKind::Server,
+            SpanSubject::Phase | SpanSubject::Vertex { .. } | SpanSubject::Program { .. } => {
+                otlp::SpanKind::Internal
+            }
         },
         if span.error.is_empty() {
             otlp::SpanStatusCode::StatusCodeUnset
@@ -314,8 +315,10 @@ mod tests {
             start: UNIX_EPOCH + Duration::from_secs(1),
             end: UNIX_EPOCH + Duration::from_secs(3),
             error: "exit code: 1".into(),
-            vertex: Some(oci::Digest::sha256("v")),
-            is_cached: false,
+            subject: SpanSubject::Vertex {
+                vertex: oci::Digest::sha256("v"),
+                is_cached: false,
+            },
         };
         let resource = [("service.name".to_owned(), "rbuildd".to_owned())];
         let bytes = spans(&resource, &[step]);

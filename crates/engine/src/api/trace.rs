@@ -53,7 +53,7 @@ pub(crate) fn bytes_of_hex<const N: usize>(hex: &str) -> Option<[u8; N]> {
     Some(bytes)
 }
 
-/// The time that a build or one of its steps took.
+/// The time that a build or a part of it took.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Span {
     /// Trace id.
@@ -70,10 +70,31 @@ pub struct Span {
     pub end: SystemTime,
     /// The error's sentence; empty if the work succeeded.
     pub error: String,
-    /// Digest of the step's vertex; none for the build.
-    pub vertex: Option<Digest>,
-    /// Whether the step's result came from the cache.
-    pub is_cached: bool,
+    /// What it is of.
+    pub subject: SpanSubject,
+}
+
+/// What took the time of a span.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SpanSubject {
+    /// The build.
+    Build,
+    /// A phase of it.
+    Phase,
+    /// A vertex.
+    Vertex {
+        /// Which.
+        vertex: Digest,
+        /// Whether its result was known.
+        is_cached: bool,
+    },
+    /// Something in a program of a step, which sent the span itself.
+    Program {
+        /// The program's name for itself; may be empty.
+        service: String,
+        /// What it says about the span.
+        attributes: Vec<(String, String)>,
+    },
 }
 
 /// Takes spans to a collector. Never waits.

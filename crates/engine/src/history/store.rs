@@ -18,8 +18,8 @@ use super::filter::RecordFilter;
 use super::trace::{Summary, json_lines};
 use crate::api::{
     BuildRef, Failure, HistoryCodec, HistoryEvent, HistoryEventKind, HistoryRecord, SpanSink,
-    TraceContext,
 };
+use crate::spans::BuildTrace;
 
 const LOG_TYPE: &str = "application/vnd.buildkit.status.v0";
 const ERROR_TYPE: &str = "application/vnd.googleapis.google.rpc.status+proto";
@@ -97,7 +97,7 @@ impl RecordStore {
         &self,
         mut record: HistoryRecord,
         mut progress: Subscription,
-        within: Option<TraceContext>,
+        trace: Arc<BuildTrace>,
     ) -> Result<HistoryRecord, Failure> {
         let lease = self.store.lease();
         let mut writer = self.store.blob_writer(&lease)?;
@@ -126,10 +126,12 @@ impl RecordStore {
                 record.external_error = Some(records.blob(&lease, ERROR_TYPE, &encoded)?);
                 error.details.clear();
             }
-            let spans = summary.spans(&record, within);
+            let mut spans = summary.spans(&record, &trace);
             if let Some(sink) = &records.settings.spans {
                 sink.take(&spans);
             }
+            // The collector has these already.
+            spans.extend(trace.take_sent());
             record.trace = Some(records.blob(&lease, TRACE_TYPE, &json_lines(&spans))?);
             let owner = Self::owner(&record.build);
             let blobs = [&record.logs, &record.external_error, &record.trace];

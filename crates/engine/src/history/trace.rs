@@ -8,8 +8,11 @@ use oci::Digest;
 use progress::Event;
 use serde_json::{Value, json};
 
-use crate::api::{Failure, HistoryRecord, Span, TraceContext, bytes_of_hex};
+use crate::api::{Failure, HistoryRecord, Span, SpanSubject};
+use crate::spans::BuildTrace;
 
+/// `service.name` of the daemon in traces.
+const OWN_SERVICE: &str = "rbuildd";
 /// Number of steps in a trace; later ones are left out.
 const MAX_STEPS: usize = 20_000;
 
@@ -66,27 +69,22 @@ impl Summary {
         self.count(|step| step.completed.is_some())
     }
 
-    /// The spans of the build and its steps, in the order of their start. `within` is the client's span that the build is a part of.
-    pub(super) fn spans(&self, record: &HistoryRecord, within: Option<TraceContext>) -> Vec<Span> {
-        let id = Digest::sha256(record.build.as_str());
-        let trace = match within {
-            Some(within) => within.trace,
-            None => bytes_of_hex(id.hex()).unwrap_or_default(),
-        };
-        let root = bytes_of_hex(id.hex().get(32..).unwrap_or_default()).unwrap_or_default();
+    /// The build, its phases and its vertices as spans, each of these in the order in which they began.
+    pub(super) fn spans(&self, record: &HistoryRecord, build: &BuildTrace) -> Vec<Span> {
+        let (trace, root) = (build.id(), build.root());
         let created = record.created.unwrap_or(UNIX_EPOCH);
         let error = record.error.as_ref().map(Failure::message);
         let mut spans = vec![Span {
             trace,
             id: root,
-            parent: within.map(|within| within.span),
+            parent: build.parent(),
             name: "moby.buildkit.v1.Control/Solve".into(),
             start: created,
             end: record.completed.unwrap_or(created),
             error: error.unwrap_or_default(),
-            vertex: None,
-            is_cached: false,
+            subject: SpanSubject::Build,
         }];
+        spans.extend(build.phases());
         let steps = self.steps.iter();
         let mut steps: Vec<(&Digest, &Step, SystemTime)> = steps
             .filter_map(|(digest, step)| Some((digest, step, step.started?)))
@@ -94,17 +92,18 @@ impl Summary {
         steps.sort_by_key(|(digest, _, start)| (*start, digest.as_str().to_owned()));
         for (digest, step, start) in steps.into_iter().take(MAX_STEPS) {
             // A step that several builds share is a span of each.
-            let own = Digest::sha256(format!("{} {digest}", record.build));
             spans.push(Span {
                 trace,
-                id: bytes_of_hex(own.hex()).unwrap_or_default(),
+                id: build.steps().span_of(digest),
                 parent: Some(root),
                 name: step.name.clone(),
                 start,
                 end: step.completed.unwrap_or(start),
                 error: step.error.clone(),
-                vertex: Some(digest.clone()),
-                is_cached: step.cached,
+                subject: SpanSubject::Vertex {
+                    vertex: digest.clone(),
+                    is_cached: step.cached,
+                },
             });
         }
         spans
@@ -130,16 +129,28 @@ pub(super) fn json_lines(spans: &[Span]) -> Vec<u8> {
         } else {
             "Error"
         };
-        let attributes = span.vertex.as_ref().map_or(Value::Null, |vertex| {
-            json!([{ "Key": "vertex", "Value": { "Type": "STRING", "Value": vertex.as_str() } }])
-        });
+        let attribute = |(key, value): (&str, &str)| json!({ "Key": key, "Value": { "Type": "STRING", "Value": value } });
+        let (attributes, service) = match &span.subject {
+            SpanSubject::Build | SpanSubject::Phase => (Value::Null, OWN_SERVICE),
+            SpanSubject::Vertex { vertex, .. } => {
+                (json!([attribute(("vertex", vertex.as_str()))]), OWN_SERVICE)
+            }
+            SpanSubject::Program {
+                service,
+                attributes,
+            } => {
+                let attributes = attributes.iter();
+                let attributes = attributes.map(|(key, value)| attribute((key, value)));
+                (attributes.collect(), service.as_str())
+            }
+        };
         let line = json!({
             "Name": span.name, "SpanContext": context(&span.trace, &span.id, "01"), "Parent": parent, "SpanKind": 1,
             "StartTime": time(span.start), "EndTime": time(span.end),
             "Attributes": attributes, "Events": null, "Links": null,
             "Status": { "Code": code, "Description": span.error },
             "DroppedAttributes": 0, "DroppedEvents": 0, "DroppedLinks": 0, "ChildSpanCount": 0,
-            "Resource": [{ "Key": "service.name", "Value": { "Type": "STRING", "Value": "rbuildd" } }],
+            "Resource": [{ "Key": "service.name", "Value": { "Type": "STRING", "Value": service } }],
             "InstrumentationLibrary": { "Name": "rbuild", "Version": "", "SchemaURL": "", "Attributes": null },
         });
         out.extend_from_slice(line.to_string().as_bytes());
@@ -153,8 +164,10 @@ mod tests {
     use std::time::Duration;
 
     use progress::Vertex;
+    use task::Clock;
 
     use super::*;
+    use crate::api::TraceContext;
 
     fn at(seconds: u64) -> Option<SystemTime> {
         Some(UNIX_EPOCH + Duration::from_secs(seconds))
@@ -173,7 +186,8 @@ mod tests {
             completed: at(160),
             ..HistoryRecord::default()
         };
-        let text = String::from_utf8(json_lines(&summary.spans(&record, None))).unwrap();
+        let trace = BuildTrace::new("b", None, Clock::real());
+        let text = String::from_utf8(json_lines(&summary.spans(&record, &trace))).unwrap();
         let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
         lines.collect()
     }
@@ -254,7 +268,8 @@ mod tests {
             error: Some(Failure::new(crate::api::FailureKind::Unknown, "no")),
             ..HistoryRecord::default()
         };
-        let spans = summary.spans(&record("a"), Some(within));
+        let trace = |build: &str| BuildTrace::new(build, Some(within), Clock::real());
+        let spans = summary.spans(&record("a"), &trace("a"));
         assert_eq!((spans[0].trace, spans[0].parent), ([7; 16], Some([9; 8])));
         assert_eq!(spans[0].error, "no");
         assert_eq!(
@@ -262,8 +277,48 @@ mod tests {
             ([7; 16], Some(spans[0].id))
         );
         // Another build of the same trace has the same step.
-        let others = summary.spans(&record("b"), Some(within));
+        let others = summary.spans(&record("b"), &trace("b"));
         assert!(spans[0].id != others[0].id && spans[1].id != others[1].id);
+    }
+
+    #[test]
+    fn phases_and_spans_of_programs_are_lines_of_their_own() {
+        let trace = BuildTrace::new("b", None, Clock::real());
+        drop(trace.phase("export"));
+        let record = HistoryRecord {
+            build: "b".into(),
+            ..HistoryRecord::default()
+        };
+        let mut spans = Summary::default().spans(&record, &trace);
+        spans.push(Span {
+            name: "compile".into(),
+            subject: SpanSubject::Program {
+                service: "make".into(),
+                attributes: vec![("file".into(), "a.c".into())],
+            },
+            ..spans[0].clone()
+        });
+        let text = String::from_utf8(json_lines(&spans)).unwrap();
+        let lines: Vec<Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let names: Vec<_> = lines
+            .iter()
+            .map(|line| line["Name"].as_str().unwrap())
+            .collect();
+        assert_eq!(
+            names,
+            ["moby.buildkit.v1.Control/Solve", "export", "compile"]
+        );
+        assert_eq!(
+            lines[1]["Parent"]["SpanID"],
+            lines[0]["SpanContext"]["SpanID"]
+        );
+        assert_eq!(lines[1]["Resource"][0]["Value"]["Value"], "rbuildd");
+        assert_eq!(lines[2]["Resource"][0]["Value"]["Value"], "make");
+        assert_eq!(lines[2]["Attributes"][0]["Key"], "file");
+        assert_eq!(lines[2]["Attributes"][0]["Value"]["Value"], "a.c");
     }
 
     #[test]
