@@ -248,7 +248,7 @@ impl Op<BuildDomain> for ExecOp {
         };
         if let Ok(status) = &outcome {
             running.record_peak(status.usage.memory());
-            self.samples.set(Arc::clone(&status.samples));
+            drop(self.samples.get_or_set(|| Arc::clone(&status.samples)));
             if status.oom {
                 log_sentence(ctx, &out_of_memory(status, limit));
             }

@@ -5,135 +5,135 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use oci::Digest;
 
-/// Something that happened.
+/// An event in the progress of a build.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// A vertex is known, started or ended.
+    /// A vertex was loaded, started or ended.
     Vertex(Vertex),
-    /// A part of a vertex's work moved on.
+    /// A part of a vertex's work advanced.
     Status(Status),
-    /// A vertex wrote something.
+    /// A vertex wrote output.
     Log(Log),
-    /// Something the user should look at.
+    /// A warning for the user.
     Warning(Warning),
 }
 
 /// The state of a vertex.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vertex {
-    /// Which.
+    /// Digest of the vertex, as the client knows it.
     pub digest: Digest,
-    /// The vertices that it reads.
+    /// Digests of its inputs.
     pub inputs: Vec<Digest>,
-    /// Shown to people.
+    /// Name for people.
     pub name: String,
-    /// Whether it did not have to run.
+    /// Whether its result came from the cache.
     pub cached: bool,
-    /// When work on it began.
+    /// Start of its work; none before that.
     pub started: Option<SystemTime>,
-    /// When the work ended.
+    /// End of its work; none before that.
     pub completed: Option<SystemTime>,
-    /// Why it failed; empty if it did not.
+    /// Sentence of the error; empty if it succeeded.
     pub error: String,
-    /// The group it is shown in.
+    /// The group in which it is shown.
     pub group: Option<ProgressGroup>,
 }
 
 /// Vertices that are shown as one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProgressGroup {
-    /// Identity.
+    /// Id of the group.
     pub id: String,
-    /// Shown to people.
+    /// Name for people.
     pub name: String,
     /// Whether a vertex may also be shown outside the group.
     pub weak: bool,
 }
 
-/// The state of a part of a vertex's work.
+/// The state of a part of a vertex's work, such as the download of one layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
-    /// Which part.
+    /// Id of the part, unique within the vertex together with `name`.
     pub id: String,
-    /// Of which vertex.
+    /// Digest of the vertex.
     pub vertex: Digest,
-    /// What is done, e.g. `downloading`.
+    /// Current activity, e.g. `downloading`.
     pub name: String,
-    /// How much is done.
+    /// Progress made, in bytes or items.
     pub current: i64,
-    /// Of how much; 0 if unknown.
+    /// Total of `current`; 0 if unknown.
     pub total: i64,
-    /// When this was so.
+    /// Time of this state.
     pub timestamp: SystemTime,
-    /// When it began.
+    /// Start of the part.
     pub started: Option<SystemTime>,
-    /// When it ended.
+    /// End of the part; none while it runs.
     pub completed: Option<SystemTime>,
 }
 
 /// Output of a vertex.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
-    /// Which vertex.
+    /// Digest of the vertex.
     pub vertex: Digest,
-    /// 1 is standard output, 2 standard error.
+    /// 1 for standard output, 2 for standard error.
     pub stream: i64,
     /// The bytes that the step wrote.
     pub msg: Bytes,
-    /// When.
+    /// Time of the output.
     pub timestamp: SystemTime,
 }
 
 /// A warning about a vertex.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warning {
-    /// Which vertex.
+    /// Digest of the vertex.
     pub vertex: Digest,
-    /// How bad.
+    /// Severity; 1 is usual.
     pub level: i64,
-    /// One line.
+    /// The warning in one line.
     pub short: Bytes,
-    /// More lines.
+    /// Further lines of explanation.
     pub detail: Vec<Bytes>,
-    /// Where to read on.
+    /// Address of documentation.
     pub url: String,
-    /// What `ranges` point into.
+    /// The file that `ranges` refers to.
     pub source_info: Option<SourceInfo>,
-    /// What is meant.
+    /// Lines of the file that the warning is about.
     pub ranges: Vec<Range>,
 }
 
-/// A file of the user's.
+/// A source file of the user, with its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceInfo {
-    /// Its name.
+    /// Name of the file.
     pub filename: String,
-    /// Its content.
+    /// Content of the file.
     pub data: Bytes,
-    /// Its language, e.g. `Dockerfile`.
+    /// Language of the file, e.g. `Dockerfile`.
     pub language: String,
 }
 
-/// Lines of a file.
+/// A range of text in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Range {
-    /// First.
+    /// First position.
     pub start: Position,
-    /// Last.
+    /// Last position.
     pub end: Position,
 }
 
-/// A place in a file.
+/// A position in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
-    /// Line, from 1.
+    /// Line number, from 1.
     pub line: i32,
-    /// Character, from 0.
+    /// Column, from 0.
     pub character: i32,
 }
 
 impl Event {
-    /// Returns the vertex it is about.
+    /// Returns the digest of the vertex that the event is about.
     pub fn vertex(&self) -> &Digest {
         match self {
             Self::Vertex(vertex) => &vertex.digest,
@@ -145,7 +145,7 @@ impl Event {
 }
 
 impl Vertex {
-    /// Makes a vertex that nothing happened to yet.
+    /// A vertex that has not started.
     pub fn new(digest: Digest, name: impl Into<String>, inputs: Vec<Digest>) -> Self {
         Self {
             digest,

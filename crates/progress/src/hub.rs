@@ -1,4 +1,4 @@
-//! One build's events: many writers, many readers.
+//! The events of one build: many writers, many readers.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -18,12 +18,12 @@ const BATCH_EVENTS: usize = 256;
 
 /// The events of one solve.
 pub struct Hub {
-    state: Mutex<State>,
+    state: Mutex<HubState>,
     moved: watch::Sender<()>,
     clock: Clock,
 }
 
-struct State {
+struct HubState {
     journal: Journal,
     stream: VertexStream,
     closed: bool,
@@ -37,7 +37,7 @@ impl Hub {
 
     /// Makes a hub with its own clock and directory for log files.
     pub fn with(clock: Clock, spool_dir: Option<PathBuf>) -> Arc<Self> {
-        let state = State {
+        let state = HubState {
             journal: Journal::new(LOG_BUDGET_BYTES, spool_dir),
             stream: VertexStream::default(),
             closed: false,
@@ -49,7 +49,7 @@ impl Hub {
         })
     }
 
-    /// Adds an event; on a closed hub it is lost.
+    /// Adds an event; a closed hub drops it.
     pub fn publish(&self, event: Event) {
         let mut state = self.state.lock();
         if state.closed {
@@ -69,13 +69,13 @@ impl Hub {
         self.moved.send_replace(());
     }
 
-    /// Ends the hub: what is running is shown as canceled, and subscriptions end after the last event.
+    /// Closes the hub: running vertices become canceled, and subscriptions end after the last event.
     pub fn close(&self) {
         let mut state = self.state.lock();
         if !state.closed {
             state.closed = true;
-            let now = self.clock.system();
-            for vertex in state.stream.finish(now) {
+            let closed_at = self.clock.system();
+            for vertex in state.stream.finish(closed_at) {
                 state.journal.push(Event::Vertex(vertex));
             }
         }
@@ -83,7 +83,7 @@ impl Hub {
         self.moved.send_replace(());
     }
 
-    /// Whether it was closed.
+    /// Whether the hub was closed.
     pub fn is_closed(&self) -> bool {
         self.state.lock().closed
     }
@@ -127,7 +127,7 @@ impl Subscription {
         }
     }
 
-    /// Waits until there are events and returns those there are, in bounded number.
+    /// Waits until there are events and returns a bounded number of them.
     pub async fn next_batch(&mut self) -> Option<Vec<Event>> {
         if !self.ready.is_empty() {
             return Some(self.ready.drain(..).collect());

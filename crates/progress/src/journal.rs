@@ -1,7 +1,7 @@
-//! Events in order, kept to be read again, in bounded memory.
+//! The events of a hub in their order, to be read any number of times, in bounded memory.
 //!
 //! Events have numbers. Logs beyond a budget go to an unnamed file; what stays in memory is one entry per *run* of
-//! logs. A status replaces the one before it for the same part of work: readers that are behind see only the newer.
+//! logs. A status replaces the former one of the same part of work, so slow readers see only the newer.
 //!
 //! A log in the file is `length u32 | stream i64 | seconds i64 | nanos u32 | digest length u16 | digest | bytes`,
 //! little endian, `length` counting what follows it. Only this process reads it.
@@ -19,12 +19,12 @@ use oci::Digest;
 
 use crate::event::{Event, Log};
 
-const MAX_RUN_EVENTS: u64 = 1024;
-const MAX_RUN_BYTES: u64 = 64 << 10;
+const MAX_EVENTS_PER_RUN: u64 = 1024;
+const MAX_BYTES_PER_RUN: u64 = 64 << 10;
 
 #[derive(Debug)]
 pub(crate) struct Journal {
-    entries: VecDeque<Entry>,
+    entries: VecDeque<JournalEntry>,
     next: u64,
     /// Number of the newest status per part of work.
     latest: HashMap<(Digest, String), u64>,
@@ -35,13 +35,13 @@ pub(crate) struct Journal {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct JournalEntry {
     number: u64,
-    kind: Kind,
+    kind: EntryKind,
 }
 
 #[derive(Debug)]
-enum Kind {
+enum EntryKind {
     Event(Box<Event>),
     Run { count: u64, offset: u64, bytes: u64 },
     Gone,
@@ -54,19 +54,19 @@ enum Spool {
         file: Arc<File>,
         end: u64,
     },
-    /// No file can be made: logs stay in memory beyond the budget, bounded only by the clipping of the step's output.
+    /// No file can be created: logs stay in memory beyond the budget, bounded only by the clipping of a step's output.
     Impossible,
 }
 
-/// Where a reader is.
+/// The position of a reader.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Cursor {
     next: u64,
-    /// Offset in the file of event `next`, if that is inside a run.
+    /// Offset of event `next` in the file, if it is inside a run.
     offset: Option<u64>,
 }
 
-/// What a reader gets: events, then possibly a piece of the file that holds the ones after them.
+/// Events for a reader, and the piece of the file with the events after them.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
     pub(crate) events: Vec<Event>,
@@ -81,8 +81,8 @@ pub(crate) struct Piece {
 }
 
 impl Journal {
-    /// Makes an empty journal with `budget` bytes of logs in memory; `dir` is where its file would be, none for the
-    /// system's directory for such files.
+    /// Creates an empty journal with `budget` bytes of logs in memory; `dir` is the folder of its file, none for the
+    /// system's folder of temporary files.
     pub(crate) fn new(budget: usize, dir: Option<PathBuf>) -> Self {
         Self {
             entries: VecDeque::new(),
@@ -111,29 +111,29 @@ impl Journal {
                     .latest
                     .insert((status.vertex.clone(), status.id.clone()), number);
                 if let Some(entry) = old.and_then(|old| self.find(old)) {
-                    entry.kind = Kind::Gone;
+                    entry.kind = EntryKind::Gone;
                     self.gone += 1;
                 }
                 Event::Status(status)
             }
             other @ (Event::Vertex(_) | Event::Warning(_)) => other,
         };
-        self.entries.push_back(Entry {
+        self.entries.push_back(JournalEntry {
             number,
-            kind: Kind::Event(Box::new(event)),
+            kind: EntryKind::Event(Box::new(event)),
         });
         if self.gone > 64 && self.gone * 2 > self.entries.len() {
-            self.entries.retain(|e| !matches!(e.kind, Kind::Gone));
+            self.entries.retain(|e| !matches!(e.kind, EntryKind::Gone));
             self.gone = 0;
         }
     }
 
-    fn find(&mut self, number: u64) -> Option<&mut Entry> {
+    fn find(&mut self, number: u64) -> Option<&mut JournalEntry> {
         let at = self.entries.partition_point(|e| e.number < number);
         self.entries.get_mut(at).filter(|e| e.number == number)
     }
 
-    /// Writes a log to the file; false if that cannot be.
+    /// Writes a log to the file; false if that fails.
     fn spill(&mut self, number: u64, log: &Log) -> bool {
         if let Spool::Unopened(dir) = &self.spool {
             let file = dir
@@ -145,7 +145,7 @@ impl Journal {
                     end: 0,
                 },
                 Err(error) => {
-                    tracing::debug!(%error, "no file for logs");
+                    tracing::debug!(%error, "failed to create a file for logs");
                     Spool::Impossible
                 }
             };
@@ -157,16 +157,16 @@ impl Journal {
             return false;
         };
         if let Err(error) = file.write_all_at(&frame, *end) {
-            tracing::warn!(%error, "cannot write logs to their file");
+            tracing::warn!(%error, "failed to write logs to their file");
             self.spool = Spool::Impossible;
             return false;
         }
         let (offset, length) = (*end, frame.len() as u64);
         *end += length;
-        if let Some(Entry {
+        if let Some(JournalEntry {
             number: first,
             kind:
-                Kind::Run {
+                EntryKind::Run {
                     count,
                     offset: start,
                     bytes,
@@ -174,15 +174,15 @@ impl Journal {
         }) = self.entries.back_mut()
             && *first + *count == number
             && *start + *bytes == offset
-            && *count < MAX_RUN_EVENTS
-            && *bytes < MAX_RUN_BYTES
+            && *count < MAX_EVENTS_PER_RUN
+            && *bytes < MAX_BYTES_PER_RUN
         {
             *count += 1;
             *bytes += length;
         } else {
-            self.entries.push_back(Entry {
+            self.entries.push_back(JournalEntry {
                 number,
-                kind: Kind::Run {
+                kind: EntryKind::Run {
                     count: 1,
                     offset,
                     bytes: length,
@@ -192,7 +192,7 @@ impl Journal {
         true
     }
 
-    /// Returns what comes after `cursor`, about `max` events, and moves it.
+    /// Returns about `max` events after `cursor`, and moves it.
     pub(crate) fn read(&self, cursor: &mut Cursor, max: usize) -> Batch {
         let mut batch = Batch::default();
         let first = self
@@ -203,9 +203,9 @@ impl Journal {
                 return batch;
             }
             match &entry.kind {
-                Kind::Event(event) => batch.events.push((**event).clone()),
-                Kind::Gone => {}
-                Kind::Run {
+                EntryKind::Event(event) => batch.events.push((**event).clone()),
+                EntryKind::Gone => {}
+                EntryKind::Run {
                     count,
                     offset,
                     bytes,
@@ -238,7 +238,7 @@ impl Journal {
     }
 }
 
-impl Kind {
+impl EntryKind {
     fn count(&self) -> u64 {
         match self {
             Self::Run { count, .. } => *count,
@@ -252,18 +252,18 @@ impl Batch {
         self.events.is_empty() && self.piece.is_none()
     }
 
-    /// Whether a read of up to `max` events has come to the end, with nothing to be read from the file.
+    /// Whether a read of up to `max` events would reach the end, without reading the file.
     pub(crate) fn is_rest(&self, max: usize) -> bool {
         self.piece.is_none() && self.events.len() < max
     }
 
-    /// Returns all events, reading the file for those that are there.
+    /// Returns all events, including those in the file.
     pub(crate) fn into_events(self) -> Vec<Event> {
         let mut events = self.events;
         if let Some(piece) = self.piece {
             match piece.read() {
                 Ok(logs) => events.extend(logs.into_iter().map(Event::Log)),
-                Err(error) => tracing::warn!(%error, "cannot read logs from their file"),
+                Err(error) => tracing::warn!(%error, "failed to read logs from their file"),
             }
         }
         events
@@ -275,11 +275,11 @@ impl Piece {
         let length = usize::try_from(self.bytes).map_err(io::Error::other)?;
         let mut buffer = vec![0; length];
         self.file.read_exact_at(&mut buffer, self.offset)?;
-        let mut rest = Bytes::from(buffer);
+        let mut unread = Bytes::from(buffer);
         let mut logs = Vec::new();
-        while !rest.is_empty() {
+        while !unread.is_empty() {
             logs.push(
-                decode(&mut rest).ok_or_else(|| io::Error::other("the log file is damaged"))?,
+                decode(&mut unread).ok_or_else(|| io::Error::other("the log file is damaged"))?,
             );
         }
         Ok(logs)
@@ -301,18 +301,18 @@ fn encode(log: &Log) -> Option<Vec<u8>> {
     Some(frame)
 }
 
-fn decode(rest: &mut Bytes) -> Option<Log> {
+fn decode(frames: &mut Bytes) -> Option<Log> {
     fn take<const N: usize>(from: &mut Bytes) -> Option<[u8; N]> {
         if from.len() < N {
             return None;
         }
         from.split_to(N).as_ref().try_into().ok()
     }
-    let length = usize::try_from(u32::from_le_bytes(take(rest)?)).ok()?;
-    if rest.len() < length {
+    let length = usize::try_from(u32::from_le_bytes(take(frames)?)).ok()?;
+    if frames.len() < length {
         return None;
     }
-    let mut frame = rest.split_to(length);
+    let mut frame = frames.split_to(length);
     let stream = i64::from_le_bytes(take(&mut frame)?);
     let seconds = u64::from_le_bytes(take(&mut frame)?);
     let nanos = u32::from_le_bytes(take(&mut frame)?);
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_comes_back_from_the_file_as_it_went() {
+    fn a_log_is_read_from_the_file_as_it_was_written() {
         let at = |nanos| UNIX_EPOCH + Duration::from_nanos(nanos);
         for (vertex, stream, msg, timestamp) in [
             ("sha256:00", 1, &b"line\n"[..], at(0)),
@@ -450,7 +450,7 @@ mod tests {
             }
             assert!(bytes.is_empty());
         }
-        // Before 1970 there is nothing to tell.
+        // Times before 1970 cannot be written.
         let early = Log {
             vertex: Digest::key("v"),
             stream: 1,
@@ -474,7 +474,7 @@ mod tests {
                 "{end}"
             );
         }
-        // A frame that says it is shorter than what it holds, and a digest longer than its frame.
+        // A frame with a length below its content, and a digest longer than its frame.
         for (at, value) in [(0, 3_u8), (24, 0xff)] {
             let mut bad = frame.clone();
             bad[at] = value;
@@ -483,18 +483,18 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_inside_a_run_goes_on_where_it_was() {
+    fn a_reader_inside_a_run_continues_at_its_position() {
         let mut journal = Journal::new(0, None);
         let mut cursor = Cursor::default();
-        let mut seen = Vec::new();
+        let mut read_events = Vec::new();
         for n in 0..10 {
             journal.push(log(n));
             if n % 3 == 0 {
-                seen.extend(drain(&journal, &mut cursor, 1));
+                read_events.extend(drain(&journal, &mut cursor, 1));
             }
         }
-        seen.extend(drain(&journal, &mut cursor, 1));
-        assert_eq!(seen, (0..10).map(log).collect::<Vec<_>>());
+        read_events.extend(drain(&journal, &mut cursor, 1));
+        assert_eq!(read_events, (0..10).map(log).collect::<Vec<_>>());
         assert_eq!(journal.entries.len(), 1, "they are one run");
     }
 
@@ -505,10 +505,10 @@ mod tests {
             journal.push(log(n));
         }
         for entry in &journal.entries {
-            let Kind::Run { count, .. } = entry.kind else {
+            let EntryKind::Run { count, .. } = entry.kind else {
                 panic!("all of it is in the file")
             };
-            assert!(count <= MAX_RUN_EVENTS);
+            assert!(count <= MAX_EVENTS_PER_RUN);
         }
         assert_eq!(journal.entries.len(), 3);
         let mut journal = Journal::new(0, None);

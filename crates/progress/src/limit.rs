@@ -1,7 +1,7 @@
 //! Clipping of a step's output.
 //!
-//! Facts of `util/progress/logs` (v0.34.2): each stream of a step may write a number of bytes, and that many for each
-//! second begun; what is over is left out, once per stretch with a line that says so. The last bytes of a clipped
+//! Facts from `util/progress/logs` (v0.34.2): each stream of a step may write a number of bytes, and as many for each
+//! second started; output beyond that is left out, with one line per gap that says so. The last bytes of a clipped
 //! stream are kept and shown if the step fails.
 
 use std::collections::VecDeque;
@@ -14,17 +14,17 @@ use crate::writer::Writer;
 
 const TAIL_BYTES: usize = 256 << 10;
 
-/// How much output a step may show.
+/// Limits on the output of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogLimit {
-    /// Bytes per stream, none for no bound.
+    /// Bytes per stream; none for no limit.
     pub size: Option<u64>,
-    /// Bytes per stream and second, none for no bound.
+    /// Bytes per stream and second; none for no limit.
     pub speed: Option<u64>,
 }
 
 impl LogLimit {
-    /// BuildKit's: 2 MiB, 200 KiB a second.
+    /// BuildKit's default: 2 MiB, and 200 KiB per second.
     pub const STANDARD: Self = Self {
         size: Some(2 << 20),
         speed: Some(200 << 10),
@@ -52,18 +52,18 @@ pub struct LogStreams {
     writer: Writer,
     limit: LogLimit,
     started: SystemTime,
-    streams: Mutex<[Stream; 2]>,
+    streams: Mutex<[ClippedStream; 2]>,
 }
 
 #[derive(Debug, Default)]
-struct Stream {
+struct ClippedStream {
     size: u64,
     clipping: bool,
     tail: Option<VecDeque<u8>>,
 }
 
 impl LogStreams {
-    /// Begins a step's output.
+    /// Starts the output of a step.
     pub fn new(writer: Writer, limit: LogLimit) -> Self {
         let started = writer.now();
         Self {
@@ -88,8 +88,8 @@ impl LogStreams {
         let before = state.size;
         state.size = state.size.saturating_add(data.len() as u64);
         let room = max.map_or(u64::MAX, |max| max.saturating_sub(before));
-        let shown = usize::try_from(room).unwrap_or(usize::MAX).min(data.len());
-        let clipped = shown < data.len();
+        let shown_bytes = usize::try_from(room).unwrap_or(usize::MAX).min(data.len());
+        let clipped = shown_bytes < data.len();
         if clipped && state.tail.is_none() {
             state.tail = Some(VecDeque::new());
         }
@@ -98,7 +98,7 @@ impl LogStreams {
             let over = tail.len().saturating_sub(TAIL_BYTES);
             tail.drain(..over);
         }
-        let mut msg = data.get(..shown).unwrap_or_default().to_vec();
+        let mut msg = data.get(..shown_bytes).unwrap_or_default().to_vec();
         if clipped && !state.clipping {
             let limit = if by_speed {
                 self.limit.speed
@@ -119,7 +119,7 @@ impl LogStreams {
         self.writer.log(stream, Bytes::from(msg));
     }
 
-    /// Writes what was last left out: the step failed, and that is what people look for.
+    /// Writes the last clipped bytes: called when the step failed, because the reason is usually there.
     pub fn flush_tail(&self) {
         let mut streams = self.streams.lock();
         for (stream, state) in (1..).zip(streams.iter_mut()) {

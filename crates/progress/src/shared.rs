@@ -14,33 +14,33 @@ use crate::journal::{Cursor, Journal};
 
 /// Bytes of logs of one vertex that stay in memory.
 const LOG_BUDGET_BYTES: usize = 16 << 10;
-/// Events that are replayed to a joining hub at a time, while writers of the vertex wait.
+/// Number of events that are replayed to a joining hub at a time, while writers of the vertex wait.
 const MAX_REPLAYED_EVENTS_AT_ONCE: usize = 256;
 
-pub(crate) struct Shared {
+pub(crate) struct SharedVertex {
     pub(crate) digest: Digest,
     pub(crate) clock: Clock,
-    state: Mutex<State>,
-    /// Held by whoever tells a hub what was said before: a hub that joins twice is told once. Taken before `state`.
+    state: Mutex<VertexState>,
+    /// Locked while past events are replayed to a hub, so that a hub that joins twice gets them once. Locked before `state`.
     joining: Mutex<()>,
 }
 
-struct State {
+struct VertexState {
     vertex: Vertex,
-    /// How many pieces of work go on, and whether the first of them began the vertex again.
+    /// Number of pieces of work in progress, and whether the first of them restarted the vertex.
     work: usize,
     reopened: bool,
     journal: Journal,
-    /// A hub that is gone wants nothing more.
+    /// Hubs by weak reference: one that was dropped needs no events.
     hubs: Vec<Weak<Hub>>,
 }
 
-impl Shared {
+impl SharedVertex {
     pub(crate) fn new(vertex: Vertex, clock: Clock, spool_dir: Option<PathBuf>) -> Self {
         let digest = vertex.digest.clone();
         let mut journal = Journal::new(LOG_BUDGET_BYTES, spool_dir);
         journal.push(Event::Vertex(vertex.clone()));
-        let state = State {
+        let state = VertexState {
             vertex,
             work: 0,
             reopened: false,
@@ -59,7 +59,7 @@ impl Shared {
         self.state.lock().vertex.clone()
     }
 
-    /// Tells a hub what was said so far, a bounded number of events at a time, and adds it when it has heard everything.
+    /// Replays past events to a hub, a bounded number at a time, and adds the hub when it has all of them.
     pub(crate) fn attach(&self, hub: &Arc<Hub>) {
         let _joining = self.joining.lock();
         let mut cursor = Cursor::default();
@@ -71,7 +71,7 @@ impl Shared {
                 }
                 let batch = state.journal.read(&mut cursor, MAX_REPLAYED_EVENTS_AT_ONCE);
                 if batch.is_rest(MAX_REPLAYED_EVENTS_AT_ONCE) {
-                    // Under the lock, so that nothing is said between the last of these and the first that the hub hears itself.
+                    // Under the lock, so that no event gets in between the last replayed one and the first that the hub gets directly.
                     for event in batch.into_events() {
                         hub.publish(event);
                     }
@@ -80,14 +80,14 @@ impl Shared {
                 }
                 batch
             };
-            // The file is read while others write.
+            // The file is read while writers continue.
             for event in batch.into_events() {
                 hub.publish(event);
             }
         }
     }
 
-    /// Changes the state of the vertex. Whoever says how the vertex is takes it over from work on the side.
+    /// Changes the state of the vertex, which ends its reopening by work on the side.
     pub(crate) fn take_over(&self, change: impl FnOnce(&mut Vertex)) {
         let mut state = self.state.lock();
         state.reopened = false;
@@ -98,24 +98,24 @@ impl Shared {
         self.state.lock().publish(event);
     }
 
-    /// Work on the side begins: a vertex that ended begins again.
+    /// Starts work on the side: a vertex that has ended is shown as running again.
     pub(crate) fn begin_work(&self) {
-        let now = self.clock.system();
+        let started_at = self.clock.system();
         let mut state = self.state.lock();
         state.work += 1;
         if state.work == 1 && state.vertex.completed.is_some() {
             state.reopened = true;
-            state.change(|vertex| vertex.begin(now, false));
+            state.change(|vertex| vertex.begin(started_at, false));
         }
     }
 
-    /// Work on the side ends: with the last of it, a vertex that it began again ends.
+    /// Ends work on the side: with the last piece, a vertex that it restarted ends.
     pub(crate) fn end_work(&self) {
-        let now = self.clock.system();
+        let ended_at = self.clock.system();
         let mut state = self.state.lock();
         state.work = state.work.saturating_sub(1);
         if state.work == 0 && std::mem::take(&mut state.reopened) {
-            state.change(|vertex| vertex.completed = Some(now));
+            state.change(|vertex| vertex.completed = Some(ended_at));
         }
     }
 }
@@ -129,10 +129,10 @@ impl Vertex {
     }
 }
 
-impl State {
+impl VertexState {
     fn has(&self, hub: &Arc<Hub>) -> bool {
         let mut hubs = self.hubs.iter();
-        hubs.any(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(hub)))
+        hubs.any(|member| std::ptr::eq(member.as_ptr(), Arc::as_ptr(hub)))
     }
 
     fn change(&mut self, change: impl FnOnce(&mut Vertex)) {
@@ -142,7 +142,7 @@ impl State {
     }
 
     fn publish(&mut self, event: Event) {
-        // Under the vertex's lock, then the hub's: that is the only nesting here, and hubs see one order.
+        // The lock of the vertex comes before that of the hub, and there is no other nesting. So all hubs see one order.
         self.hubs.retain(|hub| match hub.upgrade() {
             Some(hub) => {
                 hub.publish(event.clone());

@@ -1,7 +1,7 @@
-//! What a client is shown of a vertex beyond what the vertex says of itself.
+//! The vertices as a client sees them, with states that vertices do not report themselves.
 //!
-//! Facts of `solver/progress.go` (v0.34.2): when a vertex starts, those of its inputs that have not completed did not
-//! have to, and are shown as cached, then theirs. DIFFERS: one that has started is left alone, it may be downloading. When the build ends, a vertex that started and did not complete is
+//! Facts from `solver/progress.go` (v0.34.2): when a vertex starts, its inputs that have not completed did not
+//! have to run, and are shown as cached, and so are theirs. DIFFERS: an input that has started is left alone, it may be downloading. When the build ends, a vertex that started and did not complete is
 //! completed with an error, unless a vertex above it was cached.
 
 use std::collections::{HashMap, HashSet};
@@ -13,27 +13,27 @@ use crate::event::Vertex;
 
 #[derive(Debug, Default)]
 pub(crate) struct VertexStream {
-    known: HashMap<Digest, Vertex>,
+    vertices: HashMap<Digest, Vertex>,
     was_cached: HashSet<Digest>,
 }
 
 impl VertexStream {
-    /// Returns what to show now that `vertex` is so.
+    /// Returns the vertices to show for the new state of `vertex`.
     pub(crate) fn push(&mut self, vertex: Vertex) -> Vec<Vertex> {
         let mut out = Vec::new();
         let mut work = vec![vertex];
-        // Inputs go out before what reads them: the list is made from the end.
+        // Inputs are shown before the vertices that use them: the list is built from the end.
         while let Some(vertex) = work.pop() {
-            self.known.insert(vertex.digest.clone(), vertex.clone());
+            self.vertices.insert(vertex.digest.clone(), vertex.clone());
             if vertex.started.is_some() {
                 for input in &vertex.inputs {
                     let skipped = self
-                        .known
+                        .vertices
                         .get(input)
                         .filter(|v| !v.cached && v.started.is_none() && v.completed.is_none())
                         .cloned();
                     if let Some(mut skipped) = skipped {
-                        self.known.remove(input);
+                        self.vertices.remove(input);
                         skipped.cached = true;
                         skipped.started = vertex.started;
                         skipped.completed = vertex.started;
@@ -53,7 +53,7 @@ impl VertexStream {
     fn mark_cached(&mut self, digest: &Digest) {
         let mut work = vec![digest.clone()];
         while let Some(digest) = work.pop() {
-            if let Some(vertex) = self.known.get(&digest)
+            if let Some(vertex) = self.vertices.get(&digest)
                 && self.was_cached.insert(digest)
             {
                 work.extend(vertex.inputs.iter().cloned());
@@ -61,10 +61,10 @@ impl VertexStream {
         }
     }
 
-    /// Returns what to show when nothing more will come.
+    /// Returns the vertices to show after the last event.
     pub(crate) fn finish(&mut self, now: SystemTime) -> Vec<Vertex> {
         let mut out: Vec<Vertex> = Vec::new();
-        for (digest, mut vertex) in self.known.drain() {
+        for (digest, mut vertex) in self.vertices.drain() {
             if vertex.started.is_some() && vertex.completed.is_none() {
                 vertex.completed = Some(now);
                 if !self.was_cached.contains(&digest) && vertex.error.is_empty() {
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn an_input_that_is_at_work_is_not_called_cached() {
+    fn a_running_input_is_not_shown_as_cached() {
         let mut stream = VertexStream::default();
         let at = Some(SystemTime::UNIX_EPOCH);
         let pulling = Vertex {
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn of_inputs_that_several_vertices_share_each_is_shown_as_cached_once() {
+    fn inputs_of_several_vertices_are_shown_as_cached_once() {
         let mut stream = VertexStream::default();
         for v in [
             vertex("base", &[]),
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn an_input_that_has_ended_or_that_nobody_knows_is_left_alone() {
+    fn ended_and_unknown_inputs_are_not_shown() {
         let mut stream = VertexStream::default();
         stream.push(ended("done", &[]));
         let shown = stream.push(started("run", &["done", "of another build"]));
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_cached_vertex_reads_is_not_shown_as_canceled() {
+    fn inputs_of_a_cached_vertex_are_not_shown_as_canceled() {
         let mut stream = VertexStream::default();
         stream.push(started("pull", &[]));
         stream.push(started("own", &[]));
@@ -218,9 +218,9 @@ mod tests {
             cached: true,
             ..ended("run", &["mid", "pull"])
         });
-        let mut left = names(&stream.finish(SystemTime::UNIX_EPOCH));
-        left.sort();
-        assert_eq!(left, ["failed error", "own error", "pull"]);
+        let mut unfinished = names(&stream.finish(SystemTime::UNIX_EPOCH));
+        unfinished.sort();
+        assert_eq!(unfinished, ["failed error", "own error", "pull"]);
         assert!(stream.finish(SystemTime::UNIX_EPOCH).is_empty());
     }
 

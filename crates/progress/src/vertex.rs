@@ -9,53 +9,53 @@ use task::Clock;
 
 use crate::event::Vertex;
 use crate::hub::Hub;
-use crate::shared::Shared;
+use crate::shared::SharedVertex;
 use crate::writer::Writer;
 
 /// The progress of a vertex's execution. Clones share it.
 #[derive(Clone)]
 pub struct VertexProgress {
-    shared: Arc<Shared>,
+    shared: Arc<SharedVertex>,
 }
 
 impl VertexProgress {
-    /// Makes the progress of `vertex`; the vertex itself is its first event.
+    /// Creates the progress of `vertex`; the vertex itself is its first event.
     pub fn new(vertex: Vertex) -> Self {
         Self::with(vertex, Clock::real(), None)
     }
 
-    /// Makes it with its own clock and directory for log files.
+    /// Creates it with its own clock and folder for log files.
     ///
-    /// No name and no error shows user or password of an address.
+    /// Names and errors are shown without users and passwords of addresses.
     pub fn with(mut vertex: Vertex, clock: Clock, spool_dir: Option<PathBuf>) -> Self {
         vertex.name = redacted(vertex.name);
         if let Some(group) = &mut vertex.group {
             group.name = redacted(std::mem::take(&mut group.name));
         }
         Self {
-            shared: Arc::new(Shared::new(vertex, clock, spool_dir)),
+            shared: Arc::new(SharedVertex::new(vertex, clock, spool_dir)),
         }
     }
 
-    /// Adds a hub: it gets everything said so far, in order, and everything to come. A hub that was added before is not added again.
+    /// Adds a hub: it gets all past events in order, and all future ones. A hub that was added before is not added again.
     ///
-    /// Reads the log file of the vertex if there is one, so it may take as long as a disk. Writers of the vertex wait for no more
-    /// than a bounded number of events meanwhile.
+    /// Reads the log file of the vertex if there is one, so it may take as long as a disk. Writers of the vertex wait for a bounded
+    /// number of events at most.
     pub fn attach(&self, hub: &Arc<Hub>) {
         self.shared.attach(hub);
     }
 
-    /// Work begins.
+    /// Work starts.
     pub fn start(&self) {
         self.begin(false);
     }
 
-    /// A known result is being loaded.
+    /// A stored result is being loaded.
     pub fn start_cached(&self) {
         self.begin(true);
     }
 
-    /// Nothing had to be done.
+    /// The result was there without any work.
     pub fn cached(&self) {
         self.begin(true);
         self.complete(None);
@@ -63,15 +63,15 @@ impl VertexProgress {
 
     /// The work ended.
     pub fn complete(&self, error: Option<&str>) {
-        let now = self.shared.clock.system();
+        let ended_at = self.shared.clock.system();
         self.change(|vertex| {
-            vertex.started.get_or_insert(now);
-            vertex.completed = Some(now);
+            vertex.started.get_or_insert(ended_at);
+            vertex.completed = Some(ended_at);
             vertex.error = redact_text(error.unwrap_or_default()).into_owned();
         });
     }
 
-    /// Returns the state now.
+    /// Returns the current state.
     pub fn vertex(&self) -> Vertex {
         self.shared.vertex()
     }
@@ -82,8 +82,8 @@ impl VertexProgress {
     }
 
     fn begin(&self, cached: bool) {
-        let now = self.shared.clock.system();
-        self.change(|vertex| vertex.begin(now, cached));
+        let started_at = self.shared.clock.system();
+        self.change(|vertex| vertex.begin(started_at, cached));
     }
 
     fn change(&self, change: impl FnOnce(&mut Vertex)) {

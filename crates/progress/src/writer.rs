@@ -10,12 +10,12 @@ use oci::address::{redact_text, redacted};
 use parking_lot::Mutex;
 
 use crate::event::{Event, Log, Range, SourceInfo, Status, Warning};
-use crate::shared::Shared;
+use crate::shared::SharedVertex;
 
-/// The shortest time between two updates of a status, its first and last apart.
+/// The shortest time between two updates of a status, except for the first and the last.
 const STATUS_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A text without the credentials of addresses in it; bytes that are not UTF-8 stay as they are.
+/// The text without credentials in its addresses; bytes that are not UTF-8 are left unchanged.
 fn redacted_bytes(bytes: Bytes) -> Bytes {
     match std::str::from_utf8(&bytes).map(redact_text) {
         Ok(Cow::Owned(text)) => text.into(),
@@ -26,17 +26,17 @@ fn redacted_bytes(bytes: Bytes) -> Bytes {
 /// Reports the progress of a vertex, or discards it. Cheap to clone.
 #[derive(Clone)]
 pub struct Writer {
-    shared: Option<Arc<Shared>>,
+    shared: Option<Arc<SharedVertex>>,
 }
 
-/// Something that has a writer: the sink of a vertex.
+/// A value with a writer, such as the sink of a vertex.
 pub trait WriterSource {
     /// Returns a writer for the vertex.
     fn writer(&self) -> Writer;
 }
 
 impl Writer {
-    pub(crate) fn new(shared: Option<Arc<Shared>>) -> Self {
+    pub(crate) fn new(shared: Option<Arc<SharedVertex>>) -> Self {
         Self { shared }
     }
 
@@ -45,17 +45,17 @@ impl Writer {
         Self { shared: None }
     }
 
-    /// Begins a part of the work; it ends when the guard is dropped.
+    /// Starts a part of the work; it ends when the guard is dropped.
     pub fn status(&self, id: impl Into<String>, name: impl Into<String>) -> StatusGuard {
-        let now = self.now();
+        let started_at = self.now();
         let status = self.shared.as_ref().map(|shared| Status {
             id: redacted(id.into()),
             vertex: shared.digest.clone(),
             name: redacted(name.into()),
             current: 0,
             total: 0,
-            timestamp: now,
-            started: Some(now),
+            timestamp: started_at,
+            started: Some(started_at),
             completed: None,
         });
         if let Some(status) = &status {
@@ -67,8 +67,8 @@ impl Writer {
         }
     }
 
-    /// Begins work that goes on after the vertex has ended, such as a download that was put off: until the guard is
-    /// dropped the vertex is shown as running again. While the vertex runs anyway, nothing is shown.
+    /// Starts work that continues after the vertex has ended, such as a postponed download: until the guard is
+    /// dropped, the vertex is shown as running again. While the vertex runs anyway, nothing is shown.
     pub fn work(&self) -> WorkGuard {
         if let Some(shared) = &self.shared {
             shared.begin_work();
@@ -94,7 +94,7 @@ impl Writer {
         }
     }
 
-    /// Warns, in one line and details.
+    /// Shows a warning of one line with details.
     pub fn warn(
         &self,
         level: i64,
@@ -144,9 +144,9 @@ impl fmt::Debug for Writer {
     }
 }
 
-/// Work on the side of a vertex; done when dropped.
+/// Work on the side of a vertex; it ends when dropped.
 pub struct WorkGuard {
-    shared: Option<Arc<Shared>>,
+    shared: Option<Arc<SharedVertex>>,
 }
 
 impl Drop for WorkGuard {
@@ -165,14 +165,14 @@ impl fmt::Debug for WorkGuard {
     }
 }
 
-/// A part of the work under way; done when dropped.
+/// A part of the work in progress; it ends when dropped.
 pub struct StatusGuard {
     writer: Writer,
     status: Mutex<Option<Status>>,
 }
 
 impl StatusGuard {
-    /// Tells how far it is; `total` 0 when unknown. Called often, only some calls are passed on.
+    /// Updates the progress of the part; `total` 0 means unknown. May be called often: only some updates are passed on.
     pub fn set(&self, current: i64, total: i64) {
         let mut guard = self.status.lock();
         let Some(status) = guard.as_mut() else { return };
@@ -188,7 +188,7 @@ impl StatusGuard {
         }
     }
 
-    /// Changes what is said to be done, e.g. from `downloading` to `extracting`.
+    /// Changes the activity, e.g. from `downloading` to `extracting`.
     pub fn rename(&self, name: impl Into<String>) {
         let mut guard = self.status.lock();
         if let Some(status) = guard.as_mut() {

@@ -1,4 +1,4 @@
-//! Progress as its users see it.
+//! Progress through its public interface.
 
 #![expect(clippy::unwrap_used, reason = "a test may")]
 
@@ -65,7 +65,7 @@ async fn all(hub: &Arc<Hub>) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_build_that_joins_late_is_told_everything() {
+async fn a_build_that_joins_late_gets_all_past_events() {
     let (first, second) = (Hub::new(), Hub::new());
     let shared = VertexProgress::new(vertex("run", &[]));
     shared.attach(&first);
@@ -178,7 +178,7 @@ async fn output_over_the_limit_is_clipped_and_its_end_is_shown_on_failure() {
 }
 
 #[tokio::test]
-async fn no_credential_of_an_address_is_shown() {
+async fn credentials_of_addresses_are_not_shown() {
     let hub = Hub::new();
     let url = "https://u:CANARY@h/x";
     let step = VertexProgress::new(Vertex::new(
@@ -204,10 +204,10 @@ async fn no_credential_of_an_address_is_shown() {
     while let Some(event) = subscription.next().await {
         assert!(!format!("{event:?}").contains("CANARY"), "{event:?}");
     }
-    let said = all(&hub).await.join("\n");
-    assert!(said.contains("ADD https://xxxxx:xxxxx@h/x /"), "{said}");
+    let text = all(&hub).await.join("\n");
+    assert!(text.contains("ADD https://xxxxx:xxxxx@h/x /"), "{text}");
     assert!(
-        said.contains("Get \"https://xxxxx:xxxxx@h/x\": no"),
-        "{said}"
+        text.contains("Get \"https://xxxxx:xxxxx@h/x\": no"),
+        "{text}"
     );
 }

@@ -1,4 +1,4 @@
-//! Attributes of caches that clients may set.
+//! Parses the attributes of caches.
 
 use std::collections::BTreeMap;
 
@@ -50,11 +50,22 @@ impl<'a> Attrs<'a> {
         Ok(CompressionAttributes::read(self.map)?)
     }
 
-    /// How the documents are written.
+    /// The form of the documents. The defaults are BuildKit's.
     pub(crate) fn documents(self) -> Result<Documents, AttributeError> {
         let oci = self.flag("oci-mediatypes")?.unwrap_or(true);
         let manifest = self.flag("image-manifest")?.unwrap_or(oci);
-        Ok(Documents { oci, manifest })
+        Ok(Documents {
+            media_types: if oci {
+                MediaTypes::Oci
+            } else {
+                MediaTypes::Docker
+            },
+            root: if manifest {
+                RootKind::Manifest
+            } else {
+                RootKind::Index
+            },
+        })
     }
 
     /// Which results are exported. An unknown mode falls back to `min`, as BuildKit does.
@@ -66,19 +77,35 @@ impl<'a> Attrs<'a> {
         }
     }
 
-    /// Whether a build succeeds although its export to the cache failed.
+    /// Whether the build succeeds although this export failed.
     pub(crate) fn ignores_errors(self) -> bool {
         self.text("ignore-error").is_some_and(strconv::is_true)
     }
 }
 
-/// How the documents of a cache are written.
+/// The family of media types that the documents of a cache have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MediaTypes {
+    /// OCI's.
+    Oci,
+    /// Docker's.
+    Docker,
+}
+
+/// The document at the root of a cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RootKind {
+    /// An image manifest, which every registry accepts.
+    Manifest,
+    /// An index.
+    Index,
+}
+
+/// The form of a cache's documents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Documents {
-    /// Media types are OCI's.
-    pub(crate) oci: bool,
-    /// The root is an image manifest, not an index.
-    pub(crate) manifest: bool,
+    pub(crate) media_types: MediaTypes,
+    pub(crate) root: RootKind,
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The kinds of caches, by name.
+//! Caches by their kind.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,7 +21,7 @@ use crate::place::Place;
 use crate::place::folder::Folder;
 use crate::place::registry::{CredentialsOf, Registry};
 
-/// Kinds that clients know and that are not built.
+/// Kinds that clients know and that this daemon does not build.
 const NOT_BUILT: &[&str] = &["gha", "s3", "azblob"];
 
 /// The caches that a daemon can write and read.
@@ -33,30 +33,30 @@ pub struct Caches {
     sessions: Arc<SessionManager>,
 }
 
-/// What a cache is read or written for.
+/// The context in which a cache is read or written.
 #[derive(Debug, Clone)]
 pub struct CacheContext {
-    /// The clients of the build.
+    /// Sessions of the build's clients.
     pub sessions: Group,
-    /// Progress of the vertex that shows it.
+    /// Progress of the vertex that shows the work.
     pub progress: Writer,
 }
 
-/// One cache to write to.
+/// One cache to be written.
 #[derive(Debug)]
 pub struct CacheExporter {
-    pub(crate) target: Target,
+    pub(crate) target: ExportTarget,
     pub(crate) mode: ExportMode,
     pub(crate) ignores_errors: bool,
 }
 
 #[derive(Debug)]
-pub(crate) enum Target {
+pub(crate) enum ExportTarget {
     /// The configs of the images that the build exports.
     Inline,
     Place {
         place: Arc<dyn Place>,
-        /// As the vertex is called.
+        /// Title of the vertex.
         title: &'static str,
         compression: CompressionAttributes,
         documents: Documents,
@@ -64,33 +64,33 @@ pub(crate) enum Target {
 }
 
 impl CacheExporter {
-    /// The name of its vertex, as `exporting cache to registry`.
+    /// The title of the vertex, such as `exporting cache to registry`.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match &self.target {
-            Target::Inline => "exporting inline cache",
-            Target::Place { title, .. } => title,
+            ExportTarget::Inline => "exporting inline cache",
+            ExportTarget::Place { title, .. } => title,
         }
     }
 
-    /// Whether it is written with the images, not by itself.
+    /// Whether the records go into exported images instead of a cache of their own.
     #[must_use]
     pub fn is_inline(&self) -> bool {
-        matches!(self.target, Target::Inline)
+        matches!(self.target, ExportTarget::Inline)
     }
 
-    /// Whether a build is good without it.
+    /// Whether the build succeeds if the export fails.
     #[must_use]
     pub fn ignores_errors(&self) -> bool {
         self.ignores_errors
     }
 }
 
-/// How long a build waits for the records of one cache; several are read side by side.
+/// Time limit for reading the records of one cache; several caches are read side by side.
 pub(crate) const IMPORT_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Caches {
-    /// Puts together what caches need.
+    /// Combines the parts that caches use.
     #[must_use]
     pub fn new(
         store: Arc<Store>,
@@ -106,7 +106,7 @@ impl Caches {
         }
     }
 
-    /// Reads the attributes of a cache to write to.
+    /// Parses the attributes of a cache to be written.
     pub fn exporter(
         &self,
         kind: &str,
@@ -122,7 +122,7 @@ impl Caches {
         let (place, title): (Arc<dyn Place>, _) = match kind {
             "inline" => {
                 return Ok(CacheExporter {
-                    target: Target::Inline,
+                    target: ExportTarget::Inline,
                     mode: ExportMode::Min,
                     ignores_errors: attrs.ignores_errors(),
                 });
@@ -154,7 +154,7 @@ impl Caches {
             }
         };
         Ok(CacheExporter {
-            target: Target::Place {
+            target: ExportTarget::Place {
                 place,
                 title,
                 compression: attrs.compression().map_err(bad)?,
@@ -165,7 +165,7 @@ impl Caches {
         })
     }
 
-    /// What a cache to read from is called: imports of one name within a build are one.
+    /// The name of a cache to be read: imports of one name within a build are the same.
     #[must_use]
     pub fn name_of(kind: &str, attrs: &BTreeMap<String, String>) -> String {
         match attrs.get("ref").filter(|r| !r.is_empty()) {
@@ -179,8 +179,8 @@ impl Caches {
         }
     }
 
-    /// Reads the records of a cache, for a minute at most: a build never waits longer for what it can do without. Its
-    /// results are fetched when they are needed.
+    /// Reads the records of a cache, for a minute at most, because a build can do without them. Their
+    /// results are downloaded when they are needed.
     pub async fn import<D: CacheDomain>(
         &self,
         kind: &str,
@@ -249,7 +249,7 @@ impl Caches {
                 });
             }
         };
-        // Caches that have changed since another build read them are other caches.
+        // A cache that has changed since another build read it has another id.
         let id = format!("{name}@{}", root.digest);
         let chains = import::read(&*place, &root, &context.progress).await?;
         let parts = (Arc::clone(&self.store), Arc::clone(&self.sessions));

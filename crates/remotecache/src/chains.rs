@@ -1,7 +1,7 @@
-//! Records, merged where they are the same.
+//! Records of a cache and their links, with equal records merged.
 //!
-//! Two records are the same if they have the same digest and no inputs, or if for every input some way that leads to one
-//! of them leads to the other. What was read and what is to be written both come together here.
+//! Two records are equal if they have the same digest and no inputs, or if for every input a link that leads to one
+//! of them leads to the other. Imported records and those to be exported are both merged here.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -15,25 +15,25 @@ use solver::{Domain, export};
 use crate::error::CacheError;
 use crate::format::{CacheConfig, CacheInput, CacheLayer, CacheRecord, CacheResult};
 
-/// Layers that all results of a cache list together. No honest cache comes near it.
-const MAX_LISTED: usize = 1 << 20;
-/// Steps of merging the records of a cache. No honest cache comes near it.
-const MAX_STEPS: usize = 1 << 26;
-/// Results of one record; an honest one has a few, of which the newest is used.
-const MAX_RESULTS: usize = 256;
+/// Limit on the layers that all results of a cache list together, far above those of real caches.
+const MAX_LISTED_LAYERS: usize = 1 << 20;
+/// Limit on the steps of merging the records of a cache, far above those of real caches.
+const MAX_MERGE_STEPS: usize = 1 << 26;
+/// Number of results of one record; real ones have a few, of which the newest is used.
+const MAX_RESULTS_PER_RECORD: usize = 256;
 
 /// The layers of a result, base first.
-pub(crate) type Layers = Arc<[Arc<Descriptor>]>;
+pub(crate) type ChainLayers = Arc<[Arc<Descriptor>]>;
 
-/// What can be loaded for a record.
+/// A result of a record: its layers and its age.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ChainResult {
     pub(crate) created: SystemTime,
-    pub(crate) layers: Layers,
+    pub(crate) layers: ChainLayers,
 }
 
-/// One way from an input: which record, and what of it is read.
-pub(crate) type Way = (usize, String);
+/// A link from an input: the index of its record, and the selector.
+pub(crate) type InputLink = (usize, String);
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct LinkKey {
@@ -43,40 +43,40 @@ struct LinkKey {
 }
 
 #[derive(Debug, Default)]
-struct Item {
+struct ChainRecord {
     digest: Option<Digest>,
     children: BTreeMap<LinkKey, BTreeSet<usize>>,
-    parents: Vec<BTreeSet<Way>>,
+    parents: Vec<BTreeSet<InputLink>>,
     results: Vec<ChainResult>,
-    /// The item that this one turned out to be.
+    /// The record into which this one was merged.
     merged: Option<usize>,
 }
 
-/// Records and how they follow from each other.
+/// Records and the links between them.
 #[derive(Debug, Default)]
-pub(crate) struct Chains {
-    items: Vec<Item>,
+pub(crate) struct RecordChains {
+    items: Vec<ChainRecord>,
     roots: HashMap<Digest, usize>,
     listed: usize,
     steps: usize,
 }
 
-/// A record as it stands in the chains.
+/// A record in the list of all records.
 #[derive(Debug)]
-pub(crate) struct Entry<'a> {
+pub(crate) struct RecordEntry<'a> {
     pub(crate) at: usize,
     pub(crate) digest: &'a Digest,
-    /// Per input.
-    pub(crate) ways: &'a [BTreeSet<Way>],
+    /// Per input, the links that lead here.
+    pub(crate) ways: &'a [BTreeSet<InputLink>],
     pub(crate) results: &'a [ChainResult],
 }
 
-impl Chains {
-    /// Adds a record. None if records of its kind are not kept: those of a random key, and those that follow from one.
+impl RecordChains {
+    /// Adds a record; returns its index. None for records that are not kept: those of a random key, and those that follow from one.
     pub(crate) fn add(
         &mut self,
         digest: &Digest,
-        inputs: &[Vec<Way>],
+        inputs: &[Vec<InputLink>],
         results: Vec<ChainResult>,
     ) -> Result<Option<usize>, CacheError> {
         if digest.as_str().starts_with("random:") {
@@ -94,7 +94,7 @@ impl Chains {
         if inputs.iter().any(Vec::is_empty) {
             return Ok(None);
         }
-        let inputs: Vec<Vec<Way>> = inputs
+        let inputs: Vec<Vec<InputLink>> = inputs
             .iter()
             .map(|ways| {
                 let ways = ways.iter();
@@ -102,12 +102,12 @@ impl Chains {
                     .collect()
             })
             .collect();
-        let mut same = self.known(digest, &inputs)?.into_iter();
+        let mut same = self.records_of_links(digest, &inputs)?.into_iter();
         let (at, below) = match same.next() {
             None => (self.new_item(digest), HashSet::new()),
             Some(main) => {
-                for other in same {
-                    self.merge(main, other)?;
+                for duplicate in same {
+                    self.merge(main, duplicate)?;
                 }
                 (main, self.descendants(main)?)
             }
@@ -115,7 +115,7 @@ impl Chains {
         self.add_results(at, results);
         for (input, ways) in inputs.into_iter().enumerate() {
             for way in ways {
-                // What follows from a record cannot be what it follows from.
+                // A record that follows from this one must not become one of its inputs.
                 if !below.contains(&way.0) {
                     self.link(way, input, at);
                 }
@@ -125,9 +125,9 @@ impl Chains {
     }
 
     fn new_item(&mut self, digest: &Digest) -> usize {
-        self.items.push(Item {
+        self.items.push(ChainRecord {
             digest: Some(digest.clone()),
-            ..Item::default()
+            ..ChainRecord::default()
         });
         self.items.len() - 1
     }
@@ -148,18 +148,19 @@ impl Chains {
                         && r.layers.len() == result.layers.len()
                         && layers.all(|(a, b)| Arc::ptr_eq(a, b) || a.digest == b.digest)
                 };
-                if item.results.len() < MAX_RESULTS && !item.results.iter().any(is_same) {
+                if item.results.len() < MAX_RESULTS_PER_RECORD && !item.results.iter().any(is_same)
+                {
                     item.results.push(result);
                 }
             }
         }
     }
 
-    /// The items that some way of every input leads to.
-    fn known(
+    /// The records to which a link of every input leads.
+    fn records_of_links(
         &mut self,
         digest: &Digest,
-        inputs: &[Vec<Way>],
+        inputs: &[Vec<InputLink>],
     ) -> Result<BTreeSet<usize>, CacheError> {
         let mut all: Option<BTreeSet<usize>> = None;
         for (input, ways) in inputs.iter().enumerate() {
@@ -187,13 +188,13 @@ impl Chains {
     }
 
     fn within_bounds(&self) -> Result<(), CacheError> {
-        if self.steps > MAX_STEPS || self.listed > MAX_LISTED {
+        if self.steps > MAX_MERGE_STEPS || self.listed > MAX_LISTED_LAYERS {
             return Err(CacheError::records("the cache has too many records"));
         }
         Ok(())
     }
 
-    fn link(&mut self, way: Way, input: usize, to: usize) {
+    fn link(&mut self, way: InputLink, input: usize, to: usize) {
         let Some(digest) = self.items.get(to).and_then(|i| i.digest.clone()) else {
             return;
         };
@@ -216,24 +217,24 @@ impl Chains {
         }
     }
 
-    /// The item itself and all that follows from it.
+    /// The indexes of a record and of all that follow from it.
     fn descendants(&mut self, at: usize) -> Result<HashSet<usize>, CacheError> {
-        let mut seen = HashSet::from([at]);
+        let mut visited = HashSet::from([at]);
         let mut work = vec![at];
         while let Some(at) = work.pop() {
             self.steps += 1;
             let item = self.items.get(at);
             for child in item.iter().flat_map(|i| i.children.values()).flatten() {
-                if seen.insert(*child) {
+                if visited.insert(*child) {
                     work.push(*child);
                 }
             }
         }
         self.within_bounds()?;
-        Ok(seen)
+        Ok(visited)
     }
 
-    /// Merges `other` into `main`: all that leads to `other` or follows from it does so for `main`.
+    /// Merges `other` into `main`: links from and to `other` become those of `main`.
     fn merge(&mut self, main: usize, other: usize) -> Result<(), CacheError> {
         let Some(merged_item) = self.items.get_mut(other).map(std::mem::take) else {
             return Ok(());
@@ -242,7 +243,7 @@ impl Chains {
             item.merged = Some(main);
         }
         self.add_results(main, merged_item.results);
-        let unlink = |item: Option<&mut Item>| {
+        let unlink = |item: Option<&mut ChainRecord>| {
             for children in item.into_iter().flat_map(|i| i.children.values_mut()) {
                 children.remove(&other);
             }
@@ -272,19 +273,19 @@ impl Chains {
         Ok(())
     }
 
-    /// All records, each after those it follows from.
-    pub(crate) fn entries(&self) -> Vec<Entry<'_>> {
+    /// All records; each comes after its inputs.
+    pub(crate) fn entries(&self) -> Vec<RecordEntry<'_>> {
         let mut out = Vec::with_capacity(self.items.len());
-        let mut seen = HashSet::new();
+        let mut visited = HashSet::new();
         for (top, item) in self.items.iter().enumerate() {
-            if item.merged.is_some() || !seen.insert(top) {
+            if item.merged.is_some() || !visited.insert(top) {
                 continue;
             }
             let mut stack = vec![(top, self.ways(top), 0)];
             while let Some((at, ways, next)) = stack.last_mut() {
                 if let Some(below) = ways.get(*next).copied() {
                     *next += 1;
-                    if seen.insert(below) {
+                    if visited.insert(below) {
                         stack.push((below, self.ways(below), 0));
                     }
                     continue;
@@ -294,7 +295,7 @@ impl Chains {
                 if let Some(item) = self.items.get(at)
                     && let Some(digest) = &item.digest
                 {
-                    out.push(Entry {
+                    out.push(RecordEntry {
                         at,
                         digest,
                         ways: &item.parents,
@@ -311,7 +312,7 @@ impl Chains {
         parents.into_iter().flatten().map(|way| way.0).collect()
     }
 
-    /// Adds what the solver exported, with the results that could be had, by the index of their record.
+    /// Adds the records that the solver exported, with their layers by the index of the record.
     pub(crate) fn add_exported<D: Domain>(
         &mut self,
         exported: &export::Chains<D>,
@@ -319,7 +320,7 @@ impl Chains {
     ) -> Result<(), CacheError> {
         let mut items: Vec<Option<usize>> = Vec::with_capacity(exported.records.len());
         for (at, record) in exported.records.iter().enumerate() {
-            let inputs: Vec<Vec<Way>> = record
+            let inputs: Vec<Vec<InputLink>> = record
                 .inputs
                 .iter()
                 .map(|links| {
@@ -337,21 +338,22 @@ impl Chains {
         Ok(())
     }
 
-    /// Adds the records of a config whose layers are described by `known`. A result with another layer is left out.
+    /// Adds the records of a config; `descriptors` describe its layers. A result with a layer that is not described is left out.
     pub(crate) fn add_config(
         &mut self,
         config: &CacheConfig,
-        known: &HashMap<Digest, Arc<Descriptor>>,
+        descriptors: &HashMap<Digest, Arc<Descriptor>>,
     ) -> Result<(), CacheError> {
         let mut items: Vec<Option<Option<usize>>> = vec![None; config.records.len()];
         let mut is_begun = vec![false; config.records.len()];
         for top in 0..config.records.len() {
             let mut stack = vec![top];
             while let Some(at) = stack.last().copied() {
-                let (Some(record), Some(done)) = (config.records.get(at), items.get(at)) else {
+                let (Some(record), Some(index_of_record)) = (config.records.get(at), items.get(at))
+                else {
                     return Err(CacheError::records(format!("invalid record ID: {at}")));
                 };
-                if done.is_some() {
+                if index_of_record.is_some() {
                     stack.pop();
                     continue;
                 }
@@ -366,14 +368,14 @@ impl Chains {
                     let mut ways = Vec::with_capacity(links.len());
                     for input in links {
                         let from = usize::try_from(input.link).ok();
-                        let Some((from, known)) = from.and_then(|i| Some((i, items.get(i)?)))
+                        let Some((from, descriptors)) = from.and_then(|i| Some((i, items.get(i)?)))
                         else {
                             return Err(CacheError::records(format!(
                                 "invalid record ID: {}",
                                 input.link
                             )));
                         };
-                        match known {
+                        match descriptors {
                             Some(item) => ways.extend(item.map(|i| (i, input.selector.clone()))),
                             None => {
                                 waits = true;
@@ -394,10 +396,10 @@ impl Chains {
                     self.within_bounds()?;
                     continue;
                 }
-                let results = self.results_of(config, record, known)?;
+                let results = self.results_of(config, record, descriptors)?;
                 let item = self.add(&record.digest, &inputs, results)?;
-                if let Some(done) = items.get_mut(at) {
-                    *done = Some(item);
+                if let Some(index_of_record) = items.get_mut(at) {
+                    *index_of_record = Some(item);
                 }
                 stack.pop();
             }
@@ -409,7 +411,7 @@ impl Chains {
         &mut self,
         config: &CacheConfig,
         record: &CacheRecord,
-        known: &HashMap<Digest, Arc<Descriptor>>,
+        descriptors: &HashMap<Digest, Arc<Descriptor>>,
     ) -> Result<Vec<ChainResult>, CacheError> {
         let layer = |index: i64| {
             let layer = usize::try_from(index)
@@ -423,7 +425,7 @@ impl Chains {
             let mut next = result.layer;
             loop {
                 let layer = layer(next)?;
-                layers.push(known.get(&layer.blob).cloned());
+                layers.push(descriptors.get(&layer.blob).cloned());
                 if layer.parent == -1 {
                     break;
                 }
@@ -438,7 +440,7 @@ impl Chains {
         for chain in &record.chains {
             let mut layers = Vec::with_capacity(chain.layers.len());
             for index in &chain.layers {
-                layers.push(known.get(&layer(*index)?.blob).cloned());
+                layers.push(descriptors.get(&layer(*index)?.blob).cloned());
             }
             self.keep(&mut out, layers, &chain.created_at)?;
         }
@@ -464,9 +466,9 @@ impl Chains {
         Ok(())
     }
 
-    /// The config of all records, each with its newest result, and the layers it names.
+    /// The config with all records, each with its newest result, and the descriptors of the layers it names.
     pub(crate) fn config(&self) -> (CacheConfig, HashMap<Digest, Arc<Descriptor>>) {
-        let mut out = Written::default();
+        let mut out = ConfigWriter::default();
         let mut places: HashMap<usize, i64> = HashMap::new();
         for entry in self.entries() {
             let inputs = entry
@@ -482,7 +484,7 @@ impl Chains {
                     ways.collect()
                 })
                 .collect();
-            // Of equally new ones, the first.
+            // Of equally new results, the first is written.
             let best = entry.results.iter().rev().max_by_key(|r| r.created);
             let results = best.and_then(|best| {
                 Some(CacheResult {
@@ -504,16 +506,16 @@ impl Chains {
 }
 
 #[derive(Default)]
-struct Written {
+struct ConfigWriter {
     config: CacheConfig,
-    /// By blob and the layer below.
+    /// Indexes of layers, by blob and the layer below.
     places: HashMap<(Digest, i64), i64>,
     blobs: HashMap<Digest, Arc<Descriptor>>,
 }
 
-impl Written {
-    /// The index of the topmost layer of a chain.
-    fn layers(&mut self, layers: &Layers) -> Option<i64> {
+impl ConfigWriter {
+    /// The index of the topmost layer of a result.
+    fn layers(&mut self, layers: &ChainLayers) -> Option<i64> {
         let mut below = None;
         for layer in layers.iter() {
             let parent = below.unwrap_or(-1);

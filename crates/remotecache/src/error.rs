@@ -1,4 +1,4 @@
-//! Why a cache could not be written or read.
+//! Errors of remote caches.
 
 use std::sync::Arc;
 
@@ -15,77 +15,77 @@ pub enum CacheError {
     /// No kind of cache with this name can be written.
     #[error("unknown cache exporter: {kind:?}")]
     UnknownExporter {
-        /// What was asked for.
+        /// Kind as requested.
         kind: String,
     },
     /// No kind of cache with this name can be read.
     #[error("unknown cache importer: {kind}")]
     UnknownImporter {
-        /// What was asked for.
+        /// Kind as requested.
         kind: String,
     },
-    /// Known, but not built.
+    /// A feature of BuildKit that this daemon does not build.
     #[error("{feature} is not supported")]
     NotBuilt {
-        /// What was asked for.
+        /// Name of the feature.
         feature: String,
     },
-    /// A cache cannot be found by its attributes.
+    /// The attributes of a cache are wrong.
     #[error("failed to configure {kind} cache {role}: {source}")]
     Attributes {
         /// The kind of cache.
         kind: String,
         /// `exporter` or `importer`.
         role: &'static str,
-        /// What is wrong.
+        /// The error in the attributes.
         source: AttributeError,
     },
-    /// A document is too large to be believed.
+    /// A document is larger than documents may be.
     #[error("blob {digest} is too large ({size} > {limit})")]
     TooLarge {
-        /// The document.
+        /// Digest of the document.
         digest: Digest,
-        /// What it says of itself.
+        /// Size that its descriptor has, in bytes.
         size: u64,
-        /// What would be read.
+        /// Size limit in bytes.
         limit: u64,
     },
-    /// A document cannot be read.
+    /// A document cannot be read or decoded.
     #[error("cannot read {what} {digest}: {}", oci::error::chain(source.as_ref()))]
     Document {
-        /// What it should be.
+        /// What kind of document it is.
         what: &'static str,
-        /// The document.
+        /// Digest of the document.
         digest: Digest,
-        /// What is wrong with it.
+        /// The error of the place or of the decoder.
         source: Arc<dyn std::error::Error + Send + Sync>,
     },
-    /// The records of a cache contradict themselves.
+    /// The records of a cache contradict each other.
     #[error("{reason}")]
     Records {
-        /// What is wrong.
+        /// The contradiction.
         reason: String,
     },
-    /// Reading a cache took too long. The build goes on without it.
+    /// Reading a cache took too long, so the build continues without it.
     #[error("cache {name} was not read within {seconds}s and is left out")]
     TimedOut {
-        /// What the cache is called.
+        /// Name of the cache.
         name: String,
-        /// How long it was waited for.
+        /// Time limit in seconds.
         seconds: u64,
     },
-    /// A part could not be written.
+    /// A layer or document could not be written.
     #[error("error writing {what} blob: {source}")]
     Write {
         /// `layer`, `config` or `manifest`.
         what: &'static str,
-        /// Why.
+        /// The error of the place.
         source: Box<CacheError>,
     },
     /// The registry failed.
     #[error(transparent)]
     Registry(#[from] Arc<registry::Error>),
-    /// The client has to answer and does not.
+    /// A service of the client failed.
     #[error("{}", oci::error::chain(.0.as_ref()))]
     Session(#[source] Arc<dyn std::error::Error + Send + Sync>),
     /// The store failed.
@@ -96,16 +96,16 @@ pub enum CacheError {
     Keys(#[from] KeyStoreError),
 }
 
-/// What is wrong with the attributes of a cache. The sentences are BuildKit's.
+/// An error in the attributes of a cache. The sentences are BuildKit's.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum AttributeError {
     /// The value of a flag is not one of Go's words for a boolean.
     #[error("failed to parse {name}: {source}")]
     Flag {
-        /// The attribute.
+        /// Name of the attribute.
         name: String,
-        /// Why the value is not a boolean.
+        /// The error of the parser.
         source: ParseBoolError,
     },
     /// The name of a repository is missing.
@@ -117,19 +117,19 @@ pub enum AttributeError {
     /// The attributes about compression are invalid.
     #[error(transparent)]
     Compression(#[from] store::AttributeError),
-    /// A folder to write to is missing.
+    /// The folder to write to is missing.
     #[error("local cache exporter requires dest")]
     NoDest,
-    /// A folder to read from is missing.
+    /// The folder to read from is missing.
     #[error("local cache importer requires src")]
     NoSource,
-    /// It is not said which of the caches in a folder is meant.
+    /// The digest of the cache in the folder is missing.
     #[error("local cache importer requires explicit digest")]
     NoDigest,
     /// `digest` is not a digest.
     #[error(transparent)]
     Digest(#[from] DigestError),
-    /// The cache is not where the attributes say.
+    /// The cache cannot be found at the place that the attributes name.
     #[error(transparent)]
     Root(Box<CacheError>),
 }

@@ -1,4 +1,4 @@
-//! Results to layers, layers and documents to a place.
+//! Exports results: packs their layers and writes layers and documents to a place.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -14,30 +14,30 @@ use solver::{KeyInfo, OpCtx};
 use store::{CompressionAttributes, LayerBlob, StoreError};
 
 use crate::CacheDomain;
-use crate::attrs::Documents;
-use crate::caches::{CacheExporter, Target};
-use crate::chains::{ChainResult, Chains};
+use crate::attrs::{Documents, MediaTypes, RootKind};
+use crate::caches::{CacheExporter, ExportTarget};
+use crate::chains::{ChainResult, RecordChains};
 use crate::error::CacheError;
 use crate::format::CONFIG_TYPE;
 use crate::import::{CREATED_AT, UNCOMPRESSED};
-use crate::place::{Place, Role};
+use crate::place::{DocumentRole, Place};
 
-/// Results whose layers are packed at the same time; packing one layer uses all cores.
+/// Results whose layers are packed at the same time; packing a layer uses all cores.
 const MAX_RESULTS_AT_ONCE: usize = 3;
 /// Layers that are written at the same time.
 const MAX_BLOBS_AT_ONCE: usize = 8;
 
-/// The key of the answer that describes the root.
+/// Key of the answer with the descriptor of the root.
 const ANSWER_KEY: &str = "cache.manifest";
 
-/// The records that will be written. Holds the layers.
+/// Records to be written. They hold their layers in the store.
 #[derive(Debug, Default)]
 pub struct CacheRecords {
-    pub(crate) chains: Chains,
+    pub(crate) chains: RecordChains,
     blobs: HashMap<Digest, LayerBlob>,
 }
 
-/// Which results, in which form.
+/// Which results are exported, and in which form.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ExportOptions {
     pub(crate) mode: ExportMode,
@@ -45,19 +45,19 @@ pub(crate) struct ExportOptions {
     pub(crate) form: LayerForm,
 }
 
-/// Which of several forms of a layer is exported.
+/// Which form of a layer is exported, if it has several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LayerForm {
-    /// The one that images get.
+    /// The form that images get.
     OfImages,
-    /// The one with the compression that was asked for, if there is one.
+    /// The form with the requested compression, if one was requested.
     AsCompressed,
 }
 
-type Made = Option<Vec<LayerBlob>>;
+type ResultLayers = Option<Vec<LayerBlob>>;
 
 impl CacheExporter {
-    /// Gathers the records of a result that is known by these keys. `ctx` is the context of its vertex.
+    /// Adds the records of a result with these keys. `ctx` is the context of its vertex.
     pub async fn gather<D: CacheDomain>(
         &self,
         to: &mut CacheRecords,
@@ -65,8 +65,8 @@ impl CacheExporter {
         ctx: &OpCtx<D>,
     ) -> Result<(), CacheError> {
         let compression = match &self.target {
-            Target::Inline => CompressionAttributes::default(),
-            Target::Place { compression, .. } => *compression,
+            ExportTarget::Inline => CompressionAttributes::default(),
+            ExportTarget::Place { compression, .. } => *compression,
         };
         let options = ExportOptions {
             mode: self.mode,
@@ -76,25 +76,25 @@ impl CacheExporter {
         to.add(keys, options, ctx).await
     }
 
-    /// Writes what was gathered, and returns what the client is told.
+    /// Writes the records, and returns the answer for the client.
     pub async fn finish(
         &self,
-        gathered: &CacheRecords,
+        records: &CacheRecords,
         progress: &Writer,
     ) -> Result<BTreeMap<String, String>, CacheError> {
-        let Target::Place {
+        let ExportTarget::Place {
             place, documents, ..
         } = &self.target
         else {
             return Ok(BTreeMap::new());
         };
-        let (config, blobs) = gathered.chains.config();
+        let (config, blobs) = records.chains.config();
         if config.layers.is_empty() {
             tracing::warn!("no record of the build has layers: no cache is written");
             drop(progress.status("skipping cache export for empty result", ""));
             return Ok(BTreeMap::new());
         }
-        if documents.manifest && !documents.oci {
+        if documents.root == RootKind::Manifest && documents.media_types == MediaTypes::Docker {
             return Err(CacheError::records(
                 "invalid configuration for remote cache, OCI mediatypes are required for image-manifest cache format",
             ));
@@ -106,25 +106,25 @@ impl CacheExporter {
                 .ok_or_else(|| CacheError::records(format!("missing blob {}", layer.blob)))?;
             layers.push(Descriptor::clone(descriptor));
         }
-        gathered.write_layers(&**place, &layers, progress).await?;
+        records.write_layers(&**place, &layers, progress).await?;
         let bytes = gostd::json::to_vec(&config);
         let config = Descriptor::of_bytes(CONFIG_TYPE, &bytes);
         {
             let _status = progress.status(format!("writing config {}", config.digest), "");
             place
-                .put_document(&config, bytes.into(), Role::Config)
+                .put_document(&config, bytes.into(), DocumentRole::Config)
                 .await
                 .map_err(CacheError::write("config"))?;
         }
         let (root, bytes) = root(layers, config, *documents);
-        let what = if documents.manifest {
+        let what = if documents.root == RootKind::Manifest {
             "image manifest"
         } else {
             "manifest"
         };
         let _status = progress.status(format!("writing cache {what} {}", root.digest), "");
         place
-            .put_document(&root, bytes, Role::Root)
+            .put_document(&root, bytes, DocumentRole::Root)
             .await
             .map_err(CacheError::write("manifest"))?;
         let answer = String::from_utf8_lossy(&gostd::json::to_vec(&root)).into_owned();
@@ -138,12 +138,12 @@ fn root(
     config: Descriptor,
     documents: Documents,
 ) -> (Descriptor, Bytes) {
-    if !documents.oci {
+    if documents.media_types == MediaTypes::Docker {
         for layer in &mut layers {
             layer.media_type = media_type::layer_to_docker(&layer.media_type).to_owned();
         }
     }
-    let (kind, bytes) = if documents.manifest {
+    let (kind, bytes) = if documents.root == RootKind::Manifest {
         let manifest = Manifest {
             schema_version: 2,
             media_type: media_type::OCI_MANIFEST.into(),
@@ -155,7 +155,7 @@ fn root(
         };
         (media_type::OCI_MANIFEST, gostd::json::to_vec(&manifest))
     } else {
-        let kind = if documents.oci {
+        let kind = if documents.media_types == MediaTypes::Oci {
             media_type::OCI_INDEX
         } else {
             media_type::DOCKER_INDEX
@@ -182,7 +182,7 @@ impl CacheRecords {
         options: ExportOptions,
         ctx: &OpCtx<D>,
     ) -> Result<(), CacheError> {
-        // All keys of a result export the same.
+        // All keys of a result lead to the same records.
         let Some(first) = keys.first().cloned() else {
             return Ok(());
         };
@@ -217,7 +217,7 @@ impl CacheRecords {
                 Ok((name, layers))
             }));
         }
-        let layers: HashMap<_, Made> = stream::iter(making)
+        let layers: HashMap<_, ResultLayers> = stream::iter(making)
             .buffer_unordered(MAX_RESULTS_AT_ONCE)
             .try_collect()
             .await?;
@@ -249,9 +249,9 @@ impl CacheRecords {
         layers: &[Descriptor],
         progress: &Writer,
     ) -> Result<(), CacheError> {
-        let mut seen = BTreeSet::new();
+        let mut written = BTreeSet::new();
         let mut writes: Vec<BoxFuture<'_, Result<(), CacheError>>> = Vec::new();
-        for layer in layers.iter().filter(|layer| seen.insert(&layer.digest)) {
+        for layer in layers.iter().filter(|layer| written.insert(&layer.digest)) {
             writes.push(Box::pin(async move {
                 let _status = progress.status(format!("writing layer {}", layer.digest), "");
                 let blob = self.blobs.get(&layer.digest);
@@ -278,16 +278,16 @@ fn name_of<D: CacheDomain>(result: &RecordResult<D>) -> (String, String, bool) {
     )
 }
 
-/// The layers of a result, made if they have to be; none if it is gone, empty, or not to be made.
+/// The layers of a result, packed if necessary; none if it was pruned, is empty, or is not to be packed.
 async fn layers_of<D: CacheDomain>(
     result: &RecordResult<D>,
     options: ExportOptions,
     ctx: &OpCtx<D>,
-) -> Result<Made, CacheError> {
+) -> Result<ResultLayers, CacheError> {
     let reference = match result.manager.results().load(&result.stored, ctx).await {
         Ok(reference) => reference,
         Err(error) => {
-            tracing::debug!(%error, result = result.stored.id, "a result of a cache record is gone");
+            tracing::debug!(%error, result = result.stored.id, "a result of a cache record was pruned");
             return Ok(None);
         }
     };
@@ -336,11 +336,11 @@ async fn layers_of<D: CacheDomain>(
         if !has_bytes(layer)? {
             return Ok(None);
         }
-        // A registry keeps the blobs that it has. A client may have removed a blob, and will leave soon.
+        // A registry keeps its blobs. A client may have removed a blob, and is connected for a short time only.
         if layer.repositories().is_empty()
             && let Err(error) = layer.ensure().await
         {
-            tracing::debug!(%error, result = result.stored.id, "a layer of a cache record is gone");
+            tracing::debug!(%error, result = result.stored.id, "a layer of a cache record was pruned");
             return Ok(None);
         }
     }
@@ -351,7 +351,7 @@ fn has_bytes(layer: &LayerBlob) -> Result<bool, StoreError> {
     Ok(layer.provider().is_some() || layer.is_local()?)
 }
 
-/// A layer as the documents describe it.
+/// The descriptor of a layer as the documents have it.
 fn describe(layer: &LayerBlob) -> Descriptor {
     let mut out = layer.descriptor.clone();
     out.media_type = distributable(media_type::layer_to_oci(&out.media_type)).to_owned();

@@ -1,4 +1,4 @@
-//! What tests of this crate share: a place in memory, sinks that show nothing, names.
+//! Shared by tests of this crate: a place in memory, sinks that drop progress, names.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,22 +13,22 @@ use session::Group;
 use solver::{OpCtx, ResultsOnly, Vertex};
 use store::{BlobSink, FetchError, LayerBlob, StoreResult};
 
-use crate::chains::{ChainResult, Way};
+use crate::chains::{ChainResult, InputLink};
 use crate::error::CacheError;
 use crate::import::UNCOMPRESSED;
-use crate::place::{Place, Role};
+use crate::place::{DocumentRole, Place};
 
-/// A sink that shows nothing.
+/// A sink that drops all progress.
 #[derive(Debug)]
-pub(crate) struct Unseen;
+pub(crate) struct DroppingSink;
 
-impl progress::WriterSource for Unseen {
+impl progress::WriterSource for DroppingSink {
     fn writer(&self) -> Writer {
         Writer::null()
     }
 }
 
-impl solver::VertexSink<()> for Unseen {
+impl solver::VertexSink<()> for DroppingSink {
     fn attach(&self, (): &()) {}
     fn started(&self, _cached: bool) {}
     fn completed(&self, _error: Option<&str>, _cached: bool) {}
@@ -36,11 +36,11 @@ impl solver::VertexSink<()> for Unseen {
 }
 
 /// The domain of tests.
-pub(crate) type Plain = ResultsOnly<StoreResult, Unseen>;
+pub(crate) type Plain = ResultsOnly<StoreResult, DroppingSink>;
 
 pub(crate) fn context() -> OpCtx<Plain> {
     let vertex = Vertex::new(Digest::sha256("vertex"), "vertex", Arc::new(()));
-    OpCtx::detached(Arc::new(vertex), Arc::new(Unseen), Vec::new())
+    OpCtx::detached(Arc::new(vertex), Arc::new(DroppingSink), Vec::new())
 }
 
 /// Documents and layers by digest.
@@ -48,23 +48,23 @@ pub(crate) fn context() -> OpCtx<Plain> {
 pub(crate) struct MemoryPlace {
     documents: Mutex<BTreeMap<Digest, Bytes>>,
     layers: Mutex<BTreeMap<Digest, Bytes>>,
-    /// What was done, in order.
+    /// Calls of the place, in order.
     log: Mutex<Vec<String>>,
-    /// Layers go with the client.
-    goes: bool,
-    /// Writing such a document fails.
-    fails: Option<Role>,
+    /// Whether layers are lost with the client's session.
+    is_temporary: bool,
+    /// Writing documents of this role fails.
+    fails: Option<DocumentRole>,
 }
 
 impl MemoryPlace {
-    pub(crate) fn that_goes() -> Self {
+    pub(crate) fn temporary() -> Self {
         Self {
-            goes: true,
+            is_temporary: true,
             ..Self::default()
         }
     }
 
-    pub(crate) fn that_refuses(role: Role) -> Self {
+    pub(crate) fn refusing(role: DocumentRole) -> Self {
         Self {
             fails: Some(role),
             ..Self::default()
@@ -78,7 +78,7 @@ impl MemoryPlace {
         desc
     }
 
-    /// Adds a layer; its descriptor says what its uncompressed digest is.
+    /// Adds a layer; its descriptor has the uncompressed digest.
     pub(crate) fn put_bytes(&self, bytes: &'static [u8]) -> Arc<Descriptor> {
         let mut desc = Descriptor::of_bytes(media_type::OCI_LAYER, bytes);
         let plain = desc.digest.to_string();
@@ -125,8 +125,8 @@ impl Place for MemoryPlace {
         Ok(())
     }
 
-    fn stays(&self) -> bool {
-        !self.goes
+    fn is_permanent(&self) -> bool {
+        !self.is_temporary
     }
 
     async fn put_layer(&self, desc: &Descriptor, _blob: &LayerBlob) -> Result<(), CacheError> {
@@ -140,7 +140,7 @@ impl Place for MemoryPlace {
         &self,
         desc: &Descriptor,
         bytes: Bytes,
-        role: Role,
+        role: DocumentRole,
     ) -> Result<(), CacheError> {
         if self.fails == Some(role) {
             return Err(CacheError::records("the disk is full"));
@@ -159,11 +159,11 @@ pub(crate) fn digest(name: &str) -> Digest {
     Digest::sha256(name)
 }
 
-pub(crate) fn way(at: usize) -> Vec<Way> {
+pub(crate) fn way(at: usize) -> Vec<InputLink> {
     vec![(at, String::new())]
 }
 
-/// A result of layers that are named by words.
+/// A result with these named layers.
 pub(crate) fn result(seconds: u64, layers: &[&str]) -> ChainResult {
     let layers = layers
         .iter()

@@ -3,12 +3,12 @@
 //! ```text
 //! { "layers":  [ { "blob": digest, "parent": index of a layer | -1 } ],
 //!   "records": [ { "digest": digest of the key,
-//!                  "inputs": [ [ { "selector": digest?, "link": index of a record } ] ],     per input, the ways that lead here
+//!                  "inputs": [ [ { "selector": digest?, "link": index of a record } ] ],     per input, the links that lead here
 //!                  "layers": [ { "layer": index, "createdAt": time } ],                      a layer and all its parents
 //!                  "chains": [ { "layers": [ indexes ], "createdAt": time } ] } ] }          these layers, base first
 //! ```
 //!
-//! Order of fields and what is left out when empty are those of BuildKit's encoder: a parent of 0 is not written.
+//! The order of fields, and which empty ones are left out, are those of BuildKit's encoder: a parent of 0 is not written.
 
 use gostd::Timestamp;
 use oci::Digest;
@@ -17,18 +17,18 @@ use serde::{Deserialize, Deserializer, Serialize};
 /// The media type of the config blob.
 pub const CONFIG_TYPE: &str = "application/vnd.buildkit.cacheconfig.v0";
 
-/// All records of a cache and the layers they need.
+/// The records of a cache and the layers that they use.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheConfig {
-    /// The layers that results are made of.
+    /// Layers that records refer to by index.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub layers: Vec<CacheLayer>,
-    /// The records.
+    /// Records that link to each other by index.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub records: Vec<CacheRecord>,
 }
 
-/// A layer on another one.
+/// A layer on top of another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheLayer {
     /// The layer's blob, described in the manifest.
@@ -36,28 +36,28 @@ pub struct CacheLayer {
     /// Index of the layer below, −1 if there is none.
     #[serde(default, rename = "parent", skip_serializing_if = "is_zero")]
     pub parent: i64,
-    /// What there is to know of the blob where no manifest says it.
+    /// Description of the blob where no manifest has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub annotations: Option<LayerAnnotations>,
 }
 
-/// What stands in the place of a descriptor.
+/// The description of a layer without a descriptor.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerAnnotations {
-    /// The blob's media type.
+    /// Media type of the blob.
     #[serde(
         default,
         rename = "mediaType",
         skip_serializing_if = "String::is_empty"
     )]
     pub media_type: String,
-    /// The digest of its uncompressed bytes.
+    /// Digest of the uncompressed bytes.
     #[serde(default, rename = "diffID", skip_serializing_if = "Option::is_none")]
     pub diff_id: Option<Digest>,
-    /// Its size.
+    /// Size of the blob in bytes.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub size: i64,
-    /// When the layer was made.
+    /// When the layer was created.
     #[serde(
         rename = "createdAt",
         default = "never",
@@ -66,7 +66,7 @@ pub struct LayerAnnotations {
     pub created_at: Timestamp,
 }
 
-/// A key, the ways that lead to it, and its results.
+/// A key with its links and results.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheRecord {
     /// Results that are a layer with all its parents.
@@ -75,9 +75,9 @@ pub struct CacheRecord {
     /// Results that list their layers.
     #[serde(default, rename = "chains", skip_serializing_if = "Vec::is_empty")]
     pub chains: Vec<ChainedResult>,
-    /// The key's digest.
+    /// Digest of the key.
     pub digest: Digest,
-    /// Per input, the records it may come from.
+    /// Per input, links from the records that it may come from.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<Vec<CacheInput>>,
 }
@@ -88,7 +88,7 @@ pub struct CacheResult {
     /// Index of the layer.
     #[serde(default)]
     pub layer: i64,
-    /// When the result was made.
+    /// When the result was created.
     #[serde(
         rename = "createdAt",
         default = "never",
@@ -97,13 +97,13 @@ pub struct CacheResult {
     pub created_at: Timestamp,
 }
 
-/// Layers on each other, whatever their parents are.
+/// A result as a list of layers, whatever their parents are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChainedResult {
     /// Indexes of the layers, base first.
     #[serde(default)]
     pub layers: Vec<i64>,
-    /// When the result was made.
+    /// When the result was created.
     #[serde(
         rename = "createdAt",
         default = "never",
@@ -112,13 +112,13 @@ pub struct ChainedResult {
     pub created_at: Timestamp,
 }
 
-/// One way from an input.
+/// A link from the record of an input.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheInput {
-    /// What of the input is read.
+    /// Digest of the part of the input that is read; empty for all of it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub selector: String,
-    /// Index of the record.
+    /// Index of the input's record.
     #[serde(default)]
     pub link: i64,
 }
@@ -128,7 +128,7 @@ fn is_zero(n: &i64) -> bool {
     *n == 0
 }
 
-/// The time that stands for none.
+/// The zero time of Go, which stands for no time.
 pub(crate) fn never() -> Timestamp {
     Timestamp::parse("0001-01-01T00:00:00Z").expect("it is a time")
 }
@@ -138,7 +138,7 @@ fn time_or_never<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp
 }
 
 impl CacheConfig {
-    /// Brings layers and records into BuildKit's order, so that equal caches are equal documents.
+    /// Sorts layers and records in BuildKit's order, so that equal caches are equal documents.
     pub(crate) fn sort(&mut self) {
         let at = |places: &[usize], index: i64| {
             let place = usize::try_from(index).ok().and_then(|i| places.get(i));
@@ -173,7 +173,7 @@ impl CacheConfig {
         self.records = sorted;
     }
 
-    /// By digest, number of inputs, number of ways of each, then what the ways are.
+    /// Orders by digest, number of inputs, number of links of each, then the links themselves.
     fn sort_key(&self, record: &CacheRecord) -> impl Ord + use<> {
         type Ways = Vec<(usize, Vec<(String, Option<Digest>)>)>;
         let ways: Ways = record
@@ -191,7 +191,7 @@ impl CacheConfig {
         (record.digest.clone(), record.inputs.len(), ways)
     }
 
-    /// The blobs of a layer and its parents, base first. The config must be one of ours.
+    /// The blobs of a layer and its parents, base first. The config must be one that this crate wrote.
     pub(crate) fn blobs(&self, layer: i64) -> Vec<Digest> {
         let mut out = Vec::new();
         let mut next = usize::try_from(layer).ok();
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn sorting_keeps_what_points_where() {
+    fn sorting_keeps_all_references() {
         let digest = |text: &str| Digest::sha256(text);
         let record = |name: &str, layer: Option<i64>, links: &[i64]| CacheRecord {
             results: layer

@@ -1,6 +1,6 @@
-//! Documents of a cache to chains.
+//! Reads the documents of a cache into chains of records.
 //!
-//! A cache of its own has a manifest (or an index) whose config is the cache config. Any other image may have records in
+//! A separate cache has a manifest (or an index) whose config is the cache config. Any other image may have records in
 //! its config: they name its layers by index.
 
 use std::collections::HashMap;
@@ -13,30 +13,30 @@ use progress::Writer;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::chains::Chains;
+use crate::chains::RecordChains;
 use crate::error::CacheError;
 use crate::format::{CONFIG_TYPE, CacheConfig, CacheLayer, CacheRecord};
 use crate::place::Place;
 
-/// Indexes inside each other that are read for records in images.
+/// Depth of nested indexes that are read for records in images.
 const MAX_DEPTH: usize = 4;
-/// Manifests of all indexes that are read for records in images.
+/// Number of manifests in all indexes that are read for records in images.
 const MAX_MANIFESTS: usize = 256;
 
-/// Bytes of all documents that are read for records in images.
+/// Total size of the documents that are read for records in images.
 const MAX_READ_BYTES: usize = 64 << 20;
 
-/// Bytes of a document that are decoded on the runtime's thread; longer ones are decoded on another.
+/// Size up to which a document is decoded on the runtime's thread.
 const MAX_DOCUMENT_BYTES_AT_ONCE: usize = 128 << 10;
 
-/// Values in one document: some ten for each record.
+/// Number of values in one document, about ten for each record.
 const MAX_VALUES: usize = 1 << 21;
 
-/// The digest of a layer's uncompressed bytes.
+/// Annotation with the digest of a layer's uncompressed bytes.
 pub(crate) const UNCOMPRESSED: &str = "containerd.io/uncompressed";
-/// When a layer was made.
+/// Annotation with the time at which a layer was created.
 pub(crate) const CREATED_AT: &str = "buildkit/createdat";
-/// The step that made a layer.
+/// Annotation with the step that created a layer.
 pub(crate) const DESCRIPTION: &str = "buildkit/description";
 
 /// Reads the records of the cache with this root.
@@ -44,7 +44,7 @@ pub(crate) async fn read(
     place: &dyn Place,
     root: &Descriptor,
     progress: &Writer,
-) -> Result<Chains, CacheError> {
+) -> Result<RecordChains, CacheError> {
     let bytes = place.document(root).await?;
     let kind = kind_of(root, &bytes).await?;
     drop(progress.status(format!("inferred cache manifest type: {kind}"), ""));
@@ -70,7 +70,7 @@ pub(crate) async fn read(
             .into_iter()
             .map(|l| (l.digest.clone(), Arc::new(l)))
             .collect();
-        let mut chains = Chains::default();
+        let mut chains = RecordChains::default();
         chains.add_config(&config, &layers)?;
         Ok(chains)
     })
@@ -78,12 +78,16 @@ pub(crate) async fn read(
 }
 
 /// Reads the records in the configs of images.
-// DIFFERS: the images of an index are one cache, not one each: their records meet.
-async fn inline(place: &dyn Place, root: &Descriptor, bytes: Bytes) -> Result<Chains, CacheError> {
-    let mut chains = Chains::default();
-    // Documents are read when it is their turn: one is in memory at a time.
+// DIFFERS: the images of an index are one cache instead of one each, so that equal records of them are merged.
+async fn inline(
+    place: &dyn Place,
+    root: &Descriptor,
+    bytes: Bytes,
+) -> Result<RecordChains, CacheError> {
+    let mut chains = RecordChains::default();
+    // Documents are read one after the other, so that one is in memory at a time.
     let mut todo = vec![(root.clone(), Some(bytes), 0)];
-    let mut seen: Vec<Digest> = vec![root.digest.clone()];
+    let mut visited: Vec<Digest> = vec![root.digest.clone()];
     let mut read = 0;
     let mut count = |desc: &Descriptor, bytes: &Bytes| {
         read += bytes.len();
@@ -106,10 +110,10 @@ async fn inline(place: &dyn Place, root: &Descriptor, bytes: Bytes) -> Result<Ch
                 return Err(CacheError::document("index", &desc, reason));
             }
             let index: Index = decode_later("index", &desc, &bytes).await?;
-            // The last one that is put down is read first.
+            // The last document on the stack is read first.
             for entry in index.manifests.into_iter().rev() {
-                if !seen.contains(&entry.digest) && seen.len() < MAX_MANIFESTS {
-                    seen.push(entry.digest.clone());
+                if !visited.contains(&entry.digest) && visited.len() < MAX_MANIFESTS {
+                    visited.push(entry.digest.clone());
                     todo.push((entry, None, depth + 1));
                 }
             }
@@ -133,7 +137,7 @@ async fn inline(place: &dyn Place, root: &Descriptor, bytes: Bytes) -> Result<Ch
     Ok(chains)
 }
 
-/// What of an image config is read.
+/// The part of an image config that is read.
 #[derive(Deserialize)]
 struct Image {
     #[serde(default)]
@@ -145,7 +149,7 @@ struct Image {
 }
 
 impl Image {
-    fn add_to(self, chains: &mut Chains, manifest: &Manifest) -> Result<(), CacheError> {
+    fn add_to(self, chains: &mut RecordChains, manifest: &Manifest) -> Result<(), CacheError> {
         let Some(cache) = self.cache else {
             return Ok(());
         };
@@ -153,13 +157,13 @@ impl Image {
             tracing::warn!(config = %manifest.config.digest, "image whose layers and config do not match");
             return Ok(());
         }
-        const WHAT: &str = "cache records of image";
+        const CONTEXT: &str = "cache records of image";
         let desc = &manifest.config;
         let cache = base64::engine::general_purpose::STANDARD
             .decode(cache)
-            .map_err(|e| CacheError::document(WHAT, desc, e))?;
+            .map_err(|e| CacheError::document(CONTEXT, desc, e))?;
         let records: Option<Vec<CacheRecord>> = gostd::json::from_slice_with(&cache, MAX_VALUES)
-            .map_err(|e| CacheError::document(WHAT, desc, e))?;
+            .map_err(|e| CacheError::document(CONTEXT, desc, e))?;
         let mut config = CacheConfig {
             layers: Vec::new(),
             records: records.unwrap_or_default(),
@@ -200,7 +204,7 @@ fn decode<T: DeserializeOwned>(
     gostd::json::from_slice_with(bytes, MAX_VALUES).map_err(|e| CacheError::document(what, desc, e))
 }
 
-/// As [`decode`], off the runtime where it may take long.
+/// As [`decode`], off the runtime's thread if the document is large.
 async fn decode_later<T: DeserializeOwned + Send + 'static>(
     what: &'static str,
     desc: &Descriptor,
@@ -213,7 +217,7 @@ async fn decode_later<T: DeserializeOwned + Send + 'static>(
     task::blocking("read cache document", move || decode(what, &desc, &bytes)).await
 }
 
-/// What a document is, by what is in it: folders keep no types, and what is two things at once is refused.
+/// The type of a document by its content: folders have no media types, and ambiguous documents are refused.
 async fn kind_of(desc: &Descriptor, bytes: &Bytes) -> Result<&'static str, CacheError> {
     #[derive(Deserialize)]
     struct Shape {

@@ -1,7 +1,7 @@
-//! Chains that were read, as a key store and a result storage.
+//! Imported chains as a key store and a result storage.
 //!
-//! Keys without inputs are called by their digests, as everywhere. The others are called by a digest of what leads to
-//! them, so that equal caches have equal names. A result is called by the digests of its layers.
+//! The id of a key without inputs is its digest, as in all stores. The id of any other key is a digest of the links that lead to
+//! it, so that equal caches have equal ids. The id of a result is made of the digests of its layers.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -23,41 +23,41 @@ use store::{
 };
 
 use crate::CacheDomain;
-use crate::chains::{Chains, Layers};
+use crate::chains::{ChainLayers, RecordChains};
 use crate::import::{CREATED_AT, DESCRIPTION, UNCOMPRESSED};
 use crate::place::Place;
 
-/// Annotations that stay with a layer; all others are about where it came from.
-const KEPT: &[&str] = &[
+/// Annotations that are kept with a layer; all others describe its origin.
+const KEPT_ANNOTATIONS: &[&str] = &[
     "containerd.io/snapshot/stargz/toc.digest",
     "io.containers.estargz.uncompressed-size",
 ];
 
 #[derive(Debug, Default)]
-struct Key {
-    results: Vec<(StoredResult, Layers)>,
+struct ImportedKey {
+    results: Vec<(StoredResult, ChainLayers)>,
     /// By input, digest of the record (not of the cache map), selector.
     links: BTreeMap<(usize, Digest, String), Vec<String>>,
-    /// Where it follows from, with the links.
+    /// Keys that lead here, with the links.
     backlinks: Vec<(String, KeyLink)>,
 }
 
-/// Keys that do not change.
+/// Keys of an imported cache; they never change.
 #[derive(Debug, Default)]
-struct Keys {
-    keys: BTreeMap<String, Key>,
+struct ImportedKeys {
+    keys: BTreeMap<String, ImportedKey>,
     by_result: HashMap<String, BTreeSet<String>>,
 }
 
-/// Makes a manager of chains whose layers lie at a place.
+/// Creates a manager of chains whose layers are at a place.
 pub(crate) fn manager<D: CacheDomain>(
     id: String,
-    chains: &Chains,
+    chains: &RecordChains,
     place: Arc<dyn Place>,
     (store, sessions): (Arc<Store>, Arc<SessionManager>),
 ) -> Arc<CacheManager<D>> {
-    let keys = Arc::new(Keys::new(chains));
-    let results = Results {
+    let keys = Arc::new(ImportedKeys::new(chains));
+    let results = ImportedResults {
         keys: Arc::clone(&keys),
         place,
         store,
@@ -66,8 +66,8 @@ pub(crate) fn manager<D: CacheDomain>(
     CacheManager::new(id, keys, Arc::new(results))
 }
 
-impl Keys {
-    fn new(chains: &Chains) -> Self {
+impl ImportedKeys {
+    fn new(chains: &RecordChains) -> Self {
         let mut out = Self::default();
         let mut names: HashMap<usize, String> = HashMap::new();
         for entry in chains.entries() {
@@ -81,7 +81,7 @@ impl Keys {
                 }
                 name = Digest::sha256(&name).hex().to_owned();
             }
-            let mut key = Key::default();
+            let mut key = ImportedKey::default();
             for (input, ways) in entry.ways.iter().enumerate() {
                 for (from, selector) in ways {
                     let Some(from) = names.get(from) else {
@@ -132,19 +132,19 @@ impl Keys {
         targets.map(Vec::as_slice).unwrap_or_default()
     }
 
-    fn layers(&self, result: &str) -> Option<&Layers> {
+    fn layers(&self, result: &str) -> Option<&ChainLayers> {
         let key = self.keys.get(self.by_result.get(result)?.first()?)?;
         let entry = key.results.iter().find(|(r, _)| r.id == result);
         entry.map(|(_, layers)| layers)
     }
 
-    /// For each key with a result, or that one with a result follows from: how many of the result's layers its own is.
+    /// For each key with a result, or that such a key leads to: the number of the result's layers that are its own.
     fn parts(&self, result: &str) -> Vec<(String, usize)> {
         let Some(all) = self.layers(result) else {
             return Vec::new();
         };
         let mut work: Vec<&String> = self.by_result.get(result).into_iter().flatten().collect();
-        let mut seen: BTreeSet<&String> = work.iter().copied().collect();
+        let mut visited: BTreeSet<&String> = work.iter().copied().collect();
         let mut out = Vec::new();
         while let Some(name) = work.pop() {
             let Some(key) = self.keys.get(name) else {
@@ -161,7 +161,7 @@ impl Keys {
                 out.push((name.clone(), most));
             }
             for (from, _) in &key.backlinks {
-                if seen.insert(from) {
+                if visited.insert(from) {
                     work.push(from);
                 }
             }
@@ -170,7 +170,7 @@ impl Keys {
     }
 }
 
-fn result_id(layers: &Layers) -> String {
+fn result_id(layers: &ChainLayers) -> String {
     let mut digester = oci::Digester::new();
     for layer in layers.iter() {
         digester.update(layer.digest.as_str().as_bytes());
@@ -178,7 +178,7 @@ fn result_id(layers: &Layers) -> String {
     digester.finish().to_string()
 }
 
-impl KeyStore for Keys {
+impl KeyStore for ImportedKeys {
     fn exists(&self, key: &str) -> Result<bool, KeyStoreError> {
         Ok(self.keys.contains_key(key))
     }
@@ -227,15 +227,15 @@ impl KeyStore for Keys {
     }
 }
 
-/// Makes lazy refs of results.
-struct Results {
-    keys: Arc<Keys>,
+/// Creates lazy refs for results.
+struct ImportedResults {
+    keys: Arc<ImportedKeys>,
     place: Arc<dyn Place>,
     store: Arc<Store>,
     sessions: Arc<SessionManager>,
 }
 
-impl fmt::Debug for Results {
+impl fmt::Debug for ImportedResults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Results")
             .field("place", &self.place)
@@ -251,11 +251,11 @@ struct Immutable;
 #[error("not found")]
 struct NotFound;
 
-impl Results {
+impl ImportedResults {
     /// The refs of all layers of a result, each with those below it.
     async fn refs<D: CacheDomain>(
         &self,
-        layers: Layers,
+        layers: ChainLayers,
         ctx: &OpCtx<D>,
     ) -> Result<Vec<ImmutableRef>, KeyStoreError> {
         let provider: Arc<dyn BlobProvider> = Arc::new(CacheLayers {
@@ -277,9 +277,9 @@ impl Results {
         task::blocking("import cached layers", import).await
     }
 
-    /// Fetches what will not be there later.
+    /// Downloads layers that will be unavailable once the client is gone.
     async fn secure(&self, top: Option<&ImmutableRef>) -> Result<(), StoreError> {
-        let Some(top) = top.filter(|_| !self.place.stays()) else {
+        let Some(top) = top.filter(|_| !self.place.is_permanent()) else {
             return Ok(());
         };
         for layer in top.known_blobs()?.unwrap_or_default() {
@@ -291,7 +291,7 @@ impl Results {
     }
 }
 
-/// A layer as the store imports it.
+/// The description of a layer for the store.
 fn described(layer: &Descriptor) -> Result<LayerDesc, KeyStoreError> {
     let note = |key: &str| layer.annotations.get(key);
     let plain = layer.media_type.ends_with(".tar") || layer.media_type.ends_with(".diff");
@@ -312,7 +312,7 @@ fn described(layer: &Descriptor) -> Result<LayerDesc, KeyStoreError> {
     descriptor.urls = Vec::new();
     descriptor
         .annotations
-        .retain(|key, _| KEPT.contains(&key.as_str()));
+        .retain(|key, _| KEPT_ANNOTATIONS.contains(&key.as_str()));
     let description = description.unwrap_or_else(|| format!("imported {}", layer.digest));
     let mut out = LayerDesc::new(descriptor, diff_id, description);
     out.created = created.transpose()?.map(SystemTime::from);
@@ -320,7 +320,7 @@ fn described(layer: &Descriptor) -> Result<LayerDesc, KeyStoreError> {
 }
 
 #[async_trait]
-impl<D: CacheDomain> ResultStorage<D> for Results {
+impl<D: CacheDomain> ResultStorage<D> for ImportedResults {
     fn exists(&self, id: &str) -> bool {
         self.keys.by_result.contains_key(id)
     }
@@ -333,7 +333,7 @@ impl<D: CacheDomain> ResultStorage<D> for Results {
         Err(KeyStoreError::new(Immutable))
     }
 
-    /// For those who look at a result; a build that goes on with one loads it with what is below.
+    /// Loads a single result; a build that continues from one calls `load_with_parents`.
     async fn load(
         &self,
         result: &StoredResult,
@@ -366,13 +366,13 @@ impl<D: CacheDomain> ResultStorage<D> for Results {
     }
 }
 
-/// Fetches layers of a cache for the builds that need them, and shows that where they are needed first. The step stays
-/// one that was cached.
+/// Downloads layers of a cache for the builds that need them, shown at the first vertex that needs them. That vertex stays
+/// cached.
 #[derive(Debug)]
 struct CacheLayers {
     place: Arc<dyn Place>,
     manager: Arc<SessionManager>,
-    /// Those of the vertex, as builds come and go.
+    /// Sessions of the builds that want the vertex.
     sessions: SessionGroup,
     progress: Writer,
 }
@@ -381,7 +381,7 @@ struct CacheLayers {
 impl BlobProvider for CacheLayers {
     async fn fetch(&self, desc: &Descriptor, sink: &mut dyn BlobSink) -> Result<(), FetchError> {
         let status = self.progress.status(desc.digest.as_str(), "downloading");
-        // Builds that ended answer for nothing, and are not waited for.
+        // Sessions of builds that have ended are not waited for.
         let mut asking = self.sessions.ids();
         asking.retain(|id| self.manager.get(id).is_some());
         let asking = Group::new(Arc::clone(&self.manager), asking);

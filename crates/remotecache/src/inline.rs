@@ -1,4 +1,4 @@
-//! Records in terms of the layers of an image: layers are named by their place in it.
+//! Records in an image's config, which name the image's layers by index.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use solver::{KeyInfo, OpCtx};
 use store::{CompressionAttributes, CompressionSpec};
 
 use crate::CacheDomain;
-use crate::chains::Chains;
+use crate::chains::RecordChains;
 use crate::error::CacheError;
 use crate::export::{CacheRecords, ExportOptions, LayerForm};
 use crate::format::{CacheRecord, ChainedResult, never};
@@ -39,9 +39,12 @@ impl CacheRecords {
     }
 }
 
-fn of_image(chains: &Chains, image: &[Digest]) -> Result<Option<Vec<CacheRecord>>, CacheError> {
+fn of_image(
+    chains: &RecordChains,
+    image: &[Digest],
+) -> Result<Option<Vec<CacheRecord>>, CacheError> {
     let (config, blobs) = chains.config();
-    // By blob, the places in the image: the bytes are the same, however they are compressed.
+    // Indexes of layers in the image by blob; the bytes are the same in any compression.
     let mut places: HashMap<Digest, Vec<i64>> = HashMap::new();
     let mut described = HashMap::new();
     for (place, layer) in (0..).zip(image) {
@@ -53,7 +56,7 @@ fn of_image(chains: &Chains, image: &[Digest]) -> Result<Option<Vec<CacheRecord>
             }
         }
     }
-    let mut fitting = Chains::default();
+    let mut fitting = RecordChains::default();
     fitting.add_config(&config, &described)?;
     let (mut config, _) = fitting.config();
     if config.layers.is_empty() {
@@ -102,8 +105,8 @@ mod tests {
         Digest::sha256(name)
     }
 
-    fn chains(results: &[(&str, &[&str])]) -> Chains {
-        let mut out = Chains::default();
+    fn chains(results: &[(&str, &[&str])]) -> RecordChains {
+        let mut out = RecordChains::default();
         for (name, layers) in results {
             let base = out.add(&digest("base"), &[], Vec::new()).unwrap().unwrap();
             let layers = layers.iter().map(|l| {
@@ -138,15 +141,15 @@ mod tests {
     }
 
     #[test]
-    fn results_are_named_by_the_places_of_their_layers() {
+    fn results_are_named_by_the_indexes_of_their_layers() {
         let chains_of_steps = chains(&[
             ("run", &["a", "b"]),
             ("copy", &["b"]),
             ("other", &["a", "x"]),
         ]);
         let image = [digest("a"), digest("b")];
-        let got = shape(of_image(&chains_of_steps, &image).unwrap());
-        assert_eq!(got, [(vec![], vec![vec![1]]), (vec![1], vec![])]);
+        let records = shape(of_image(&chains_of_steps, &image).unwrap());
+        assert_eq!(records, [(vec![], vec![vec![1]]), (vec![1], vec![])]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Cache records in and out of the machine.
+//! Import and export of cache records.
 //!
 //! ```text
 //!   solver::export ──► Records ── chains ──► CacheConfig ── place ──► a registry, a folder of the client, an image config
@@ -9,18 +9,18 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`format`] | the document: layers, records, the links between them; byte for byte BuildKit's |
-//! | `chains` | records merged where they are the same; what is written, and what was read |
-//! | `attrs` | what a client may say of a cache |
-//! | `place` | where documents and layers lie: `registry`, `folder` |
-//! | `export` | results to layers, layers and documents to a place |
-//! | `inline` | records in terms of the layers of an image |
-//! | `import` | documents to chains, chains to a cache manager |
+//! | `chains` | records with equal ones merged, imported or to be exported |
+//! | `attrs` | parses the attributes of a cache |
+//! | `place` | the places of documents and layers: `registry`, `folder` |
+//! | `export` | packs layers of results and writes layers and documents to a place |
+//! | `inline` | records that name layers of an image |
+//! | `import` | reads documents into chains, chains into a cache manager |
 //! | `imported` | the key store and the result storage over chains |
 //!
 //! Invariants:
-//! - What a place says is hostile: documents are bounded, indexes are checked, loops are errors.
-//! - An imported result is a lazy ref. Layers are fetched when somebody needs their bytes, by a session of the build that
-//!   needs them; only what lies at a client is fetched when it is loaded, because the client will be gone.
+//! - Documents of a place are hostile: their size is bounded, indexes are checked, loops are errors.
+//! - An imported result is a lazy ref. Layers are downloaded when their bytes are needed, by a session of the build that
+//!   needs them; only layers in a client's folder are downloaded when a result is loaded, because the client will leave.
 //! - A cache that cannot be read is no reason for a build to fail.
 
 mod attrs;

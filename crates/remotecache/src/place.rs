@@ -1,4 +1,4 @@
-//! Where documents and layers of a cache lie.
+//! The places of a cache's documents and layers.
 
 pub(crate) mod folder;
 pub(crate) mod registry;
@@ -14,43 +14,43 @@ use store::{BlobSink, FetchError, LayerBlob};
 
 use crate::error::CacheError;
 
-/// Documents larger than this are not read.
+/// Size limit of a document in bytes.
 // DIFFERS: BuildKit reads 1 MiB, which caches of large builds exceed.
-pub(crate) const MAX_DOCUMENT: u64 = 4 << 20;
+pub(crate) const MAX_DOCUMENT_BYTES: u64 = 4 << 20;
 
-/// Which document is written.
+/// The role of a document in a cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Role {
+pub(crate) enum DocumentRole {
     /// The cache config.
     Config,
     /// The manifest or index, last of all.
     Root,
 }
 
-/// A place for a cache.
+/// A place of a cache's documents and layers.
 #[async_trait]
 pub(crate) trait Place: fmt::Debug + Send + Sync {
-    /// Reads a document, verified.
+    /// Reads a document and verifies its digest.
     async fn document(&self, desc: &Descriptor) -> Result<Bytes, CacheError>;
 
-    /// Streams a layer, unverified, as the sessions of `asking` may.
+    /// Streams a layer without verification, with the sessions in `sessions`.
     async fn layer(
         &self,
         desc: &Descriptor,
-        asking: &Group,
+        sessions: &Group,
         sink: &mut dyn BlobSink,
         status: &StatusGuard,
     ) -> Result<(), FetchError>;
 
-    /// Whether layers can still be fetched when the build is over.
-    fn stays(&self) -> bool;
+    /// Whether layers can still be downloaded after the build.
+    fn is_permanent(&self) -> bool;
 
-    /// Repositories that hold the layers.
+    /// Repositories that have the layers, for pushes to mount from.
     fn repositories(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// Writes a layer, unless it is there. Its bytes are asked for only then.
+    /// Writes a layer unless the place has it. Its bytes are read only if they are needed.
     async fn put_layer(&self, desc: &Descriptor, blob: &LayerBlob) -> Result<(), CacheError>;
 
     /// Writes a document.
@@ -58,17 +58,17 @@ pub(crate) trait Place: fmt::Debug + Send + Sync {
         &self,
         desc: &Descriptor,
         bytes: Bytes,
-        role: Role,
+        role: DocumentRole,
     ) -> Result<(), CacheError>;
 }
 
-/// Refuses a document that says it is too large.
+/// Refuses a document whose descriptor exceeds the size limit.
 pub(crate) fn check_size(desc: &Descriptor) -> Result<(), CacheError> {
-    if desc.len() > MAX_DOCUMENT {
+    if desc.len() > MAX_DOCUMENT_BYTES {
         return Err(CacheError::TooLarge {
             digest: desc.digest.clone(),
             size: desc.len(),
-            limit: MAX_DOCUMENT,
+            limit: MAX_DOCUMENT_BYTES,
         });
     }
     Ok(())

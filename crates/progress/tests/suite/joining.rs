@@ -12,7 +12,7 @@ fn progress_of(name: &str) -> VertexProgress {
     VertexProgress::new(Vertex::new(Digest::key(name), name, Vec::new()))
 }
 
-/// The lines that a closed hub has, and how often it was told of the vertex itself.
+/// The log lines of a closed hub, and the number of its events about the vertex itself.
 async fn lines(hub: &Arc<Hub>) -> (Vec<String>, usize) {
     let mut events = hub.subscribe();
     let (mut lines, mut vertices) = (Vec::new(), 0);
@@ -31,7 +31,7 @@ fn line(n: usize) -> String {
 }
 
 #[tokio::test]
-async fn hubs_that_join_while_the_vertex_writes_hear_each_line_once_and_in_order() {
+async fn hubs_that_join_while_the_vertex_writes_get_each_line_once_and_in_order() {
     const LINES: usize = 3_000;
     let progress = progress_of("run");
     let is_done = AtomicBool::new(false);
@@ -76,7 +76,7 @@ async fn hubs_that_join_while_the_vertex_writes_hear_each_line_once_and_in_order
 }
 
 #[tokio::test]
-async fn a_hub_that_is_added_by_several_at_once_is_told_once() {
+async fn a_hub_that_is_added_concurrently_gets_past_events_once() {
     let progress = progress_of("run");
     for n in 0..2_000 {
         progress.writer().log(1, line(n));
@@ -94,7 +94,7 @@ async fn a_hub_that_is_added_by_several_at_once_is_told_once() {
 }
 
 #[tokio::test]
-async fn a_hub_that_is_gone_is_told_nothing_more_and_not_kept() {
+async fn a_dropped_hub_gets_no_events_and_is_not_kept() {
     let progress = progress_of("run");
     let hub = Hub::new();
     let weak = Arc::downgrade(&hub);
@@ -102,10 +102,10 @@ async fn a_hub_that_is_gone_is_told_nothing_more_and_not_kept() {
     drop(hub);
     assert!(weak.upgrade().is_none());
     progress.writer().log(1, "to nobody\n");
-    let other = Hub::new();
-    progress.attach(&other);
-    other.close();
-    assert_eq!(lines(&other).await.0, ["to nobody\n"]);
+    let second_hub = Hub::new();
+    progress.attach(&second_hub);
+    second_hub.close();
+    assert_eq!(lines(&second_hub).await.0, ["to nobody\n"]);
 }
 
 #[tokio::test]
@@ -125,7 +125,7 @@ async fn logs_without_a_place_for_a_file_stay_in_memory() {
 }
 
 #[tokio::test]
-async fn a_closed_hub_takes_nothing_in_and_its_readers_end() {
+async fn a_closed_hub_drops_events_and_its_readers_end() {
     let hub = Hub::new();
     let vertex = |name: &str| Event::Vertex(Vertex::new(Digest::key(name), name, Vec::new()));
     hub.publish(vertex("before"));
@@ -143,7 +143,7 @@ async fn a_closed_hub_takes_nothing_in_and_its_readers_end() {
 }
 
 #[tokio::test]
-async fn a_wait_for_the_next_event_that_is_given_up_loses_none() {
+async fn a_cancelled_wait_for_an_event_loses_none() {
     let hub = Hub::new();
     let progress = progress_of("run");
     progress.attach(&hub);
@@ -162,7 +162,7 @@ async fn a_wait_for_the_next_event_that_is_given_up_loses_none() {
     }
 }
 
-/// What a future gives at once; none if it waits.
+/// The output of a future that is ready; none if it waits.
 async fn futures_poll<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
     tokio::select! {
         biased;
@@ -172,7 +172,7 @@ async fn futures_poll<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
 }
 
 #[tokio::test]
-async fn a_batch_is_bounded_and_what_is_left_comes_with_the_next() {
+async fn a_batch_is_bounded_and_the_remaining_events_come_with_the_next() {
     let hub = Hub::new();
     for n in 0..1_000 {
         let name = n.to_string();

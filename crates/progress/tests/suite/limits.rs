@@ -1,4 +1,4 @@
-//! How much of a step's output is shown.
+//! Limits on the output of steps.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -7,7 +7,7 @@ use oci::Digest;
 use progress::{Event, Hub, LogLimit, LogStreams, Vertex, VertexProgress, Writer};
 use task::Clock;
 
-/// A step with an output, and the hub that shows it.
+/// A step with output, and the hub that shows it.
 struct Step {
     clock: Clock,
     hub: Arc<Hub>,
@@ -21,7 +21,7 @@ fn step(limit: LogLimit) -> Step {
     let progress = VertexProgress::with(vertex, clock.clone(), None);
     progress.attach(&hub);
     let streams = LogStreams::new(progress.writer(), limit);
-    // In the first second a step may write what it may write in a second.
+    // In its first second a step may write as much as in any second.
     clock.advance(Duration::from_millis(1));
     Step {
         clock,
@@ -31,7 +31,7 @@ fn step(limit: LogLimit) -> Step {
 }
 
 impl Step {
-    /// What is shown, each message with its stream.
+    /// The shown messages, each with its stream.
     async fn shown(self) -> Vec<(i64, String)> {
         self.hub.close();
         let mut events = self.hub.subscribe();
@@ -51,8 +51,8 @@ fn limit(size: Option<u64>, speed: Option<u64>) -> LogLimit {
 }
 
 #[tokio::test]
-async fn what_fits_is_shown_and_the_rest_is_told_once_for_each_stretch() {
-    // Milliseconds to wait before, and what is written then.
+async fn output_beyond_the_limit_is_replaced_by_one_line_per_gap() {
+    // Milliseconds to wait, and the output written then.
     type Writes = &'static [(u64, &'static str)];
     let by_size = "\n[output clipped, log limit 10B reached]\n";
     let by_speed = "\n[output clipped, log limit 4B/s reached]\n";
@@ -88,7 +88,7 @@ async fn what_fits_is_shown_and_the_rest_is_told_once_for_each_stretch() {
             &[(0, "01234"), (0, "56")],
             format!("0123{by_speed}"),
         ),
-        // What was left out counts for the rate too, and a stretch goes on until a whole message fits.
+        // Clipped output counts for the rate too, and a gap lasts until a whole message fits.
         (
             limit(None, Some(4)),
             &[(0, "0123456"), (1_000, "78")],
@@ -99,7 +99,7 @@ async fn what_fits_is_shown_and_the_rest_is_told_once_for_each_stretch() {
             &[(0, "01234"), (2_000, "56"), (0, "7"), (0, "89abcd")],
             format!("0123{by_speed}56789ab{by_speed}"),
         ),
-        // The smaller bound counts and is the one that is named.
+        // The smaller limit applies and is named.
         (
             limit(Some(10), Some(4)),
             &[(0, "01234")],
@@ -166,7 +166,7 @@ async fn limits_are_named_in_the_largest_unit_that_fits() {
 }
 
 #[tokio::test]
-async fn the_end_of_what_was_left_out_is_shown_once_when_a_step_failed() {
+async fn the_last_clipped_bytes_are_shown_once_when_a_step_fails() {
     let step = step(limit(Some(4), None));
     step.streams.log(1, b"abcdef");
     step.streams.log(2, b"ok");
@@ -186,7 +186,7 @@ async fn the_end_of_what_was_left_out_is_shown_once_when_a_step_failed() {
 }
 
 #[tokio::test]
-async fn of_a_flood_only_the_last_quarter_of_a_mebibyte_is_kept() {
+async fn the_last_quarter_of_a_mebibyte_of_clipped_output_is_kept() {
     let step = step(limit(Some(0), None));
     let line = |n: usize| format!("{n:015}\n");
     for n in 0..40_000 {

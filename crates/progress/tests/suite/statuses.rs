@@ -1,4 +1,4 @@
-//! How far a vertex and its parts are, as they are told.
+//! Updates of vertices and their parts.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -8,19 +8,19 @@ use oci::Digest;
 use progress::{Event, Hub, Position, Range, SourceInfo, Status, Vertex, VertexProgress, Warning};
 use task::Clock;
 
-struct Shown {
+struct StepProgress {
     clock: Clock,
     hub: Arc<Hub>,
     progress: VertexProgress,
 }
 
-fn shown() -> Shown {
+fn step() -> StepProgress {
     let clock = Clock::paused(SystemTime::UNIX_EPOCH);
     let hub = Hub::with(clock.clone(), None);
     let vertex = Vertex::new(Digest::key("image"), "image", Vec::new());
     let progress = VertexProgress::with(vertex, clock.clone(), None);
     progress.attach(&hub);
-    Shown {
+    StepProgress {
         clock,
         hub,
         progress,
@@ -32,7 +32,7 @@ fn ms(time: SystemTime) -> u128 {
     since.as_millis()
 }
 
-/// Reads what a hub has by now.
+/// Reads the events that a hub has so far.
 struct Reader(progress::Subscription);
 
 impl Reader {
@@ -73,12 +73,12 @@ impl Reader {
 }
 
 #[tokio::test]
-async fn a_status_is_told_ten_times_a_second_at_most_but_its_begin_and_end_always() {
-    let shown = shown();
-    let mut reader = Reader(shown.hub.subscribe());
-    let status = shown.progress.writer().status("layer", "downloading");
+async fn a_status_is_updated_ten_times_a_second_at_most_but_its_start_and_end_always() {
+    let step = step();
+    let mut reader = Reader(step.hub.subscribe());
+    let status = step.progress.writer().status("layer", "downloading");
     assert_eq!(reader.statuses().await.len(), 1);
-    // Milliseconds to wait before, how far it is, and whether that is told.
+    // Milliseconds to wait, the progress made, and whether it is shown.
     for (wait, current, is_told) in [
         (0, 1, false),
         (99, 2, false),
@@ -89,13 +89,13 @@ async fn a_status_is_told_ten_times_a_second_at_most_but_its_begin_and_end_alway
         (1_000, 7, true),
         (0, 8, false),
     ] {
-        shown.clock.advance(Duration::from_millis(wait));
+        step.clock.advance(Duration::from_millis(wait));
         status.set(current, 10);
-        let told: Vec<i64> = reader.statuses().await.iter().map(|s| s.current).collect();
+        let updates: Vec<i64> = reader.statuses().await.iter().map(|s| s.current).collect();
         let expected = if is_told { vec![current] } else { Vec::new() };
-        assert_eq!(told, expected, "{current} after {wait}");
+        assert_eq!(updates, expected, "{current} after {wait}");
     }
-    shown.clock.advance(Duration::from_millis(3));
+    step.clock.advance(Duration::from_millis(3));
     drop(status);
     let last = reader.statuses().await.remove(0);
     assert_eq!((last.current, last.total), (8, 10));
@@ -105,30 +105,33 @@ async fn a_status_is_told_ten_times_a_second_at_most_but_its_begin_and_end_alway
 }
 
 #[tokio::test]
-async fn a_new_name_is_told_at_once_and_begins_a_new_interval() {
-    let shown = shown();
-    let mut reader = Reader(shown.hub.subscribe());
-    let status = shown.progress.writer().status("layer", "downloading");
-    shown.clock.advance(Duration::from_millis(60));
+async fn a_new_name_is_shown_at_once_and_starts_a_new_interval() {
+    let step = step();
+    let mut reader = Reader(step.hub.subscribe());
+    let status = step.progress.writer().status("layer", "downloading");
+    step.clock.advance(Duration::from_millis(60));
     status.rename("extracting");
-    shown.clock.advance(Duration::from_millis(60));
+    step.clock.advance(Duration::from_millis(60));
     status.set(1, 1);
-    // The reader is behind: of one part it sees only the newest state.
-    let told = reader.statuses().await;
-    assert_eq!(told.len(), 1);
-    assert_eq!((told[0].name.as_str(), told[0].current), ("extracting", 0));
+    // A slow reader sees only the newest state of a part.
+    let updates = reader.statuses().await;
+    assert_eq!(updates.len(), 1);
+    assert_eq!(
+        (updates[0].name.as_str(), updates[0].current),
+        ("extracting", 0)
+    );
 }
 
 #[tokio::test]
 async fn parts_with_different_names_do_not_replace_each_other() {
-    let shown = shown();
-    let writer = shown.progress.writer();
+    let step = step();
+    let writer = step.progress.writer();
     let (first, second) = (writer.status("a", ""), writer.status("b", ""));
     drop(first);
     drop(second);
-    shown.hub.close();
-    let told = Reader(shown.hub.subscribe()).statuses().await;
-    let ids: Vec<(&str, bool)> = told
+    step.hub.close();
+    let updates = Reader(step.hub.subscribe()).statuses().await;
+    let ids: Vec<(&str, bool)> = updates
         .iter()
         .map(|s| (s.id.as_str(), s.completed.is_some()))
         .collect();
@@ -136,37 +139,37 @@ async fn parts_with_different_names_do_not_replace_each_other() {
 }
 
 #[tokio::test]
-async fn a_vertex_ends_after_it_began_and_begins_anew_without_what_it_ended_with() {
-    let shown = shown();
-    let mut reader = Reader(shown.hub.subscribe());
+async fn a_vertex_ends_after_its_start_and_restarts_without_its_former_end() {
+    let step = step();
+    let mut reader = Reader(step.hub.subscribe());
     reader.events().await;
-    // Ended by somebody who never began it: it began then.
-    shown.clock.advance(Duration::from_millis(5));
-    shown.progress.complete(Some("no"));
+    // A vertex that ended without a start started at its end.
+    step.clock.advance(Duration::from_millis(5));
+    step.progress.complete(Some("no"));
     let ended = reader.vertices().await.remove(0);
     assert_eq!(
         (ended.started.map(ms), ended.completed.map(ms)),
         (Some(5), Some(5))
     );
     assert_eq!(ended.error, "no");
-    shown.clock.advance(Duration::from_millis(5));
-    shown.progress.start();
+    step.clock.advance(Duration::from_millis(5));
+    step.progress.start();
     let again = reader.vertices().await.remove(0);
     assert_eq!((again.started.map(ms), again.completed), (Some(10), None));
     assert_eq!((again.error.as_str(), again.cached), ("", false));
-    shown.clock.advance(Duration::from_millis(5));
-    shown.progress.complete(None);
-    shown.clock.advance(Duration::from_millis(5));
-    shown.progress.cached();
-    let told = reader.vertices().await;
-    let last = told.last().unwrap();
+    step.clock.advance(Duration::from_millis(5));
+    step.progress.complete(None);
+    step.clock.advance(Duration::from_millis(5));
+    step.progress.cached();
+    let states = reader.vertices().await;
+    let last = states.last().unwrap();
     assert!(last.cached && last.error.is_empty());
     assert_eq!(
         (last.started.map(ms), last.completed.map(ms)),
         (Some(20), Some(20))
     );
-    assert_eq!(shown.progress.vertex(), *last);
-    for vertex in told {
+    assert_eq!(step.progress.vertex(), *last);
+    for vertex in states {
         assert!(
             vertex
                 .completed
@@ -176,8 +179,8 @@ async fn a_vertex_ends_after_it_began_and_begins_anew_without_what_it_ended_with
 }
 
 #[tokio::test]
-async fn a_warning_arrives_as_it_was_given_but_for_credentials() {
-    let shown = shown();
+async fn a_warning_arrives_unchanged_but_for_credentials() {
+    let step = step();
     let place = |line, character| Position { line, character };
     let range = Range {
         start: place(3, 0),
@@ -188,15 +191,15 @@ async fn a_warning_arrives_as_it_was_given_but_for_credentials() {
         data: Bytes::from_static(b"\xff\xfeFROM a\n"),
         language: "Dockerfile".into(),
     };
-    shown.progress.writer().warn(
+    step.progress.writer().warn(
         2,
         "short",
         vec!["one".into(), Bytes::from_static(b"\xff two")],
         "https://docs/rule",
         Some((info.clone(), vec![range])),
     );
-    shown.hub.close();
-    let mut reader = Reader(shown.hub.subscribe());
+    step.hub.close();
+    let mut reader = Reader(step.hub.subscribe());
     let events = reader.events().await;
     let expected = Event::Warning(Warning {
         vertex: Digest::key("image"),
@@ -217,11 +220,11 @@ async fn a_warning_arrives_as_it_was_given_but_for_credentials() {
 
 #[tokio::test]
 async fn an_empty_message_is_no_log() {
-    let shown = shown();
-    shown.progress.writer().log(1, "");
-    shown.progress.writer().log(1, "x");
-    shown.hub.close();
-    let events = Reader(shown.hub.subscribe()).events().await;
+    let step = step();
+    step.progress.writer().log(1, "");
+    step.progress.writer().log(1, "x");
+    step.hub.close();
+    let events = Reader(step.hub.subscribe()).events().await;
     let logs = events.iter().filter(|event| matches!(event, Event::Log(_)));
     assert_eq!(logs.count(), 1);
 }

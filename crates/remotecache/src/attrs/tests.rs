@@ -8,20 +8,28 @@ fn attrs(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn docker_types_have_no_image_manifest_unless_it_is_asked_for() {
-    for (pairs, oci, manifest) in [
-        (&[][..], true, true),
-        (&[("oci-mediatypes", "false")], false, false),
-        (&[("image-manifest", "false")], true, false),
+fn docker_types_have_no_image_manifest_unless_it_is_requested() {
+    for (pairs, media_types, root) in [
+        (&[][..], MediaTypes::Oci, RootKind::Manifest),
+        (
+            &[("oci-mediatypes", "false")],
+            MediaTypes::Docker,
+            RootKind::Index,
+        ),
+        (
+            &[("image-manifest", "false")],
+            MediaTypes::Oci,
+            RootKind::Index,
+        ),
         (
             &[("oci-mediatypes", "false"), ("image-manifest", "true")],
-            false,
-            true,
+            MediaTypes::Docker,
+            RootKind::Manifest,
         ),
     ] {
         let map = attrs(pairs);
         let documents = Attrs::new(&map).documents().unwrap();
-        assert_eq!(documents, Documents { oci, manifest }, "{pairs:?}");
+        assert_eq!(documents, Documents { media_types, root }, "{pairs:?}");
     }
 }
 
@@ -74,7 +82,7 @@ fn flags_are_read_as_go_reads_them_and_the_error_names_the_flag() {
 }
 
 #[test]
-fn errors_are_ignored_only_where_that_is_said_in_a_word_for_yes() {
+fn errors_are_ignored_only_with_a_true_value_of_ignore_error() {
     for (value, ignores) in [
         ("true", true),
         ("1", true),

@@ -2,7 +2,7 @@ use super::*;
 use crate::fixture::Plain;
 
 #[tokio::test(start_paused = true)]
-async fn a_cache_in_a_registry_that_drips_holds_the_build_up_for_a_minute_at_most() {
+async fn a_cache_in_a_slow_registry_delays_the_build_for_a_minute_at_most() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let _first = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let dir = tempfile::tempdir().unwrap();
@@ -10,7 +10,7 @@ async fn a_cache_in_a_registry_that_drips_holds_the_build_up_for_a_minute_at_mos
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let host = listener.local_addr().unwrap();
     task::spawn("registry", async move {
-        // Each answer comes just before it would be too late, and asks for another request.
+        // Each answer comes just before its time limit, and redirects to another request.
         while let Ok((mut stream, _)) = listener.accept().await {
             let mut buffer = vec![0; 4096];
             let _asked = stream.read(&mut buffer).await;
@@ -29,11 +29,11 @@ async fn a_cache_in_a_registry_that_drips_holds_the_build_up_for_a_minute_at_mos
         progress: progress::Writer::null(),
     };
     let attrs = BTreeMap::from([("ref".to_owned(), format!("{host}/a/b:c"))]);
-    let began = tokio::time::Instant::now();
+    let started = tokio::time::Instant::now();
     let read = caches.import::<Plain>("registry", &attrs, &context).await;
     let text = read.unwrap_err().to_string();
     assert!(text.contains(&host.to_string()), "{text}");
-    assert!(began.elapsed() <= IMPORT_TIMEOUT + Duration::from_secs(1));
+    assert!(started.elapsed() <= IMPORT_TIMEOUT + Duration::from_secs(1));
 }
 
 fn caches(dir: &std::path::Path) -> (Caches, CacheContext) {
@@ -58,7 +58,7 @@ fn attrs(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
 }
 
 #[tokio::test]
-async fn what_a_cache_to_write_to_is_missing_is_said_before_the_build() {
+async fn missing_attributes_of_an_export_are_refused_before_the_build() {
     let dir = tempfile::tempdir().unwrap();
     let (caches, context) = caches(dir.path());
     let failed = "failed to configure";
@@ -111,7 +111,7 @@ async fn what_a_cache_to_write_to_is_missing_is_said_before_the_build() {
 }
 
 #[tokio::test]
-async fn a_cache_to_write_to_says_what_it_is_and_whether_the_build_depends_on_it() {
+async fn an_exporter_has_a_title_and_says_whether_the_build_depends_on_it() {
     let dir = tempfile::tempdir().unwrap();
     let (caches, context) = caches(dir.path());
     for (kind, pairs, name, is_inline, ignores_errors) in [
@@ -143,13 +143,13 @@ async fn a_cache_to_write_to_says_what_it_is_and_whether_the_build_depends_on_it
             .unwrap();
         assert_eq!((exporter.name(), exporter.is_inline()), (name, is_inline));
         assert_eq!(exporter.ignores_errors(), ignores_errors);
-        // Records in images are always the topmost.
+        // Records in images are always those of mode `min`.
         assert!(!is_inline || exporter.mode == ExportMode::Min);
     }
 }
 
 #[tokio::test]
-async fn what_a_cache_to_read_from_is_missing_is_said_by_the_import() {
+async fn missing_attributes_of_an_import_are_an_error_of_the_import() {
     let dir = tempfile::tempdir().unwrap();
     let (caches, context) = caches(dir.path());
     let failed = "failed to configure";
@@ -197,7 +197,7 @@ async fn what_a_cache_to_read_from_is_missing_is_said_by_the_import() {
 }
 
 #[test]
-fn imports_of_one_name_are_one_and_others_are_told_apart_by_all_their_attributes() {
+fn imports_of_registries_differ_by_reference_and_others_by_all_attributes() {
     let name = |kind: &str, pairs: &[(&str, &str)]| Caches::name_of(kind, &attrs(pairs));
     assert_eq!(name("registry", &[("ref", "a/b:c"), ("x", "y")]), "a/b:c");
     let local = name("local", &[("src", "one")]);

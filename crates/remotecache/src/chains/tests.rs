@@ -1,7 +1,7 @@
 use super::*;
 use crate::fixture::{digest, result, way};
 
-fn known(layers: &[&str]) -> HashMap<Digest, Arc<Descriptor>> {
+fn descriptors(layers: &[&str]) -> HashMap<Digest, Arc<Descriptor>> {
     let described = layers.iter().map(|l| {
         (
             digest(l),
@@ -13,7 +13,7 @@ fn known(layers: &[&str]) -> HashMap<Digest, Arc<Descriptor>> {
 
 #[test]
 fn records_that_are_the_same_are_one_and_the_newest_result_is_written() {
-    let mut chains = Chains::default();
+    let mut chains = RecordChains::default();
     let base = chains
         .add(&digest("base"), &[], Vec::new())
         .unwrap()
@@ -43,8 +43,8 @@ fn records_that_are_the_same_are_one_and_the_newest_result_is_written() {
 
 #[test]
 fn ways_that_meet_make_one_record_of_two() {
-    let mut chains = Chains::default();
-    let add = |chains: &mut Chains, name: &str, inputs: &[Vec<Way>], results| {
+    let mut chains = RecordChains::default();
+    let add = |chains: &mut RecordChains, name: &str, inputs: &[Vec<InputLink>], results| {
         chains.add(&digest(name), inputs, results).unwrap().unwrap()
     };
     let (a, b) = (
@@ -76,7 +76,7 @@ fn ways_that_meet_make_one_record_of_two() {
 
 #[test]
 fn a_record_never_follows_from_itself() {
-    let mut chains = Chains::default();
+    let mut chains = RecordChains::default();
     let base = chains
         .add(&digest("base"), &[], Vec::new())
         .unwrap()
@@ -96,13 +96,13 @@ fn a_record_never_follows_from_itself() {
     ];
     chains.add(&digest("copy"), &[ways], Vec::new()).unwrap();
     let (config, _) = chains.config();
-    let mut again = Chains::default();
+    let mut again = RecordChains::default();
     again.add_config(&config, &HashMap::new()).unwrap();
 }
 
 #[test]
 fn what_follows_from_a_random_key_is_not_kept() {
-    let mut chains = Chains::default();
+    let mut chains = RecordChains::default();
     let random = chains
         .add(&Digest::key("random:x"), &[], Vec::new())
         .unwrap();
@@ -117,7 +117,7 @@ fn what_follows_from_a_random_key_is_not_kept() {
 
 #[test]
 fn a_config_is_read_back_as_it_was() {
-    let mut chains = Chains::default();
+    let mut chains = RecordChains::default();
     let base = chains
         .add(&digest("base"), &[], Vec::new())
         .unwrap()
@@ -135,12 +135,12 @@ fn a_config_is_read_back_as_it_was() {
         )
         .unwrap();
     let (config, blobs) = chains.config();
-    let mut again = Chains::default();
+    let mut again = RecordChains::default();
     again.add_config(&config, &blobs).unwrap();
     assert_eq!(again.config().0, config);
     // A result of which a layer is not described is left out, its record is not.
-    let mut less = Chains::default();
-    less.add_config(&config, &known(&["a", "c"])).unwrap();
+    let mut less = RecordChains::default();
+    less.add_config(&config, &descriptors(&["a", "c"])).unwrap();
     let (less, _) = less.config();
     assert_eq!((less.records.len(), less.layers.len()), (3, 1));
 }
@@ -194,8 +194,8 @@ fn configs_that_contradict_themselves_are_refused() {
             layers: vec![layer("x", 1), layer("y", 0)],
             records,
         };
-        let got = Chains::default()
-            .add_config(&config, &known(&["x", "y"]))
+        let got = RecordChains::default()
+            .add_config(&config, &descriptors(&["x", "y"]))
             .unwrap_err();
         assert_eq!(got.to_string(), want);
     }
@@ -203,7 +203,7 @@ fn configs_that_contradict_themselves_are_refused() {
 
 #[test]
 fn long_chains_overflow_nothing() {
-    let mut chains = Chains::default();
+    let mut chains = RecordChains::default();
     let mut below = chains
         .add(&digest("base"), &[], Vec::new())
         .unwrap()
@@ -215,7 +215,7 @@ fn long_chains_overflow_nothing() {
             .unwrap();
     }
     let (config, _) = chains.config();
-    let mut again = Chains::default();
+    let mut again = RecordChains::default();
     again.add_config(&config, &HashMap::new()).unwrap();
     assert_eq!(again.entries().len(), 20_001);
 }
@@ -242,11 +242,11 @@ fn a_record_of_very_many_results_takes_no_time() {
         }],
         records: vec![record.clone(), record],
     };
-    let mut chains = Chains::default();
-    chains.add_config(&config, &known(&["a"])).unwrap();
+    let mut chains = RecordChains::default();
+    chains.add_config(&config, &descriptors(&["a"])).unwrap();
     let entries = chains.entries();
     assert_eq!(entries.len(), 1);
-    assert_eq!(entries[0].results.len(), MAX_RESULTS);
+    assert_eq!(entries[0].results.len(), MAX_RESULTS_PER_RECORD);
 }
 
 #[test]
@@ -274,8 +274,8 @@ fn results_of_more_layers_than_can_be_stacked_are_left_out() {
                 inputs: Vec::new(),
             }],
         };
-        let mut chains = Chains::default();
-        chains.add_config(&config, &known(&["a"])).unwrap();
+        let mut chains = RecordChains::default();
+        chains.add_config(&config, &descriptors(&["a"])).unwrap();
         assert_eq!(chains.entries()[0].results.len(), want, "{count}");
     }
 }
@@ -300,12 +300,12 @@ fn text(config: &CacheConfig) -> String {
 fn any_records_can_be_written_and_read_back_and_each_comes_after_what_it_follows_from() {
     for seed in 1..200 {
         let mut numbers = Numbers(seed);
-        let mut chains = Chains::default();
+        let mut chains = RecordChains::default();
         let mut items: Vec<usize> = Vec::new();
         for _ in 0..numbers.below(30) + 2 {
             // Few names, so that records meet and are merged.
             let name = numbers.below(6).to_string();
-            let inputs: Vec<Vec<Way>> = (0..numbers.below(3).min(items.len()))
+            let inputs: Vec<Vec<InputLink>> = (0..numbers.below(3).min(items.len()))
                 .map(|_| {
                     let ways = (0..numbers.below(2) + 1).map(|_| {
                         let selector = ["", "sha256:s"][numbers.below(2)];
@@ -337,7 +337,7 @@ fn any_records_can_be_written_and_read_back_and_each_comes_after_what_it_follows
             );
         }
         let (config, blobs) = chains.config();
-        let mut again = Chains::default();
+        let mut again = RecordChains::default();
         again.add_config(&config, &blobs).unwrap();
         let (read, _) = again.config();
         // Records that only a later way showed to be the same become one when they are read.
@@ -348,7 +348,7 @@ fn any_records_can_be_written_and_read_back_and_each_comes_after_what_it_follows
 
 #[test]
 fn the_order_in_which_records_come_does_not_show_in_the_document() {
-    let add = |chains: &mut Chains, order: &[&str]| {
+    let add = |chains: &mut RecordChains, order: &[&str]| {
         let mut items: HashMap<&str, usize> = HashMap::new();
         for name in order {
             let (inputs, layers): (&[&str], &[&str]) = match *name {
@@ -372,7 +372,7 @@ fn the_order_in_which_records_come_does_not_show_in_the_document() {
         ["context", "base", "run", "copy", "top"],
         ["base", "run", "context", "copy", "top"],
     ] {
-        let mut chains = Chains::default();
+        let mut chains = RecordChains::default();
         add(&mut chains, &order);
         // What comes twice is there once.
         add(&mut chains, &order);
@@ -383,7 +383,7 @@ fn the_order_in_which_records_come_does_not_show_in_the_document() {
 
 #[test]
 fn the_document_is_that_of_the_reference() {
-    let mut chains = Chains::default();
+    let mut chains = RecordChains::default();
     let base = chains.add(&digest("base"), &[], vec![]).unwrap().unwrap();
     let run = vec![result(1_700_000_000, &["a", "b"])];
     let run = chains
@@ -440,7 +440,7 @@ fn the_document_is_that_of_the_reference() {
 
 #[test]
 fn a_selector_tells_ways_from_the_same_input_apart() {
-    let mut chains = Chains::default();
+    let mut chains = RecordChains::default();
     let base = chains.add(&digest("base"), &[], vec![]).unwrap().unwrap();
     let mut add = |selector: &str| {
         let ways = vec![vec![(base, selector.to_owned())]];
@@ -453,7 +453,7 @@ fn a_selector_tells_ways_from_the_same_input_apart() {
 
 #[test]
 fn a_record_that_brings_three_together_has_the_results_of_all() {
-    let mut chains = Chains::default();
+    let mut chains = RecordChains::default();
     let bases: Vec<usize> = ["a", "b", "c"]
         .iter()
         .map(|name| chains.add(&digest(name), &[], vec![]).unwrap().unwrap())
@@ -470,7 +470,7 @@ fn a_record_that_brings_three_together_has_the_results_of_all() {
                 .unwrap(),
         );
     }
-    let all: Vec<Way> = bases.iter().map(|base| (*base, String::new())).collect();
+    let all: Vec<InputLink> = bases.iter().map(|base| (*base, String::new())).collect();
     let copy = chains
         .add(&digest("copy"), &[all], vec![])
         .unwrap()
@@ -531,9 +531,9 @@ fn results_that_list_their_layers_have_those_whatever_the_parents_of_the_layers_
         (&[], None),
     ] {
         let config = chained(&layers, &[chain]);
-        let mut chains = Chains::default();
+        let mut chains = RecordChains::default();
         chains
-            .add_config(&config, &known(&["a", "b", "c"]))
+            .add_config(&config, &descriptors(&["a", "b", "c"]))
             .unwrap();
         let entries = chains.entries();
         let found = entries[0].results.first().map(|result| {
@@ -545,7 +545,7 @@ fn results_that_list_their_layers_have_those_whatever_the_parents_of_the_layers_
     }
     for bad in [&[3][..], &[0, -1], &[i64::MAX], &[i64::MIN]] {
         let config = chained(&layers, &[bad]);
-        let error = Chains::default().add_config(&config, &known(&["a"]));
+        let error = RecordChains::default().add_config(&config, &descriptors(&["a"]));
         let error = error.unwrap_err().to_string();
         assert!(error.starts_with("invalid layer index"), "{bad:?}: {error}");
     }
@@ -554,9 +554,9 @@ fn results_that_list_their_layers_have_those_whatever_the_parents_of_the_layers_
 #[test]
 fn a_cache_that_lists_more_layers_than_any_honest_one_is_given_up() {
     let layers: Vec<i64> = vec![0; MAX_LAYERS];
-    let chains: Vec<&[i64]> = vec![&layers; MAX_LISTED / MAX_LAYERS + 2];
+    let chains: Vec<&[i64]> = vec![&layers; MAX_LISTED_LAYERS / MAX_LAYERS + 2];
     let config = chained(&[("a", -1)], &chains);
-    let error = Chains::default().add_config(&config, &known(&["a"]));
+    let error = RecordChains::default().add_config(&config, &descriptors(&["a"]));
     assert_eq!(
         error.unwrap_err().to_string(),
         "the cache has too many records"
@@ -565,7 +565,7 @@ fn a_cache_that_lists_more_layers_than_any_honest_one_is_given_up() {
 
 #[test]
 fn of_equally_new_results_the_first_is_written_and_layers_that_both_have_are_listed_once() {
-    let mut chains = Chains::default();
+    let mut chains = RecordChains::default();
     let results = vec![
         result(5, &["a", "b"]),
         result(5, &["a", "c"]),

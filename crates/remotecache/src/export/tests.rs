@@ -8,7 +8,7 @@ use crate::fixture::{MemoryPlace, context, digest, short, way};
 
 fn exporter(place: &Arc<MemoryPlace>, documents: Documents) -> CacheExporter {
     CacheExporter {
-        target: Target::Place {
+        target: ExportTarget::Place {
             place: Arc::clone(place) as _,
             title: "exporting cache to a test",
             compression: CompressionAttributes::default(),
@@ -20,26 +20,30 @@ fn exporter(place: &Arc<MemoryPlace>, documents: Documents) -> CacheExporter {
 }
 
 const OCI: Documents = Documents {
-    oci: true,
-    manifest: true,
+    media_types: MediaTypes::Oci,
+    root: RootKind::Manifest,
 };
 
-/// Records of two steps whose layers a store knows, by way of a cache that was read before.
+/// Records of two steps whose layers a store has from an imported cache.
 async fn records(place: &Arc<MemoryPlace>, dir: &std::path::Path) -> CacheRecords {
-    let (one, two) = (place.put_bytes(b"one"), place.put_bytes(b"two"));
-    let mut chains = Chains::default();
+    let (first, second) = (place.put_bytes(b"one"), place.put_bytes(b"two"));
+    let mut chains = RecordChains::default();
     let base = chains.add(&digest("base"), &[], vec![]).unwrap().unwrap();
     let result = |layers: Vec<Arc<Descriptor>>| ChainResult {
         created: UNIX_EPOCH,
         layers: layers.into(),
     };
-    let run = vec![result(vec![Arc::clone(&one)])];
+    let run = vec![result(vec![Arc::clone(&first)])];
     let run = chains
         .add(&digest("run"), &[way(base)], run)
         .unwrap()
         .unwrap();
     chains
-        .add(&digest("top"), &[way(run)], vec![result(vec![one, two])])
+        .add(
+            &digest("top"),
+            &[way(run)],
+            vec![result(vec![first, second])],
+        )
         .unwrap();
     let store = Store::open(store::Config::new(dir)).unwrap();
     let parts = (store, SessionManager::new());
@@ -76,32 +80,48 @@ async fn layers_are_written_first_the_config_next_and_the_root_last_of_all() {
     assert_eq!(log, layers);
     let root: Descriptor = gostd::json::from_slice(answer[ANSWER_KEY].as_bytes()).unwrap();
     assert_eq!(root.media_type, media_type::OCI_MANIFEST);
-    // Who reads it has the same records.
+    // An import of the document has the same records.
     let read = crate::import::read(&*place, &root, &Writer::null())
         .await
         .unwrap();
     assert_eq!(read.config().0, records.chains.config().0);
-    // And whoever writes them again writes the same bytes.
+    // And exporting those writes the same bytes.
     let again = exporter.finish(&records, &Writer::null()).await.unwrap();
     assert_eq!(again, answer);
 }
 
 #[tokio::test]
-async fn the_root_has_the_form_that_was_asked_for() {
+async fn the_root_has_the_requested_form() {
     let dir = tempfile::tempdir().unwrap();
     let place = Arc::new(MemoryPlace::default());
     let records = records(&place, dir.path()).await;
-    for (oci, manifest, root_type, layer_type) in [
-        (true, true, media_type::OCI_MANIFEST, media_type::OCI_LAYER),
-        (true, false, media_type::OCI_INDEX, media_type::OCI_LAYER),
+    for (media_types, root_kind, root_type, layer_type) in [
         (
-            false,
-            false,
+            MediaTypes::Oci,
+            RootKind::Manifest,
+            media_type::OCI_MANIFEST,
+            media_type::OCI_LAYER,
+        ),
+        (
+            MediaTypes::Oci,
+            RootKind::Index,
+            media_type::OCI_INDEX,
+            media_type::OCI_LAYER,
+        ),
+        (
+            MediaTypes::Docker,
+            RootKind::Index,
             media_type::DOCKER_INDEX,
             media_type::DOCKER_LAYER,
         ),
     ] {
-        let exporter = exporter(&place, Documents { oci, manifest });
+        let exporter = exporter(
+            &place,
+            Documents {
+                media_types,
+                root: root_kind,
+            },
+        );
         let answer = exporter.finish(&records, &Writer::null()).await.unwrap();
         let root: Descriptor = gostd::json::from_slice(answer[ANSWER_KEY].as_bytes()).unwrap();
         assert_eq!(root.media_type, root_type);
@@ -122,8 +142,8 @@ async fn the_root_has_the_form_that_was_asked_for() {
     let contradiction = exporter(
         &place,
         Documents {
-            oci: false,
-            manifest: true,
+            media_types: MediaTypes::Docker,
+            root: RootKind::Manifest,
         },
     );
     let error = contradiction
@@ -145,7 +165,7 @@ async fn records_without_layers_write_nothing() {
     assert!(answer.unwrap().is_empty());
     assert_eq!(place.log(), [""; 0]);
     let inline = CacheExporter {
-        target: Target::Inline,
+        target: ExportTarget::Inline,
         mode: ExportMode::Min,
         ignores_errors: false,
     };
@@ -161,11 +181,17 @@ async fn records_without_layers_write_nothing() {
 #[tokio::test]
 async fn a_document_that_cannot_be_written_is_named_in_the_error() {
     for (role, sentence) in [
-        (Role::Config, "error writing config blob: the disk is full"),
-        (Role::Root, "error writing manifest blob: the disk is full"),
+        (
+            DocumentRole::Config,
+            "error writing config blob: the disk is full",
+        ),
+        (
+            DocumentRole::Root,
+            "error writing manifest blob: the disk is full",
+        ),
     ] {
         let dir = tempfile::tempdir().unwrap();
-        let place = Arc::new(MemoryPlace::that_refuses(role));
+        let place = Arc::new(MemoryPlace::refusing(role));
         let records = records(&place, dir.path()).await;
         let error = exporter(&place, OCI)
             .finish(&records, &Writer::null())
@@ -180,24 +206,24 @@ async fn a_document_that_cannot_be_written_is_named_in_the_error() {
 }
 
 #[tokio::test]
-async fn a_layer_that_nobody_holds_is_an_error_and_no_root_is_written() {
+async fn a_missing_layer_is_an_error_and_no_root_is_written() {
     let dir = tempfile::tempdir().unwrap();
     let place = Arc::new(MemoryPlace::default());
     let mut records = records(&place, dir.path()).await;
-    let gone = Digest::sha256(b"two");
-    records.blobs.remove(&gone);
+    let missing_layer = Digest::sha256(b"two");
+    records.blobs.remove(&missing_layer);
     let error = exporter(&place, OCI)
         .finish(&records, &Writer::null())
         .await;
     assert_eq!(
         error.unwrap_err().to_string(),
-        format!("missing blob {gone}")
+        format!("missing blob {missing_layer}")
     );
     assert!(!place.log().contains(&"Root".to_owned()));
 }
 
 #[test]
-fn layers_that_must_not_be_distributed_are_described_as_others() {
+fn non_distributable_layers_are_described_as_ordinary_ones() {
     for (media_type, written) in [
         (media_type::OCI_LAYER_NONDIST, media_type::OCI_LAYER),
         (

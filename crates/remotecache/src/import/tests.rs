@@ -5,7 +5,7 @@ use store::{BlobSink, FetchError, LayerBlob};
 
 use super::*;
 use crate::fixture::MemoryPlace;
-use crate::place::Role;
+use crate::place::DocumentRole;
 
 fn records(layer: i64) -> String {
     let (base, run) = (Digest::sha256("base"), Digest::sha256("run"));
@@ -27,7 +27,7 @@ fn text(desc: &Descriptor) -> String {
     String::from_utf8(gostd::json::to_vec(desc)).unwrap()
 }
 
-fn results(chains: &Chains) -> Vec<Vec<Descriptor>> {
+fn results(chains: &RecordChains) -> Vec<Vec<Descriptor>> {
     let entries = chains.entries();
     let results = entries.iter().flat_map(|e| e.results);
     results
@@ -51,12 +51,12 @@ async fn a_cache_is_read_whether_its_root_is_a_manifest_or_an_index() {
     ] {
         let root = place.put("", root);
         let chains = read(&place, &root, &Writer::null()).await.unwrap();
-        let found = results(&chains);
-        assert_eq!((found.len(), found[0].len()), (1, 2));
+        let read_results = results(&chains);
+        assert_eq!((read_results.len(), read_results[0].len()), (1, 2));
     }
-    let both = format!("{{\"config\":{config},\"layers\":[],\"manifests\":[]}}");
-    let both = place.put("", both);
-    assert!(read(&place, &both, &Writer::null()).await.is_err());
+    let ambiguous = format!("{{\"config\":{config},\"layers\":[],\"manifests\":[]}}");
+    let ambiguous = place.put("", ambiguous);
+    assert!(read(&place, &ambiguous, &Writer::null()).await.is_err());
 }
 
 #[tokio::test]
@@ -94,7 +94,7 @@ async fn records_in_the_images_of_an_index_are_told_apart_by_their_layers() {
 }
 
 #[tokio::test]
-async fn documents_of_others_are_read_as_go_reads_them() {
+async fn documents_of_other_writers_are_read_as_go_reads_them() {
     let place = MemoryPlace::default();
     let a = Digest::sha256("a");
     let config = format!(
@@ -127,16 +127,16 @@ async fn documents_of_others_are_read_as_go_reads_them() {
     assert_eq!(results(&chains).len(), 1);
 }
 
-/// Answers every document with the same number of bytes, and counts them.
+/// A place in which every document has the same size, and that counts them.
 #[derive(Debug)]
-struct Large {
+struct LargeDocuments {
     index: Bytes,
     size: usize,
     read: std::sync::atomic::AtomicUsize,
 }
 
 #[async_trait]
-impl Place for Large {
+impl Place for LargeDocuments {
     async fn document(&self, desc: &Descriptor) -> Result<Bytes, CacheError> {
         if desc.digest == Digest::sha256(&self.index) {
             return Ok(self.index.clone());
@@ -159,7 +159,7 @@ impl Place for Large {
         unreachable!("no test fetches a layer")
     }
 
-    fn stays(&self) -> bool {
+    fn is_permanent(&self) -> bool {
         true
     }
 
@@ -171,7 +171,7 @@ impl Place for Large {
         &self,
         _desc: &Descriptor,
         _bytes: Bytes,
-        _role: Role,
+        _role: DocumentRole,
     ) -> Result<(), CacheError> {
         unreachable!("no test writes a document")
     }
@@ -184,7 +184,7 @@ async fn an_index_of_large_documents_is_given_up() {
         .collect();
     let index = Bytes::from(format!("{{\"manifests\":[{}]}}", entries.join(",")));
     let root = Descriptor::of_bytes(media_type::OCI_INDEX, &index);
-    let place = Large {
+    let place = LargeDocuments {
         index,
         size: 4 << 20,
         read: Default::default(),
@@ -199,10 +199,10 @@ async fn an_index_of_large_documents_is_given_up() {
 }
 
 #[tokio::test]
-async fn what_a_document_is_follows_from_what_is_in_it() {
+async fn the_type_of_a_document_follows_from_its_content() {
     let ambiguous = "invalid ambiguous manifest and manifest list";
-    let other = "mediaType in manifest does not match manifest contents";
-    let said = |kind: &str, rest: &str| format!("{{\"mediaType\":\"{kind}\"{rest}}}");
+    let mismatch = "mediaType in manifest does not match manifest contents";
+    let typed_document = |kind: &str, rest: &str| format!("{{\"mediaType\":\"{kind}\"{rest}}}");
     let desc = |text: &str| Descriptor::of_bytes("", text.as_bytes());
     for (text, kind) in [
         (
@@ -219,18 +219,24 @@ async fn what_a_document_is_follows_from_what_is_in_it() {
         ),
         ("{}".to_owned(), Ok(media_type::DOCKER_INDEX)),
         (
-            said(media_type::OCI_MANIFEST, ",\"config\":{}"),
+            typed_document(media_type::OCI_MANIFEST, ",\"config\":{}"),
             Ok(media_type::OCI_MANIFEST),
         ),
-        (said(media_type::OCI_INDEX, ""), Ok(media_type::OCI_INDEX)),
         (
-            said("text/plain", ",\"layers\":[1]"),
+            typed_document(media_type::OCI_INDEX, ""),
+            Ok(media_type::OCI_INDEX),
+        ),
+        (
+            typed_document("text/plain", ",\"layers\":[1]"),
             Ok(media_type::DOCKER_MANIFEST),
         ),
-        (said(media_type::OCI_INDEX, ",\"layers\":[]"), Err(other)),
         (
-            said(media_type::DOCKER_MANIFEST, ",\"manifests\":[]"),
-            Err(other),
+            typed_document(media_type::OCI_INDEX, ",\"layers\":[]"),
+            Err(mismatch),
+        ),
+        (
+            typed_document(media_type::DOCKER_MANIFEST, ",\"manifests\":[]"),
+            Err(mismatch),
         ),
         (
             "{\"config\":{},\"manifests\":[]}".to_owned(),
@@ -245,11 +251,11 @@ async fn what_a_document_is_follows_from_what_is_in_it() {
         ("{\"mediaType\":7}".to_owned(), Err("")),
         ("{\"layers\":[]".to_owned(), Err("")),
     ] {
-        let found = kind_of(&desc(&text), &Bytes::from(text.clone())).await;
+        let actual = kind_of(&desc(&text), &Bytes::from(text.clone())).await;
         match kind {
-            Ok(kind) => assert_eq!(found.unwrap(), kind, "{text}"),
+            Ok(kind) => assert_eq!(actual.unwrap(), kind, "{text}"),
             Err(reason) => {
-                let error = found.unwrap_err();
+                let error = actual.unwrap_err();
                 assert!(error.to_string().ends_with(reason), "{text}: {error}");
                 assert_eq!(error.kind(), oci::ErrorKind::Hostile);
             }
@@ -277,7 +283,7 @@ async fn an_image_without_records_is_an_empty_cache_and_damaged_records_are_an_e
     let good = cache_of(&records(0));
     for (cache, diff_ids, found) in [
         (good.as_str(), 1, Ok(1)),
-        // Layers and config that do not match say nothing about each other.
+        // If layers and config do not match, the records cannot be assigned to layers.
         (good.as_str(), 0, Ok(0)),
         (good.as_str(), 2, Ok(0)),
         ("", 1, Ok(0)),
@@ -327,7 +333,7 @@ async fn an_image_without_records_is_an_empty_cache_and_damaged_records_are_an_e
 }
 
 #[tokio::test]
-async fn indexes_are_followed_so_deep_and_no_deeper() {
+async fn nested_indexes_are_followed_up_to_the_depth_limit() {
     let place = MemoryPlace::default();
     let mut root = image(&place, "a", &cache_of(&records(0)), 1);
     for depth in 1..=MAX_DEPTH + 1 {
@@ -361,9 +367,9 @@ async fn an_image_that_an_index_lists_twice_is_read_once() {
 }
 
 #[tokio::test]
-async fn a_document_that_is_listed_and_not_there_is_an_error_that_names_it() {
+async fn a_missing_document_of_an_index_is_named_in_the_error() {
     let place = MemoryPlace::default();
-    let gone = Descriptor::of_bytes(CONFIG_TYPE, b"gone");
+    let document = Descriptor::of_bytes(CONFIG_TYPE, b"gone");
     let missing = |text: String| {
         let place = &place;
         async move {
@@ -374,8 +380,8 @@ async fn a_document_that_is_listed_and_not_there_is_an_error_that_names_it() {
                 .to_string()
         }
     };
-    let not_found = format!("cannot read document {}: not found", gone.digest);
-    let config = text(&gone);
+    let not_found = format!("cannot read document {}: not found", document.digest);
+    let config = text(&document);
     assert_eq!(
         missing(format!("{{\"config\":{config},\"layers\":[]}}")).await,
         not_found
@@ -394,7 +400,7 @@ async fn a_document_that_is_listed_and_not_there_is_an_error_that_names_it() {
 }
 
 #[tokio::test]
-async fn of_several_configs_in_an_index_the_last_one_counts() {
+async fn of_several_configs_in_an_index_the_last_one_is_used() {
     let place = MemoryPlace::default();
     let config = |layer: i64| {
         let blob = Digest::sha256("a");

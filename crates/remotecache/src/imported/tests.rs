@@ -15,9 +15,9 @@ fn result(layers: &[&str]) -> Vec<ChainResult> {
 }
 
 #[test]
-fn keys_are_found_as_the_solver_asks_and_results_bring_those_below() {
-    let mut chains = Chains::default();
-    let add = |chains: &mut Chains, map: &str, ways: &[(usize, &str)], results| {
+fn keys_are_found_by_links_and_results_come_with_those_below() {
+    let mut chains = RecordChains::default();
+    let add = |chains: &mut RecordChains, map: &str, ways: &[(usize, &str)], results| {
         let inputs: Vec<_> = ways
             .iter()
             .map(|(at, s)| vec![(*at, (*s).to_owned())])
@@ -34,7 +34,7 @@ fn keys_are_found_as_the_solver_asks_and_results_bring_those_below() {
         &[(run, selected.as_str())],
         result(&["a", "b"]),
     );
-    let keys = Keys::new(&chains);
+    let keys = ImportedKeys::new(&chains);
     let link = |map: &str, selector: Option<&Digest>| KeyLink {
         input: 0,
         output: 0,
@@ -47,8 +47,8 @@ fn keys_are_found_as_the_solver_asks_and_results_bring_those_below() {
     assert_eq!(run.len(), 1);
     assert_eq!(keys.links(&run[0], &link("copy", None)).unwrap(), [""; 0]);
     let copy = keys.links(&run[0], &link("copy", Some(&selected))).unwrap();
-    let found = keys.results(&copy[0]).unwrap();
-    let mut parts = keys.parts(&found[0].id);
+    let results = keys.results(&copy[0]).unwrap();
+    let mut parts = keys.parts(&results[0].id);
     parts.sort_by_key(|p| p.1);
     assert_eq!(parts, [(run[0].clone(), 1), (copy[0].clone(), 2)]);
     let (from, way) = keys.backlinks(&copy[0]).unwrap().remove(0);
@@ -59,13 +59,13 @@ fn keys_are_found_as_the_solver_asks_and_results_bring_those_below() {
 }
 
 #[test]
-fn keys_that_were_read_do_not_change_and_equal_caches_have_equal_names() {
+fn imported_keys_do_not_change_and_equal_caches_have_equal_ids() {
     let keys = || {
-        let mut chains = Chains::default();
+        let mut chains = RecordChains::default();
         let base = chains.add(&digest("base"), &[], vec![]).unwrap().unwrap();
         let results = vec![dated(1, &["a"]), dated(2, &["a"]), dated(1, &["b"])];
         chains.add(&digest("run"), &[way(base)], results).unwrap();
-        Keys::new(&chains)
+        ImportedKeys::new(&chains)
     };
     let keys = [keys(), keys()];
     let names = keys.each_ref().map(|keys| keys.keys().unwrap());
@@ -75,7 +75,7 @@ fn keys_that_were_read_do_not_change_and_equal_caches_have_equal_names() {
         .iter()
         .find(|name| **name != digest("base").to_string())
         .unwrap();
-    // A result is called by its layers: the first of those that have the same is kept.
+    // The id of a result is made of its layers, so the first one with the same layers is kept.
     let results = keys.results(run).unwrap();
     assert_eq!(results.len(), 2);
     let stored = &results[0];
@@ -104,7 +104,7 @@ fn keys_that_were_read_do_not_change_and_equal_caches_have_equal_names() {
 
 #[test]
 fn a_link_is_found_only_by_its_own_input_output_digest_and_selector() {
-    let mut chains = Chains::default();
+    let mut chains = RecordChains::default();
     let left = chains.add(&digest("left"), &[], vec![]).unwrap().unwrap();
     let right = chains.add(&digest("right"), &[], vec![]).unwrap().unwrap();
     let selected = vec![(right, digest("part").to_string())];
@@ -112,7 +112,7 @@ fn a_link_is_found_only_by_its_own_input_output_digest_and_selector() {
     chains
         .add(&key, &[way(left), selected], result(&["a"]))
         .unwrap();
-    let keys = Keys::new(&chains);
+    let keys = ImportedKeys::new(&chains);
     let part = digest("part");
     for (from, input, output, map, selector, is_there) in [
         ("left", 0, 2, "join", None, true),
@@ -143,26 +143,26 @@ fn a_link_is_found_only_by_its_own_input_output_digest_and_selector() {
 }
 
 #[test]
-fn a_layer_whose_uncompressed_digest_is_not_told_is_of_no_use() {
+fn a_layer_without_an_uncompressed_digest_is_refused() {
     let layer = |kind: &str| Descriptor::new(kind, digest("a"), 1);
     assert!(described(&layer(oci::media_type::OCI_LAYER_GZIP)).is_err());
     let plain = described(&layer(oci::media_type::OCI_LAYER)).unwrap();
     assert_eq!(plain.diff_id, digest("a"));
-    let mut told = layer(oci::media_type::OCI_LAYER_GZIP);
+    let mut annotated_layer = layer(oci::media_type::OCI_LAYER_GZIP);
     for (key, value) in [
         (UNCOMPRESSED, digest("b").to_string()),
         (CREATED_AT, "2026-01-02T03:04:05Z".to_owned()),
         ("containerd.io/distribution.source.x", "y".to_owned()),
     ] {
-        told.annotations.insert(key.into(), value);
+        annotated_layer.annotations.insert(key.into(), value);
     }
-    let told = described(&told).unwrap();
-    assert_eq!(told.diff_id, digest("b"));
-    assert!(told.created.is_some() && told.descriptor.annotations.is_empty());
+    let annotated_layer = described(&annotated_layer).unwrap();
+    assert_eq!(annotated_layer.diff_id, digest("b"));
+    assert!(annotated_layer.created.is_some() && annotated_layer.descriptor.annotations.is_empty());
 }
 
 #[test]
-fn what_a_layer_is_annotated_with_is_believed_only_if_it_can_be_read() {
+fn malformed_annotations_of_a_layer_are_refused() {
     let annotated = |key: &str, value: &str| {
         let mut layer = Descriptor::new(oci::media_type::OCI_LAYER, digest("a"), 1);
         layer.urls = vec!["https://elsewhere/".into()];
@@ -181,30 +181,34 @@ fn what_a_layer_is_annotated_with_is_believed_only_if_it_can_be_read() {
     let described = annotated(DESCRIPTION, "RUN make").unwrap();
     assert_eq!(described.description, "RUN make");
     assert!(described.descriptor.urls.is_empty());
-    let kept = annotated(KEPT[0], "toc").unwrap();
-    assert_eq!(kept.descriptor.annotations.len(), 1);
-    assert!(kept.description.starts_with("imported sha256:"));
+    let toc_layer = annotated(KEPT_ANNOTATIONS[0], "toc").unwrap();
+    assert_eq!(toc_layer.descriptor.annotations.len(), 1);
+    assert!(toc_layer.description.starts_with("imported sha256:"));
 }
 
-/// A cache of two steps, the second on the first, whose layers lie at `place`.
+/// A cache of two steps, the second on top of the first, whose layers are at `place`.
 fn cache(
     place: MemoryPlace,
     dir: &std::path::Path,
 ) -> (Arc<MemoryPlace>, Arc<CacheManager<Plain>>) {
-    let (one, two) = (place.put_bytes(b"one"), place.put_bytes(b"two"));
-    let mut chains = Chains::default();
+    let (first, second) = (place.put_bytes(b"one"), place.put_bytes(b"two"));
+    let mut chains = RecordChains::default();
     let result = |layers: Vec<Arc<Descriptor>>| ChainResult {
         created: UNIX_EPOCH,
         layers: layers.into(),
     };
     let base = chains.add(&digest("base"), &[], vec![]).unwrap().unwrap();
-    let run = vec![result(vec![Arc::clone(&one)])];
+    let run = vec![result(vec![Arc::clone(&first)])];
     let run = chains
         .add(&digest("run"), &[way(base)], run)
         .unwrap()
         .unwrap();
     chains
-        .add(&digest("top"), &[way(run)], vec![result(vec![one, two])])
+        .add(
+            &digest("top"),
+            &[way(run)],
+            vec![result(vec![first, second])],
+        )
         .unwrap();
     let store = Store::open(store::Config::new(dir)).unwrap();
     let place = Arc::new(place);
@@ -213,7 +217,7 @@ fn cache(
     (place, manager)
 }
 
-/// The result of the upper step, and its key: what leads to it has a result too.
+/// The result of the upper step, and its key; the step below has a result too.
 fn top(manager: &CacheManager<Plain>) -> (String, StoredResult) {
     let store = manager.store();
     let is_top = |key: &String| {
@@ -228,7 +232,7 @@ fn top(manager: &CacheManager<Plain>) -> (String, StoredResult) {
 }
 
 #[tokio::test]
-async fn a_result_comes_with_those_it_stands_on_and_nothing_is_fetched_before_it_is_needed() {
+async fn a_result_comes_with_those_below_and_is_downloaded_when_it_is_needed() {
     let dir = tempfile::tempdir().unwrap();
     let (place, manager) = cache(MemoryPlace::default(), dir.path());
     let (key, stored) = top(&manager);
@@ -254,9 +258,9 @@ async fn a_result_comes_with_those_it_stands_on_and_nothing_is_fetched_before_it
 }
 
 #[tokio::test]
-async fn layers_that_go_with_the_client_are_fetched_when_a_result_is_loaded() {
+async fn layers_in_a_client_s_folder_are_downloaded_when_a_result_is_loaded() {
     let dir = tempfile::tempdir().unwrap();
-    let (place, manager) = cache(MemoryPlace::that_goes(), dir.path());
+    let (place, manager) = cache(MemoryPlace::temporary(), dir.path());
     let (key, stored) = top(&manager);
     let ctx = context();
     let loaded = manager.results().load_with_parents(&key, &stored, &ctx);
@@ -267,7 +271,7 @@ async fn layers_that_go_with_the_client_are_fetched_when_a_result_is_loaded() {
 #[tokio::test]
 async fn a_layer_that_the_client_has_lost_is_an_error_of_the_load() {
     let dir = tempfile::tempdir().unwrap();
-    let (place, manager) = cache(MemoryPlace::that_goes(), dir.path());
+    let (place, manager) = cache(MemoryPlace::temporary(), dir.path());
     place.lose_layers();
     let (key, stored) = top(&manager);
     let ctx = context();
@@ -277,7 +281,7 @@ async fn a_layer_that_the_client_has_lost_is_an_error_of_the_load() {
 }
 
 #[tokio::test]
-async fn nothing_can_be_saved_in_a_cache_that_was_read_and_unknown_results_are_not_found() {
+async fn an_imported_cache_cannot_be_changed_and_unknown_results_are_not_found() {
     let dir = tempfile::tempdir().unwrap();
     let (_, manager) = cache(MemoryPlace::default(), dir.path());
     let saved = manager.results().save(&None, UNIX_EPOCH);

@@ -1,4 +1,4 @@
-//! A folder of a client, spoken to as a content store.
+//! A cache in a folder of a client, which serves it as a content store.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use registry::{BlobSource, BytesSource, FileSource};
 use session::{BlobWrite, CallError, ContentStore, Group};
 use store::{BlobSink, FetchError, LayerBlob};
 
-use super::{MAX_DOCUMENT, Place, Role};
+use super::{DocumentRole, MAX_DOCUMENT_BYTES, Place};
 use crate::error::CacheError;
 
-/// What the names of such stores begin with.
+/// Prefix in the names of such stores.
 const PREFIX: &str = "local:";
 
-/// A content store of the client that asked for the build.
+/// The content store of a client of the build.
 #[derive(Debug)]
 pub(crate) struct Folder {
     sessions: Group,
@@ -26,7 +26,7 @@ pub(crate) struct Folder {
 }
 
 impl Folder {
-    /// The store over a folder, by the folder's name at the client.
+    /// The store of a folder, by the client's name for the folder.
     pub(crate) fn new(sessions: Group, folder: &str) -> Self {
         Self {
             sessions,
@@ -43,7 +43,7 @@ impl Folder {
         Ok(self.sessions.first().await.map_err(CacheError::session)?)
     }
 
-    /// Describes a blob of which only the digest is known.
+    /// Completes the descriptor of a blob from its digest.
     pub(crate) async fn describe(&self, digest: &Digest) -> Result<Descriptor, CacheError> {
         let client = self.client().await?;
         let info = client.content_info(&self.store, digest).await;
@@ -66,7 +66,7 @@ impl Folder {
     }
 }
 
-/// Passes a layer on, but no more than its descriptor announced: a client may send without end.
+/// Passes a layer on, up to the size in its descriptor, because a client may send without end.
 async fn pass_on(
     mut chunks: impl Stream<Item = Result<Bytes, CallError>> + Send + Unpin,
     desc: &Descriptor,
@@ -99,11 +99,11 @@ impl Place for Folder {
         while let Some(chunk) = chunks.next().await {
             let chunk = chunk.map_err(CacheError::session)?;
             let size = (out.len() as u64).saturating_add(chunk.len() as u64);
-            if size > MAX_DOCUMENT {
+            if size > MAX_DOCUMENT_BYTES {
                 return Err(CacheError::TooLarge {
                     digest: desc.digest.clone(),
                     size,
-                    limit: MAX_DOCUMENT,
+                    limit: MAX_DOCUMENT_BYTES,
                 });
             }
             out.extend_from_slice(&chunk);
@@ -118,7 +118,7 @@ impl Place for Folder {
     async fn layer(
         &self,
         desc: &Descriptor,
-        _asking: &Group,
+        _sessions: &Group,
         sink: &mut dyn BlobSink,
         status: &StatusGuard,
     ) -> Result<(), FetchError> {
@@ -132,7 +132,7 @@ impl Place for Folder {
         pass_on(chunks, desc, sink, status).await
     }
 
-    fn stays(&self) -> bool {
+    fn is_permanent(&self) -> bool {
         false
     }
 
@@ -145,7 +145,7 @@ impl Place for Folder {
         &self,
         desc: &Descriptor,
         bytes: Bytes,
-        _role: Role,
+        _role: DocumentRole,
     ) -> Result<(), CacheError> {
         self.write(desc, &BytesSource(bytes)).await
     }
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_that_sends_without_end_is_given_up() {
+    async fn a_client_that_sends_without_end_is_stopped() {
         let chunk = Bytes::from(vec![0; 1000]);
         for (announced, want) in [(0, 0), (-1, 0), (2500, 2000), (1_000_000, 1_000_000)] {
             let mut desc = Descriptor::new("", Digest::sha256("layer"), 0);

@@ -1,4 +1,4 @@
-//! A repository of a registry.
+//! A cache in a repository of a registry.
 
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use registry::{
 use session::Group;
 use store::{BlobSink, FetchError, LayerBlob};
 
-use super::{Place, Role, check_size};
+use super::{DocumentRole, Place, check_size};
 use crate::error::CacheError;
 
-/// Makes the credentials that a registry is asked with from the sessions of a build.
+/// Creates credentials for a registry from the sessions of a build.
 pub type CredentialsOf = Arc<dyn Fn(&Group) -> Arc<dyn Credentials> + Send + Sync>;
 
 /// A repository and the name of the cache in it.
@@ -35,7 +35,7 @@ impl std::fmt::Debug for Registry {
 }
 
 impl Registry {
-    /// Opens a repository; nothing is sent yet.
+    /// Opens a repository, without sending anything yet.
     pub(crate) fn new(
         client: &Client,
         credentials: &CredentialsOf,
@@ -51,7 +51,7 @@ impl Registry {
         })
     }
 
-    /// Shows waits for the registry on a vertex.
+    /// Shows waits for the registry at a vertex.
     pub(crate) fn shown_on(mut self, progress: &Writer) -> Self {
         let progress = progress.clone();
         let observer = registry::WaitObserver::new(move |host| {
@@ -61,7 +61,7 @@ impl Registry {
         self
     }
 
-    /// The root that the name stands for.
+    /// The descriptor of the root that the reference names.
     pub(crate) async fn resolve(&self) -> Result<Descriptor, CacheError> {
         let Reference { tag, digest, .. } = &self.reference;
         Ok(self
@@ -81,11 +81,13 @@ impl Place for Registry {
     async fn layer(
         &self,
         desc: &Descriptor,
-        asking: &Group,
+        sessions: &Group,
         sink: &mut dyn BlobSink,
         status: &StatusGuard,
     ) -> Result<(), FetchError> {
-        let repository = self.repository.with_credentials((self.credentials)(asking));
+        let repository = self
+            .repository
+            .with_credentials((self.credentials)(sessions));
         let mut stream = repository.blob_unverified(desc);
         let mut current = 0_i64;
         while let Some(chunk) = stream.next().await? {
@@ -96,7 +98,7 @@ impl Place for Registry {
         Ok(())
     }
 
-    fn stays(&self) -> bool {
+    fn is_permanent(&self) -> bool {
         true
     }
 
@@ -105,7 +107,7 @@ impl Place for Registry {
     }
 
     async fn put_layer(&self, desc: &Descriptor, blob: &LayerBlob) -> Result<(), CacheError> {
-        // Neighbours in the same registry that have the layer can hand it over.
+        // Other repositories of the same registry may have the layer to mount from.
         let prefix = format!("{}/", self.repository.name().domain);
         let from: Vec<String> = blob
             .repositories()
@@ -113,7 +115,7 @@ impl Place for Registry {
             .filter_map(|r| r.strip_prefix(&prefix))
             .map(str::to_owned)
             .collect();
-        let source = Arc::new(Lazy(blob.clone()));
+        let source = Arc::new(LazyBlob(blob.clone()));
         self.repository
             .push_blob(desc, source, &from, quiet())
             .await?;
@@ -124,16 +126,16 @@ impl Place for Registry {
         &self,
         desc: &Descriptor,
         bytes: Bytes,
-        role: Role,
+        role: DocumentRole,
     ) -> Result<(), CacheError> {
         match role {
-            Role::Config => {
+            DocumentRole::Config => {
                 let source = Arc::new(BytesSource(bytes));
                 self.repository
                     .push_blob(desc, source, &[], quiet())
                     .await?;
             }
-            Role::Root => {
+            DocumentRole::Root => {
                 let tag = self.reference.tag.as_deref();
                 self.repository.push_manifest(desc, bytes, tag).await?;
             }
@@ -146,11 +148,11 @@ fn quiet() -> SentFn {
     Arc::new(|_| {})
 }
 
-/// A layer that is fetched only if the registry does not have it.
-struct Lazy(LayerBlob);
+/// A layer that is downloaded only if the registry lacks it.
+struct LazyBlob(LayerBlob);
 
 #[async_trait]
-impl BlobSource for Lazy {
+impl BlobSource for LazyBlob {
     async fn open(&self) -> std::io::Result<ByteStream> {
         let file = self.0.open().await.map_err(std::io::Error::other)?;
         FileSource(Arc::new(file)).open().await
