@@ -1,4 +1,4 @@
-//! What went into a result.
+//! The capture: the sources, secrets and requests of a result.
 
 use llb::pb;
 use llb::source_id::SourceId;
@@ -10,14 +10,14 @@ use crate::sources::{Blob, Git, Http, Image, IncompleteMaterial, Secret, Sources
 use crate::usage::{StepUsages, UsageValue};
 use oci::address::redact;
 
-/// What went into a result, and who asked for it.
+/// The sources, secrets and requests that went into a result.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Capture {
     /// The request.
     pub request: Parameters,
     /// The platform of the result, where it is known.
     pub target_platform: String,
-    /// Whether there were ops of which the sources are not known.
+    /// Whether there were ops whose sources are not known.
     pub incomplete: bool,
     sources: Sources,
     network: bool,

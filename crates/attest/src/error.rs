@@ -1,11 +1,11 @@
-//! Why an attestation cannot be made.
+//! Errors of attestations.
 
 use gostd::csv::CsvError;
 use gostd::strconv::{ParseBoolError, quote};
 
 use crate::sources::IncompleteMaterial;
 
-/// Why an attestation cannot be made.
+/// An attestation cannot be made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AttestError {
@@ -20,17 +20,17 @@ pub enum AttestError {
     Csv {
         /// `provenance` or `sbom`.
         kind: String,
-        /// Why.
+        /// The error of the CSV parser.
         source: CsvError,
     },
     /// An option of an attestation has to be a truth value.
     #[error("failed to parse {key} flag {}: {source}", quote(value))]
     Flag {
-        /// The option.
+        /// The name of the option.
         key: String,
-        /// What stands there.
+        /// The value of the option.
         value: String,
-        /// Why.
+        /// The error of the parser.
         source: ParseBoolError,
     },
     /// `version=` without a version.
@@ -54,15 +54,15 @@ pub enum AttestError {
     /// A source cannot be named.
     #[error("failed to parse ref {}: {source}", quote(reference))]
     Reference {
-        /// What stands there.
+        /// The reference as the source has it.
         reference: String,
-        /// Why.
+        /// The error of the parser.
         source: oci::ReferenceError,
     },
     /// An op of a definition cannot be decoded.
     #[error("failed to parse llb proto op: {source}")]
     Op {
-        /// Why.
+        /// The error of the decoder.
         source: prost::DecodeError,
     },
     /// The last op of a definition does not name the one result.
@@ -77,15 +77,15 @@ pub enum AttestError {
     /// All materials were asked for, and some are not known.
     #[error("{text}")]
     Incomplete {
-        /// What is said to people.
+        /// The whole message, which lists the materials.
         text: String,
-        /// What is not known.
+        /// The materials that are not known.
         materials: Vec<IncompleteMaterial>,
     },
     /// The predicate of a statement is not JSON.
     #[error("failed to marshal attestation: {source}")]
     Statement {
-        /// Why.
+        /// The error of the parser.
         source: serde_json::Error,
     },
 }

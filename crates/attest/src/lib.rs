@@ -1,4 +1,4 @@
-//! What can be proved about a build.
+//! Attestations: provenance of builds, and in-toto statements.
 //!
 //! ```text
 //!   ops of a result ──► Capture ─┐

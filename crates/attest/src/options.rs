@@ -1,4 +1,4 @@
-//! Which attestations a request asks for.
+//! The attestations that a request asks for, with their options.
 
 use gostd::csv::CsvError;
 
@@ -20,7 +20,7 @@ pub enum SlsaVersion {
 }
 
 impl SlsaVersion {
-    /// The type of its predicates.
+    /// The type URL of the version's predicates.
     #[must_use]
     pub fn predicate_type(self) -> &'static str {
         match self {
@@ -35,7 +35,7 @@ impl SlsaVersion {
 pub enum Mode {
     /// The request without its arguments, and the materials.
     Min,
-    /// All, with the steps and the layers they gave.
+    /// The whole request, with the steps and their layers.
     #[default]
     Max,
 }
@@ -50,17 +50,17 @@ pub enum Carriers {
     Images,
 }
 
-/// What the user claims about building again.
+/// Whether the user claims that the build is reproducible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Reproducibility {
-    /// Nothing.
+    /// No claim.
     #[default]
     Unclaimed,
     /// The build gives the same result again (`reproducible`).
     Claimed,
 }
 
-/// What materials that are not known do to the build.
+/// The effect of unknown materials on the build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum UnknownMaterials {
     /// Provenance says that its materials are incomplete.
@@ -80,18 +80,18 @@ pub enum UsageSamples {
     Captured,
 }
 
-/// What a request asks of provenance.
+/// The options of provenance.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProvenanceOptions {
-    /// Which predicate.
+    /// The version of the predicate.
     pub version: SlsaVersion,
-    /// How much of it.
+    /// How much it contains.
     pub mode: Mode,
     /// Which results carry it.
     pub carriers: Carriers,
-    /// What the user claims about building again.
+    /// Whether the user claims that the build is reproducible.
     pub reproducibility: Reproducibility,
-    /// What unknown materials do to the build.
+    /// The effect of unknown materials.
     pub unknown_materials: UnknownMaterials,
     /// Whether it tells what was used.
     pub usage: UsageSamples,
@@ -101,7 +101,7 @@ pub struct ProvenanceOptions {
     pub filename: String,
 }
 
-/// What a request asks of an SBOM.
+/// The options of an SBOM.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SbomOptions {
     /// The reference of the scanner's image.

@@ -1,4 +1,4 @@
-//! SLSA provenance: what was built, of what, and how.
+//! SLSA provenance: the request of a build, its materials and its steps.
 
 use std::collections::BTreeMap;
 
@@ -27,18 +27,18 @@ const TYPE_V02: &str = "https://mobyproject.org/buildkit@v1";
 /// The layers that steps wrote: by step, for each output a list of layers.
 pub type Layers = BTreeMap<String, Vec<Vec<Descriptor>>>;
 
-/// How the build ran.
+/// Facts about the run of the build, which the engine knows.
 #[derive(Debug, Clone, Default)]
 pub struct Run {
-    /// The build's name.
+    /// The build's id.
     pub invocation: String,
-    /// When it began, as RFC 3339.
+    /// Start of the build, as RFC 3339.
     pub started: String,
-    /// When its result was there, as RFC 3339.
+    /// End of the build, as RFC 3339.
     pub finished: String,
     /// The version of the Dockerfile frontend.
     pub dockerfile_version: String,
-    /// What the daemon's owner adds.
+    /// Fields that the daemon's configuration adds.
     pub environment: BTreeMap<String, Value>,
     /// Samples of what the machine did meanwhile.
     pub machine: Vec<UsageValue>,

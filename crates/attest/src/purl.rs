@@ -4,7 +4,7 @@ use oci::{Platform, Reference};
 
 use crate::error::AttestError;
 
-/// What a package URL says about where the image is.
+/// Where an image of a package URL is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PurlKind {
     /// In a registry.

@@ -50,7 +50,7 @@ pub struct Parameters {
     /// The requests that made the inputs, as far as this daemon made them.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub inputs: BTreeMap<String, RequestProvenance>,
-    /// The client's request, where it is another one.
+    /// The client's request, if the frontend replaced it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub root: Option<Box<RequestProvenance>>,
     #[serde(
@@ -66,12 +66,12 @@ pub struct RequestProvenance {
     /// The build file.
     #[serde(rename = "configSource")]
     pub config_source: ConfigSource,
-    /// The rest.
+    /// The frontend and its options.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request: Option<Parameters>,
 }
 
-/// What stands in the place of a credential.
+/// Written in place of a credential.
 const MASK: &str = "xxxxx";
 /// Words in keys whose values are credentials.
 const CREDENTIALS: [&str; 8] = [

@@ -3,7 +3,7 @@
 use oci::{Digest, Platform};
 use serde::Serialize;
 
-/// A secret or an SSH agent that steps had.
+/// A secret or an SSH agent that steps could use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Secret {
     /// The id by which the client knows it.
@@ -58,10 +58,10 @@ pub struct IncompleteMaterial {
     /// `GET` and so on.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub method: String,
-    /// What was asked for, without credentials.
+    /// The address of the request, without credentials.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub uri: String,
-    /// Why, in one of the reference's words.
+    /// The reason, as one of the reference's codes.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub reason: String,
 }

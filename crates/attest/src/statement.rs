@@ -1,4 +1,4 @@
-//! In-toto statements: a predicate and what it is about.
+//! In-toto statements: a predicate about subjects.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -12,13 +12,13 @@ use crate::error::AttestError;
 /// The type of all statements.
 const IN_TOTO_STATEMENT: &str = "https://in-toto.io/Statement/v1";
 
-/// What a statement is about.
+/// A subject of a statement: an image or a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subject {
-    /// Its name.
+    /// A package URL of an image, or the path of a file.
     #[serde(default)]
     pub name: String,
-    /// Its digests by algorithm.
+    /// Digests in hexadecimal, by algorithm.
     #[serde(default)]
     pub digest: BTreeMap<String, String>,
 }
@@ -40,27 +40,27 @@ impl Subject {
     }
 }
 
-/// What a frontend says that its statement is about.
+/// The kind of subject that a frontend names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SubjectKind {
-    /// What is exported.
+    /// The exported result.
     SelfResult,
-    /// What it names.
+    /// The name and digests that the frontend gives.
     Raw,
 }
 
 /// One subject of a frontend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SubjectSpec {
-    /// What it is about.
+    /// The kind of subject.
     pub kind: SubjectKind,
-    /// Its name; empty for none.
+    /// The name; empty for none.
     pub name: String,
-    /// Its digests.
+    /// The digests; empty unless the kind is [`SubjectKind::Raw`].
     pub digests: Vec<Digest>,
 }
 
-/// A statement.
+/// A statement in Go's field order.
 #[derive(Debug, Serialize)]
 pub struct Statement<'a> {
     #[serde(rename = "_type")]
@@ -131,13 +131,13 @@ impl<'a> Statement<'a> {
         })
     }
 
-    /// Its bytes, as images hold them.
+    /// The statement as compact JSON, as images hold it.
     #[must_use]
     pub fn compact(&self) -> Vec<u8> {
         self.reread(gostd::json::to_vec)
     }
 
-    /// Its bytes, as people read them.
+    /// The statement as indented JSON, for exported files.
     #[must_use]
     pub fn pretty(&self) -> Vec<u8> {
         self.reread(|value| gostd::json::to_vec_indent(value, "  "))

@@ -1,4 +1,4 @@
-//! A definition written down: its steps in the order in which they depend on each other.
+//! The steps of a definition for provenance, inputs before the steps that use them.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -76,7 +76,7 @@ pub(crate) struct SourceLocations {
     infos: Vec<SourceFile>,
 }
 
-/// A definition written down, and where its steps stand in the user's files.
+/// The steps of a definition, and where they are in the user's files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BuildConfig {
     /// The steps.
@@ -84,7 +84,7 @@ pub struct BuildConfig {
     pub(crate) places: Option<SourceLocations>,
 }
 
-/// Writes a definition down.
+/// Converts a definition into steps.
 pub fn build_config(definition: &pb::Definition) -> Result<BuildConfig, AttestError> {
     let steps = steps(definition)?;
     let mut places = None;
@@ -161,7 +161,7 @@ fn steps(definition: &pb::Definition) -> Result<Steps, AttestError> {
     Ok(out)
 }
 
-/// Inputs before those that use them, without recursion: definitions are as deep as clients like.
+/// Sorts inputs before the ops that use them, without recursion: clients decide how deep a definition is.
 fn order(ops: &HashMap<Digest, pb::Op>, last: Digest) -> Result<Vec<Digest>, AttestError> {
     let mut out = Vec::with_capacity(ops.len());
     let mut next_inputs = HashMap::from([(last.clone(), 0_usize)]);

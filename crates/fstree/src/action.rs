@@ -23,13 +23,13 @@ pub use copy::copy;
 /// Makes a directory.
 #[derive(Clone, Debug)]
 pub struct Mkdir {
-    /// Where.
+    /// The path in the tree.
     pub path: String,
     /// Permission bits; only the lower nine count.
     pub mode: u32,
-    /// Also make what is missing on the way.
+    /// Whether missing directories towards the path are made.
     pub make_parents: bool,
-    /// Who it belongs to; root when not given.
+    /// The owner; root when not given.
     pub owner: Option<Owner>,
     /// Time to set, in nanoseconds since 1970.
     pub timestamp: Option<i64>,
@@ -38,13 +38,13 @@ pub struct Mkdir {
 /// Writes a file, replacing what was there.
 #[derive(Clone, Debug)]
 pub struct Mkfile {
-    /// Where.
+    /// The path in the tree.
     pub path: String,
     /// Permission bits; only the lower nine count.
     pub mode: u32,
     /// Contents.
     pub data: Vec<u8>,
-    /// Who it belongs to; root when not given.
+    /// The owner; root when not given.
     pub owner: Option<Owner>,
     /// Time to set, in nanoseconds since 1970.
     pub timestamp: Option<i64>,
@@ -53,11 +53,11 @@ pub struct Mkfile {
 /// Makes a symbolic link.
 #[derive(Clone, Debug)]
 pub struct Symlink {
-    /// What it says.
+    /// The target, as it is written into the link.
     pub oldpath: String,
-    /// Where it is.
+    /// The path of the link.
     pub newpath: String,
-    /// Who it belongs to; root when not given.
+    /// The owner; root when not given.
     pub owner: Option<Owner>,
     /// Time to set, in nanoseconds since 1970.
     pub timestamp: Option<i64>,
@@ -66,7 +66,7 @@ pub struct Symlink {
 /// Removes files.
 #[derive(Clone, Debug)]
 pub struct Remove {
-    /// What.
+    /// The path, or a pattern.
     pub path: String,
     /// Whether a missing path fails the action; a pattern may always match nothing.
     pub missing: Missing,
@@ -77,11 +77,11 @@ pub struct Remove {
 /// Copies files from one tree into another.
 #[derive(Clone, Debug, Default)]
 pub struct Copy {
-    /// What, in the source tree.
+    /// The path, or a pattern, in the source tree.
     pub src: String,
-    /// Where to, in the destination tree.
+    /// The path in the destination tree.
     pub dest: String,
-    /// Who copies belong to; as in the source when not given.
+    /// The owner of copies; as in the source when not given.
     pub owner: Option<Owner>,
     /// Permission bits (`07777`) for copies; as in the source when not given.
     pub mode: Option<u32>,
@@ -101,27 +101,27 @@ pub struct Copy {
     pub missing: Missing,
     /// Time for copies, in nanoseconds since 1970; as in the source when not given.
     pub timestamp: Option<i64>,
-    /// Of a directory, only what matches one of these.
+    /// Patterns: of a directory, only matching paths are copied.
     pub include: Vec<String>,
-    /// Of a directory, nothing that matches these; a file that they name, or what a wildcard finds, not at all.
+    /// Patterns: of a directory, matching paths are left out. A source file that they name is not copied at all.
     pub exclude: Vec<String>,
-    /// What becomes of files in the way.
+    /// What happens to files that are in the way.
     pub existing: Existing,
 }
 
-/// Why a file action failed.
+/// A file action failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ActionError {
     /// A call failed.
     #[error(transparent)]
     Path(#[from] PathError),
-    /// A call failed on the way to something larger.
+    /// An operation failed as a part of another.
     #[error("{what}: {source}")]
     During {
-        /// What was being done.
+        /// The other operation.
         what: String,
-        /// The failure.
+        /// The error of the operation.
         source: Box<ActionError>,
     },
     /// A pattern matched nothing.
@@ -130,10 +130,10 @@ pub enum ActionError {
     /// A removal names nothing.
     #[error("rmPath: invalid empty path")]
     EmptyPath,
-    /// A directory would have to go where something else is.
+    /// A directory would replace something else.
     #[error("cannot copy to non-directory: {0}")]
     NotADirectory(String),
-    /// A file would have to go where a directory is.
+    /// A file would replace a directory.
     #[error("cannot replace to directory {0} with file")]
     IsADirectory(String),
     /// The symbolic mode is malformed.
@@ -142,19 +142,19 @@ pub enum ActionError {
     /// A pattern is malformed.
     #[error("invalid {kind}: [{}]: {source}", patterns.join(" "))]
     Pattern {
-        /// Which list it is in.
+        /// The list: `includepatterns` or `excludepatterns`.
         kind: &'static str,
         /// The whole list.
         patterns: Vec<String>,
-        /// What is wrong.
+        /// The error of the pattern.
         source: pattern::PatternError,
     },
     /// An archive cannot be unpacked.
     #[error("failed to unpack {path}: {}", oci::error::chain(source.as_ref()))]
     Unpack {
-        /// The archive.
+        /// The path of the archive.
         path: String,
-        /// Why.
+        /// The error of the unpacker.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
@@ -183,7 +183,7 @@ impl ActionError {
     }
 }
 
-/// Performs a [`Mkdir`]. A path that exists is fine, whatever it is, unless parents are to be made and it is no directory.
+/// Performs a [`Mkdir`]. A path that exists is no error, unless parents are to be made and it is not a directory.
 pub fn mkdir(root: &Root, action: &Mkdir) -> Result<(), ActionError> {
     let mode = action.mode & 0o777;
     if action.make_parents {

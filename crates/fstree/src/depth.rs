@@ -1,14 +1,14 @@
-//! How deep and how long a path in a tree may be.
+//! Limits on the depth and length of paths in a tree.
 
 use std::path::{Path, PathBuf};
 
-/// How many names a path in a tree may have.
+/// The most names of a path in a tree.
 ///
 /// DIFFERS: BuildKit has no bound of its own, and fails where a call meets a path of more than 4,096 bytes.
 pub const MAX_DEPTH: usize = 1024;
-/// How many bytes a path in a tree may have: as many as the kernel takes in one call.
+/// The most bytes of a path in a tree: as many as the kernel takes in one call.
 pub const MAX_PATH: usize = 4096;
-/// How many names of a path an error shows.
+/// Names of a path that an error shows.
 const SHOWN_NAMES: usize = 8;
 
 /// A path of a tree has too many names, or is too long.

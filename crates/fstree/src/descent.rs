@@ -1,11 +1,11 @@
-//! Going down a tree and up again: no recursion, few descriptors, and a bound on the depth.
+//! Descends into a tree and returns, without recursion, with few descriptors and a limit on the depth.
 //!
-//! How deep a tree is decides whoever made it: a step, an archive, a client. So nothing in this project calls itself for each
-//! level, and nothing holds a descriptor for each. The innermost directories of a [`Descent`] are open; those further up are
+//! Steps, archives and clients decide how deep a tree is. So no function here recurses by level, and none holds a descriptor for
+//! each level. The innermost directories of a [`Descent`] are open; those further up are
 //! closed, and opened again through `..` on the way back, where device and inode say whether it is the same directory. (The
 //! numbers cannot change meanwhile: the open directory below keeps all that it lies in.)
 //!
-//! What a build keeps is bounded besides: [`check`] refuses a tree with a path of more than [`MAX_DEPTH`] names or
+//! Trees that a build keeps are limited as well: [`check`] refuses a tree with a path of more than [`MAX_DEPTH`] names or
 //! [`MAX_PATH`] bytes.
 
 use std::ffi::{OsStr, OsString};
@@ -20,9 +20,9 @@ use crate::dir::{Dir, Entry};
 use crate::error::{Located, PathError};
 use crate::stat::{Kind, Meta};
 
-/// How many bytes a name may have.
+/// The most bytes of a name.
 const MAX_NAME: usize = 255;
-/// How many directories of one descent are open, beside its top.
+/// Directories of one descent that are open, beside its top.
 const MAX_OPEN_DIRS: usize = 32;
 #[derive(Debug)]
 enum Level {
@@ -39,7 +39,7 @@ pub struct Descent {
 }
 
 impl Descent {
-    /// Begins at a directory; goes as deep as a tree may be.
+    /// Starts at a directory, with the limit on the depth of trees.
     #[must_use]
     pub fn new(top: Dir) -> Self {
         Self {
@@ -48,7 +48,7 @@ impl Descent {
         }
     }
 
-    /// Begins at a directory and goes as deep as it goes, for trees that were never checked. Takes 32 bytes for each level.
+    /// Starts at a directory, without a limit, for trees that were never checked. Takes 32 bytes for each level.
     fn without_limit(top: Dir) -> Self {
         Self {
             limit: usize::MAX,
@@ -118,8 +118,8 @@ impl Descent {
     }
 }
 
-/// Looks at everything in a tree, parents first and the names of each directory in byte order; `look` gets the directory,
-/// the name in it and its metadata, and says whether to go into it. Vanished names are left out. Of any depth.
+/// Visits a tree, parents first and the names of each directory in byte order; `look` gets the directory, the name in it and
+/// its metadata, and returns whether to descend into it. Names that vanish meanwhile are skipped. The tree may have any depth.
 pub fn each<E: From<io::Error>>(
     top: Dir,
     mut look: impl FnMut(&Dir, &Entry, &Meta) -> Result<bool, E>,
@@ -149,7 +149,7 @@ pub fn each<E: From<io::Error>>(
 
 /// Refuses a tree below `top` with a path that is deeper or longer than a tree may be. Reads directories only. Blocks.
 pub fn check(top: Dir) -> Result<(), PathError> {
-    let mut levels = vec![Checked::read(&top, PathBuf::new(), 1)?];
+    let mut levels = vec![CheckedDir::read(&top, PathBuf::new(), 1)?];
     let mut descent = Descent::new(top);
     loop {
         let names = levels.len();
@@ -168,17 +168,17 @@ pub fn check(top: Dir) -> Result<(), PathError> {
             continue;
         }
         descent.down(&name).at("open", &path)?;
-        levels.push(Checked::read(descent.dir(), path, names + 1)?);
+        levels.push(CheckedDir::read(descent.dir(), path, names + 1)?);
     }
 }
 
-/// A directory whose names have been checked, and those in it that are not.
-struct Checked {
+/// A directory that was read, and its subdirectories that are still to be checked.
+struct CheckedDir {
     path: PathBuf,
     dirs: std::vec::IntoIter<OsString>,
 }
 
-impl Checked {
+impl CheckedDir {
     /// Reads a directory; paths in it have `names` names.
     fn read(dir: &Dir, path: PathBuf, names: usize) -> Result<Self, PathError> {
         let length = path.as_os_str().len() + 1;

@@ -1,4 +1,4 @@
-//! What one tree changes about another, in the order and with the judgement of BuildKit's overlay differ.
+//! The changes between two trees, in the order and by the rules of BuildKit's overlay differ.
 //!
 //! | upper directory has                    | change                                                       |
 //! |----------------------------------------|--------------------------------------------------------------|
@@ -23,14 +23,14 @@ use crate::error::{Located, PathError};
 use crate::root::Root;
 use crate::stat::{Kind, Meta};
 
-/// What happened to a path.
+/// The kind of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChangeKind {
-    /// It is new.
+    /// The path is new.
     Add,
-    /// It was there and is different.
+    /// The path existed and is different.
     Modify,
-    /// It is gone.
+    /// The path does not exist any more.
     Delete,
     /// Nothing, but the file has other names, which may be new.
     Unmodified,
@@ -39,22 +39,22 @@ pub enum ChangeKind {
 /// One changed path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// What happened.
+    /// The kind of the change.
     pub kind: ChangeKind,
     /// Path relative to the root, without a leading slash.
     pub path: PathBuf,
-    /// Metadata of what is there now; none for a deletion.
+    /// Metadata of the path in the upper tree; `None` for a deletion.
     pub meta: Option<Meta>,
 }
 
-/// Why changes could not be told.
+/// Changes cannot be computed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DiffError {
-    /// The upper directory was written with renamed directories recorded, which says nothing a layer can carry.
+    /// The upper directory has overlay redirects of renamed directories, which a layer cannot express.
     #[error("redirect_dir is used but it's not supported in overlayfs differ")]
     Redirect {
-        /// The directory.
+        /// The path of the directory.
         path: PathBuf,
     },
     /// A tree cannot be read.
@@ -76,17 +76,17 @@ impl DiffError {
 
 /// The changes in `upper` over `lower` (the view of everything below; `None` for the lowest layer), parents first.
 pub fn overlay_changes(upper: &Root, lower: Option<&Root>) -> Result<Vec<Change>, DiffError> {
-    Differ::run(upper, lower, Compare::Marks)
+    Differ::run(upper, lower, DirCompare::Marks)
 }
 
 /// The changes between two whole trees, parents first.
 pub fn tree_changes(lower: Option<&Root>, upper: &Root) -> Result<Vec<Change>, DiffError> {
-    Differ::run(upper, lower, Compare::Names { overlay: false })
+    Differ::run(upper, lower, DirCompare::Names { overlay: false })
 }
 
 /// How a directory is compared with the one below it.
 #[derive(Clone, Copy)]
-enum Compare {
+enum DirCompare {
     /// By what is in the upper one, marks of overlayfs among it.
     Marks,
     /// Name by name; with `overlay`, whiteouts in the upper one are not there.
@@ -94,15 +94,15 @@ enum Compare {
 }
 
 /// A directory that is being compared.
-struct Level {
+struct DiffLevel {
     path: PathBuf,
-    compare: Compare,
+    compare: DirCompare,
     above: Peekable<IntoIter<Entry>>,
     /// Names of the lower directory, where names are compared.
     below: Peekable<IntoIter<Entry>>,
 }
 
-impl Level {
+impl DiffLevel {
     /// The next name in byte order: in the upper directory, in the lower one, or in both.
     fn next(&mut self) -> (Option<Entry>, Option<Entry>) {
         let order = match (self.above.peek(), self.below.peek()) {
@@ -120,12 +120,16 @@ struct Differ {
     upper: Descent,
     /// Goes along with `upper` as far as there are directories below.
     lower: Option<Descent>,
-    levels: Vec<Level>,
+    levels: Vec<DiffLevel>,
     out: Vec<Change>,
 }
 
 impl Differ {
-    fn run(upper: &Root, lower: Option<&Root>, compare: Compare) -> Result<Vec<Change>, DiffError> {
+    fn run(
+        upper: &Root,
+        lower: Option<&Root>,
+        compare: DirCompare,
+    ) -> Result<Vec<Change>, DiffError> {
         let lower = lower.map(|root| root.dir("/")).transpose()?;
         let mut differ = Self {
             upper: Descent::new(upper.dir("/")?),
@@ -139,8 +143,8 @@ impl Differ {
                 (Some(entry), gone) => {
                     let path = level.path.join(&entry.name);
                     match level.compare {
-                        Compare::Marks => differ.by_marks(&entry.name, path)?,
-                        Compare::Names { overlay } => {
+                        DirCompare::Marks => differ.by_marks(&entry.name, path)?,
+                        DirCompare::Names { overlay } => {
                             differ.by_name(&entry.name, path, gone.is_some(), overlay)?
                         }
                     }
@@ -166,13 +170,13 @@ impl Differ {
     }
 
     /// Begins with the directory that was entered.
-    fn begin(&mut self, path: PathBuf, compare: Compare) -> Result<(), PathError> {
+    fn begin(&mut self, path: PathBuf, compare: DirCompare) -> Result<(), PathError> {
         let above = self.upper.dir().entries().at("open", &path)?;
         let below = match (compare, self.lower()) {
-            (Compare::Names { .. }, Some(lower)) => lower.entries().at("open", &path)?,
-            (Compare::Names { .. }, None) | (Compare::Marks, _) => Vec::new(),
+            (DirCompare::Names { .. }, Some(lower)) => lower.entries().at("open", &path)?,
+            (DirCompare::Names { .. }, None) | (DirCompare::Marks, _) => Vec::new(),
         };
-        self.levels.push(Level {
+        self.levels.push(DiffLevel {
             path,
             compare,
             above: above.into_iter().peekable(),
@@ -247,9 +251,9 @@ impl Differ {
                 .as_deref()
                 == Some(b"y");
         let compare = if is_opaque {
-            Compare::Names { overlay: true }
+            DirCompare::Names { overlay: true }
         } else {
-            Compare::Marks
+            DirCompare::Marks
         };
         Ok(self.begin(path, compare)?)
     }
@@ -289,7 +293,7 @@ impl Differ {
         }
         if meta.is_dir() {
             self.enter(name, &path, below.as_ref())?;
-            self.begin(path, Compare::Names { overlay })?;
+            self.begin(path, DirCompare::Names { overlay })?;
         }
         Ok(())
     }

@@ -30,9 +30,9 @@ pub struct Dir {
 /// One name in a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The name.
+    /// The name, any bytes but `/` and NUL.
     pub name: OsString,
-    /// What it stands for.
+    /// The type of the file.
     pub kind: Kind,
 }
 

@@ -9,16 +9,16 @@ pub use oci::error::errno_text;
 #[derive(Debug, thiserror::Error)]
 #[error("{op} {}: {}", path.display(), errno_text(source))]
 pub struct PathError {
-    /// What was tried, as the call's short name.
+    /// The operation, by the short name of its call, as `open`.
     pub op: &'static str,
     /// The path inside its root.
     pub path: PathBuf,
-    /// Why it failed.
+    /// The system's error.
     pub source: io::Error,
 }
 
 impl PathError {
-    /// Says which operation on which path met `source`. Of a path that is deeper than a tree may be, the beginning is told.
+    /// Makes the error of an operation on a path. Of a path that is deeper than a tree may be, only the beginning is kept.
     pub fn new(op: &'static str, path: impl AsRef<Path>, source: impl Into<io::Error>) -> Self {
         Self {
             op,

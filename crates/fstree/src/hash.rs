@@ -39,7 +39,7 @@ use crate::root::Root;
 use crate::stat::Stat;
 use tree::State;
 
-/// What of a tree a digest covers.
+/// The part of a tree that a digest covers.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Follow a link in the last name.
@@ -54,7 +54,7 @@ pub struct Options {
     pub required_paths: Vec<String>,
 }
 
-/// Why a digest could not be made.
+/// A digest cannot be computed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HashError {
@@ -67,11 +67,11 @@ pub enum HashError {
     /// A pattern is malformed.
     #[error("invalid {kind}: [{}]: {source}", patterns.join(" "))]
     Pattern {
-        /// Which list it is in.
+        /// The list: `includepatterns` or `excludepatterns`.
         kind: &'static str,
         /// The whole list.
         patterns: Vec<String>,
-        /// What is wrong.
+        /// The error of the pattern.
         source: pattern::PatternError,
     },
     /// The tree cannot be read.

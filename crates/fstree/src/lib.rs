@@ -1,4 +1,4 @@
-//! Trees of files under a root one cannot leave.
+//! Trees of files under a root that paths cannot leave.
 //!
 //! Everything that touches a root filesystem, a build context or an unpacked layer does it through [`Root`] and
 //! [`Dir`], which hold descriptors and never a path of the host. On them stand the ordered walk of a tree

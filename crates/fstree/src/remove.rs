@@ -1,7 +1,7 @@
-//! Removing trees that others made, however deep they are.
+//! Removes trees of any depth.
 //!
 //! A tree of any depth is removed with a fixed number of descriptors and next to no memory: a directory that lies deep is
-//! moved up, beside the tree, and removed from there. What has been removed stays removed when it is begun again.
+//! moved up, beside the tree, and removed from there. A removal that was interrupted continues where it stopped.
 //!
 //! One thread walks. Where there is much, files are unlinked by several: a filesystem may wait for its journal in each call, and then
 //! waits for all of them together.
@@ -23,15 +23,15 @@ use crate::descent::Descent;
 use crate::dir::{Dir, component};
 use crate::stat::Kind;
 
-/// How deep directories are emptied where they lie. Each level holds one descriptor.
+/// Depth up to which directories are emptied in place. Each level holds one descriptor.
 const MAX_OPEN_LEVELS: usize = 32;
-/// How often a directory that is not empty after it was emptied is read again.
+/// Times that a directory is read again when it is not empty after all its entries were removed.
 const MAX_REREADS: u32 = 16;
-/// How many threads unlink files beside the one that walks.
+/// Threads that unlink files, beside the one that walks.
 const MAX_HELPERS: usize = 4;
-/// How many files there are at least where helpers are started.
+/// Files in a directory from which on helpers are started.
 const MIN_FILES_FOR_HELPERS: usize = 16;
-/// How many files may wait before the walk waits for them.
+/// Files that may be queued; then the walk waits.
 const MAX_WAITING_JOBS: usize = 1024;
 
 impl Dir {
@@ -75,7 +75,7 @@ impl Dir {
     }
 }
 
-struct Level {
+struct RemovalLevel {
     dir: fs::Dir,
     /// A second descriptor of the directory, for files of it that wait; made for the first one.
     shared: Option<Arc<OwnedFd>>,
@@ -83,7 +83,7 @@ struct Level {
     again: u32,
 }
 
-impl Level {
+impl RemovalLevel {
     fn open(dir: impl std::os::fd::AsFd, name: &OsStr) -> io::Result<Self> {
         Ok(Self {
             dir: open(dir, name)?,
@@ -104,12 +104,12 @@ impl Level {
 }
 
 /// A file to be unlinked.
-struct Job {
+struct UnlinkJob {
     dir: Arc<OwnedFd>,
     name: OsString,
 }
 
-impl Job {
+impl UnlinkJob {
     fn unlink(self) -> io::Result<()> {
         match fs::unlinkat(&self.dir, &self.name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
@@ -120,13 +120,13 @@ impl Job {
 
 #[derive(Default)]
 struct CrewState {
-    jobs: Vec<Job>,
+    jobs: Vec<UnlinkJob>,
     running: usize,
     failed: Option<io::Error>,
     ended: bool,
 }
 
-/// The files that wait to be unlinked, and those who do it.
+/// The queue of files to unlink, shared with the helpers.
 #[derive(Default)]
 struct Crew {
     state: Mutex<CrewState>,
@@ -135,7 +135,7 @@ struct Crew {
 }
 
 impl Crew {
-    /// What a helper does until the end.
+    /// The loop of a helper.
     fn help(&self) {
         let mut state = self.state.lock();
         loop {
@@ -149,7 +149,7 @@ impl Crew {
         }
     }
 
-    fn perform(&self, job: Job, state: &mut MutexGuard<'_, CrewState>) {
+    fn perform(&self, job: UnlinkJob, state: &mut MutexGuard<'_, CrewState>) {
         state.running += 1;
         let unlinked = MutexGuard::unlocked(state, || job.unlink());
         state.running -= 1;
@@ -162,7 +162,7 @@ impl Crew {
     }
 
     /// Adds a job; returns how many wait.
-    fn add(&self, job: Job) -> usize {
+    fn add(&self, job: UnlinkJob) -> usize {
         let mut state = self.state.lock();
         state.jobs.push(job);
         self.changed.notify_one();
@@ -244,7 +244,7 @@ fn walk(
     start_helpers: &mut dyn FnMut(),
 ) -> io::Result<()> {
     let mut failed: Option<io::Error> = None;
-    let mut levels = vec![Level::open(top, name)?];
+    let mut levels = vec![RemovalLevel::open(top, name)?];
     let mut files = 0_usize;
     loop {
         let is_deep = levels.len() >= MAX_OPEN_LEVELS;
@@ -262,7 +262,7 @@ fn walk(
             }
             if !matches!(entry.file_type(), FileType::Directory | FileType::Unknown) {
                 let (dir, name) = (level.shared()?, name.to_owned());
-                let waiting = crew.add(Job { dir, name });
+                let waiting = crew.add(UnlinkJob { dir, name });
                 files = files.saturating_add(1);
                 if files == MIN_FILES_FOR_HELPERS {
                     start_helpers();
@@ -296,7 +296,7 @@ fn walk(
                     .map(|()| None)
                     .map_err(Into::into)
             } else {
-                Level::open(here, name).map(Some)
+                RemovalLevel::open(here, name).map(Some)
             };
             match next {
                 Ok(next) => levels.extend(next),
@@ -320,7 +320,7 @@ fn walk(
             {
                 let mut dir = emptied.dir;
                 dir.rewind();
-                levels.push(Level {
+                levels.push(RemovalLevel {
                     dir,
                     again: emptied.again + 1,
                     ..emptied

@@ -1,4 +1,4 @@
-//! A tree of files that no path leads out of.
+//! A tree of files that paths cannot leave.
 //!
 //! A path is always meant from the root of the tree: `..` stops there, absolute links start there, and the kernel
 //! enforces it (`openat2` with `RESOLVE_IN_ROOT`), so it holds even while other processes change the tree. Calls
@@ -19,7 +19,7 @@ use crate::dir::{Dir, Times, fd_path, meta_of};
 use crate::error::{Located, PathError};
 use crate::stat::{Kind, Meta};
 
-/// How many symbolic links one path may lead through.
+/// The most symbolic links that one path may lead through.
 pub(crate) const MAX_LINKS: usize = 255;
 
 /// A directory taken as the root of everything below it. Cloning shares the descriptor.
@@ -44,7 +44,7 @@ impl AsFd for Root {
 }
 
 impl Root {
-    /// Opens the directory at a path of the host. Links in this path are followed: it is ours, not a tree's.
+    /// Opens the directory at a path of the host. Links in this path are followed: it is the daemon's, not a tree's.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, PathError> {
         let path = path.as_ref();
         let fd = fs::openat(

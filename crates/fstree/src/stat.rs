@@ -63,7 +63,7 @@ const S_ISUID: u32 = 0o4000;
 const S_ISGID: u32 = 0o2000;
 const S_ISVTX: u32 = 0o1000;
 
-/// What sort of thing a name stands for.
+/// The type of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// A directory.
@@ -184,7 +184,7 @@ pub struct Stat {
 }
 
 impl Stat {
-    /// What sort of thing this is.
+    /// The type of the file.
     #[must_use]
     pub fn kind(&self) -> Kind {
         Kind::from_go_mode(self.mode)
@@ -215,7 +215,7 @@ impl Stat {
     }
 }
 
-/// What the kernel says about one inode.
+/// Metadata of one inode, from statx(2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Meta {
     /// Device the inode lives on, as major and minor.
@@ -263,7 +263,7 @@ impl Meta {
         mark
     }
 
-    /// What sort of thing this is.
+    /// The type of the file.
     #[must_use]
     pub fn kind(&self) -> Kind {
         Kind::from_kernel_mode(self.mode)

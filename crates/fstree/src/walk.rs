@@ -2,7 +2,7 @@
 //!
 //! The order is depth first with the names of each directory in byte order: byte order of whole paths if `/` were
 //! the lowest byte. A directory that no pattern includes is listed only when something below it is, right before
-//! the first such thing. What vanishes during the walk is left out.
+//! the first such thing. Files that vanish during the walk are left out.
 
 mod follow;
 
@@ -21,7 +21,7 @@ use crate::stat::{CHANGE_MARK, Kind, MODE_SOCKET, Meta, Stat};
 pub use follow::follow_links;
 pub use pattern::PatternMatcher;
 
-/// Which paths of a tree to list.
+/// Selects the paths of a tree.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     /// Only what matches one of these; everything when empty.
@@ -32,18 +32,18 @@ pub struct Filter {
     pub follow: Vec<String>,
 }
 
-/// Why a walk ended early.
+/// A walk failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WalkError {
     /// A pattern is malformed.
     #[error("invalid {kind}: [{}]: {source}", patterns.join(" "))]
     Pattern {
-        /// Which list it is in.
+        /// The list: `includepatterns` or `excludepatterns`.
         kind: &'static str,
         /// The whole list.
         patterns: Vec<String>,
-        /// What is wrong.
+        /// The error of the pattern.
         source: pattern::PatternError,
     },
     /// The tree cannot be read.
@@ -68,7 +68,7 @@ impl WalkError {
 pub struct Walk {
     include: Option<PatternMatcher>,
     exclude: Option<PatternMatcher>,
-    stack: Vec<Level>,
+    stack: Vec<WalkLevel>,
     // The directories of the levels.
     dirs: Descent,
     ready: VecDeque<Stat>,
@@ -79,7 +79,7 @@ pub struct Walk {
 }
 
 #[derive(Debug)]
-struct Level {
+struct WalkLevel {
     path: PathBuf,
     left: std::vec::IntoIter<Entry>,
     include: MatchInfo,
@@ -88,7 +88,7 @@ struct Level {
     unlisted: Option<Stat>,
 }
 
-enum Verdict {
+enum PathSelection {
     List,
     Skip,
     SkipAllBelow,
@@ -110,7 +110,7 @@ impl Walk {
     fn start(root: &Root, include: &[String], exclude: &[String]) -> Result<Self, WalkError> {
         let dir = root.dir("/")?;
         let left = dir.entries().at("open", "/")?.into_iter();
-        let top = Level {
+        let top = WalkLevel {
             path: PathBuf::new(),
             left,
             include: MatchInfo::default(),
@@ -167,9 +167,9 @@ impl Walk {
             entry.kind == Kind::Dir,
         );
         let list = match verdict {
-            Verdict::List => true,
-            Verdict::Skip if entry.kind == Kind::Dir => false,
-            Verdict::Skip | Verdict::SkipAllBelow => return Ok(true),
+            PathSelection::List => true,
+            PathSelection::Skip if entry.kind == Kind::Dir => false,
+            PathSelection::Skip | PathSelection::SkipAllBelow => return Ok(true),
         };
         let extra = (self.xattrs, self.change_marks);
         let (stat, below) = match look(self.dirs.dir(), &entry, &path, &mut self.first_names, extra)
@@ -195,7 +195,7 @@ impl Walk {
         }
         if let Some((dir, entries)) = below {
             self.dirs.enter(dir).at("open", &path)?;
-            self.stack.push(Level {
+            self.stack.push(WalkLevel {
                 path,
                 left: entries.into_iter(),
                 include,
@@ -243,21 +243,21 @@ fn matcher(kind: &'static str, patterns: &[String]) -> Result<Option<PatternMatc
 fn judge(
     include: Option<&PatternMatcher>,
     exclude: Option<&PatternMatcher>,
-    level: &Level,
+    level: &WalkLevel,
     path: &Path,
     is_dir: bool,
-) -> (Verdict, MatchInfo, MatchInfo) {
+) -> (PathSelection, MatchInfo, MatchInfo) {
     let text = path.to_string_lossy();
-    let mut verdict = Verdict::List;
+    let mut verdict = PathSelection::List;
     let mut infos = (MatchInfo::default(), MatchInfo::default());
     if let Some(matcher) = include {
         let (yes, info) = matcher.matches_using_parent_results(&text, &level.include);
         infos.0 = info;
         if !yes {
             if is_dir && !may_hold(matcher, &text, false) {
-                return (Verdict::SkipAllBelow, infos.0, infos.1);
+                return (PathSelection::SkipAllBelow, infos.0, infos.1);
             }
-            verdict = Verdict::Skip;
+            verdict = PathSelection::Skip;
         }
     }
     if let Some(matcher) = exclude {
@@ -265,9 +265,9 @@ fn judge(
         infos.1 = info;
         if yes {
             if is_dir && !may_hold(matcher, &text, true) {
-                return (Verdict::SkipAllBelow, infos.0, infos.1);
+                return (PathSelection::SkipAllBelow, infos.0, infos.1);
             }
-            verdict = Verdict::Skip;
+            verdict = PathSelection::Skip;
         }
     }
     (verdict, infos.0, infos.1)

@@ -54,7 +54,7 @@ impl Default for ApplyOptions {
     }
 }
 
-/// What came out of a layer.
+/// The outcome of unpacking a layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Applied {
     /// Digest of the uncompressed stream.
@@ -67,7 +67,7 @@ pub struct Applied {
     pub entries: u64,
 }
 
-/// Why a layer was not unpacked.
+/// A layer cannot be unpacked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ApplyError {
@@ -83,12 +83,12 @@ pub enum ApplyError {
     /// A file cannot be written.
     #[error(transparent)]
     Path(#[from] PathError),
-    /// An entry would do what no layer may.
+    /// An entry is not allowed in a layer.
     #[error("invalid entry {}: {reason}", path.display())]
     Entry {
-        /// Its name.
+        /// The entry's name.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault of the entry.
         reason: &'static str,
     },
     /// A file belongs to somebody whom this daemon's user namespace does not have.
@@ -97,17 +97,17 @@ pub enum ApplyError {
         path.display()
     )]
     NoSuchOwner {
-        /// The file.
+        /// The name of the file.
         path: PathBuf,
-        /// Its user.
+        /// The user id in the layer.
         uid: u32,
-        /// Its group.
+        /// The group id in the layer.
         gid: u32,
     },
     /// The layer is larger than allowed.
     #[error("layer is larger than {limit} bytes")]
     TooLarge {
-        /// What was allowed.
+        /// The limit in bytes.
         limit: u64,
     },
 }

@@ -39,7 +39,7 @@ pub enum CompressionKind {
 /// What to compress with, and whether blobs that are compressed otherwise are converted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Compression {
-    /// How.
+    /// The compression.
     pub kind: CompressionKind,
     /// How hard; each kind has its own scale and default.
     pub level: Option<i32>,
@@ -106,7 +106,7 @@ impl CompressionKind {
     }
 }
 
-/// What a stream's first bytes say it is.
+/// The format of a stream, by its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// No known compression.
@@ -171,16 +171,16 @@ pub fn decompress<'a>(
 /// Compresses what is written to it into `W`.
 #[derive(Debug)]
 pub struct Encoder<W: Write> {
-    inner: Inner<W>,
+    inner: CompressorKind<W>,
 }
 
-enum Inner<W: Write> {
+enum CompressorKind<W: Write> {
     Plain(W),
     Gzip(Box<ParallelGzip<W>>),
     Zstd(zstd::stream::write::Encoder<'static, W>),
 }
 
-impl<W: Write> std::fmt::Debug for Inner<W> {
+impl<W: Write> std::fmt::Debug for CompressorKind<W> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Plain(_) => "Plain",
@@ -195,8 +195,8 @@ impl<W: Write> Encoder<W> {
     pub fn new(out: W, compression: &Compression) -> Result<Self, CompressError> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let inner = match compression.kind {
-            CompressionKind::Uncompressed => Inner::Plain(out),
-            CompressionKind::Gzip => Inner::Gzip(Box::new(ParallelGzip::new(
+            CompressionKind::Uncompressed => CompressorKind::Plain(out),
+            CompressionKind::Gzip => CompressorKind::Gzip(Box::new(ParallelGzip::new(
                 out,
                 compression.level,
                 threads,
@@ -208,7 +208,7 @@ impl<W: Write> Encoder<W> {
                 )?;
                 // Any number of workers gives the same bytes, but none at all gives others.
                 zstd.multithread(u32::try_from(threads).unwrap_or(1).max(1))?;
-                Inner::Zstd(zstd)
+                CompressorKind::Zstd(zstd)
             }
             CompressionKind::Estargz => return Err(CompressError::Unsupported("estargz")),
         };
@@ -218,9 +218,9 @@ impl<W: Write> Encoder<W> {
     /// Ends the stream and gives the one below back.
     pub fn finish(self) -> Result<W, CompressError> {
         Ok(match self.inner {
-            Inner::Plain(out) => out,
-            Inner::Gzip(gzip) => gzip.finish()?,
-            Inner::Zstd(zstd) => zstd.finish()?,
+            CompressorKind::Plain(out) => out,
+            CompressorKind::Gzip(gzip) => gzip.finish()?,
+            CompressorKind::Zstd(zstd) => zstd.finish()?,
         })
     }
 }
@@ -228,9 +228,9 @@ impl<W: Write> Encoder<W> {
 impl<W: Write> Write for Encoder<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.inner {
-            Inner::Plain(out) => out.write(bytes),
-            Inner::Gzip(gzip) => gzip.write(bytes),
-            Inner::Zstd(zstd) => zstd.write(bytes),
+            CompressorKind::Plain(out) => out.write(bytes),
+            CompressorKind::Gzip(gzip) => gzip.write(bytes),
+            CompressorKind::Zstd(zstd) => zstd.write(bytes),
         }
     }
 

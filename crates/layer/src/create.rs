@@ -33,7 +33,7 @@ use stream::LayerStream;
 /// How to pack a layer.
 #[derive(Clone, Debug, Default)]
 pub struct CreateOptions {
-    /// How to compress.
+    /// The compression of the blob.
     pub compression: Compression,
     /// No file gets a later modification time than this, in seconds since 1970 (`SOURCE_DATE_EPOCH`).
     pub latest_time: Option<i64>,
@@ -54,7 +54,7 @@ pub struct LayerInfo {
     pub media_type: &'static str,
 }
 
-/// Why a layer was not packed.
+/// A layer cannot be packed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CreateError {

@@ -21,17 +21,17 @@ use std::path::Path;
 /// Bytes of a header and the unit everything is padded to.
 pub(crate) const BLOCK: usize = 512;
 
-/// What extended attributes are called in PAX records, before their own name.
+/// Prefix of PAX records with extended attributes.
 pub const XATTR_RECORD: &str = "SCHILY.xattr.";
 
-/// Why a tar stream cannot be read or written.
+/// A tar stream cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TarError {
     /// The stream breaks the format.
     #[error("invalid tar: {0}")]
     Invalid(&'static str),
-    /// The stream uses what is not built.
+    /// The stream uses a feature that is not supported.
     #[error("tar with {0} is not supported")]
     Unsupported(&'static str),
     /// A header cannot be written.
@@ -56,7 +56,7 @@ impl TarError {
     }
 }
 
-/// What an entry is.
+/// The type of an entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EntryKind {
     /// A regular file.
@@ -119,7 +119,7 @@ impl EntryKind {
 pub struct Header {
     /// Path as in the archive; of a directory it ends in a slash.
     pub name: Vec<u8>,
-    /// What the entry is.
+    /// The type of the entry.
     pub kind: EntryKind,
     /// Permission bits (`07777`).
     pub mode: u32,

@@ -1,4 +1,4 @@
-//! Addresses as they may be shown: without user and password.
+//! Removes user and password from addresses, for messages.
 
 use std::borrow::Cow;
 
@@ -68,7 +68,7 @@ fn ends_address(c: char) -> bool {
     c.is_whitespace() || c.is_control() || matches!(c, '"' | '\'' | '`' | '<' | '>' | '|')
 }
 
-/// Where host and port end. What has no number where a port belongs is a password with a slash in it.
+/// End of host and port. Without a number in the place of the port, the text is a password with a slash in it.
 fn authority_end(rest: &str) -> usize {
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, tail) = rest.split_at(end);

@@ -9,7 +9,7 @@ use crate::{Digest, Platform};
 /// A typed pointer at a blob. Field order is the one Go's image-spec types are written in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Descriptor {
-    /// What the blob is.
+    /// The media type of the blob.
     #[serde(rename = "mediaType", default)]
     pub media_type: String,
     /// The blob's name.

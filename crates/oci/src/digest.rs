@@ -1,6 +1,6 @@
 //! Digests: `algorithm:hex` names of bytes.
 //!
-//! The grammar is the one of the OCI image specification's descriptor section; sha256 is the algorithm we compute,
+//! The grammar is the one of the OCI image specification's descriptor section; sha256 is the algorithm that is computed,
 //! sha384 and sha512 are accepted as names. `random:` and other tags that BuildKit uses as *cache key* digests are
 //! not content digests but share the type: they pass [`Digest::key`].
 
@@ -18,14 +18,14 @@ use crate::ErrorKind;
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest(Arc<str>);
 
-/// Why a text is not a digest.
+/// A text is not a digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DigestError {
     /// The text has no `algorithm:hex` form.
     #[error("invalid checksum digest format")]
     Format,
-    /// The algorithm is none that we can verify.
+    /// The algorithm is not known.
     #[error("unsupported digest algorithm")]
     Algorithm,
     /// The hex part has the wrong length for the algorithm.
@@ -52,7 +52,7 @@ impl Digest {
         digester.finish()
     }
 
-    /// Parses a content digest, refusing what cannot be verified.
+    /// Parses a content digest; refuses unknown algorithms.
     pub fn parse(text: &str) -> Result<Self, DigestError> {
         let (algorithm, hex) = text.split_once(':').ok_or(DigestError::Format)?;
         let length = match algorithm {

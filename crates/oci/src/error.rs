@@ -20,7 +20,7 @@ pub enum ErrorKind {
     Invalid,
     /// The requested thing does not exist.
     NotFound,
-    /// The thing to create exists already.
+    /// The object to create exists already.
     Exists,
     /// It is not allowed, or the login does not suffice.
     Denied,
@@ -257,7 +257,7 @@ mod tests {
         for (causes, sentence) in [
             (&["only"][..], "only"),
             (&["outer", "inner", "innermost"], "outer: inner: innermost"),
-            // What keeps the rule has said all of it.
+            // An error that keeps the rule shows its causes itself.
             (&["outer: inner", "inner"], "outer: inner"),
             (
                 &["outer: inner", "inner", "no space left"],

@@ -87,16 +87,16 @@ pub struct ImageConfig {
     /// Who made it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub author: String,
-    /// What it runs on.
+    /// The platform of the image.
     #[serde(flatten)]
     pub platform: Platform,
     /// The layers' uncompressed digests.
     #[serde(default)]
     pub rootfs: RootFs,
-    /// How each layer came about.
+    /// How each layer was made, base first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<History>,
-    /// How a container of it starts.
+    /// The defaults for containers of the image.
     #[serde(default)]
     pub config: ContainerConfig,
 }
@@ -152,7 +152,7 @@ pub struct RootFs {
 /// One step in how an image came about.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
-    /// When, RFC 3339.
+    /// Creation time of the layer, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<String>,
     /// The instruction.
@@ -169,7 +169,7 @@ pub struct History {
     pub empty_layer: bool,
 }
 
-/// How a container of the image starts.
+/// The defaults for containers of an image.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ContainerConfig {
     /// User, or `user:group`.
@@ -218,7 +218,7 @@ pub struct ContainerConfig {
     /// Whether the command is escaped already (Windows).
     #[serde(rename = "ArgsEscaped", default, skip_serializing_if = "is_false")]
     pub args_escaped: bool,
-    /// How health is asked for.
+    /// The health check of containers.
     #[serde(
         rename = "Healthcheck",
         default,

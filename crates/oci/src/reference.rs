@@ -26,7 +26,7 @@ pub struct Reference {
     pub digest: Option<Digest>,
 }
 
-/// Why a text is not an image reference.
+/// A text is not an image reference.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReferenceError {

@@ -1,4 +1,4 @@
-//! One pattern of a list, made ready to match.
+//! Compiles one pattern of a list.
 //!
 //! | written            | means                                                                  |
 //! |--------------------|------------------------------------------------------------------------|
@@ -17,15 +17,15 @@ use crate::glob::{BadPattern, Class};
 
 /// How a pattern matches.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum MatchKind {
     Exact(String),
     StartsWith(String),
     EndsWith(String),
-    Program(Program),
+    Program(PatternProgram),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Step {
+enum PatternStep {
     /// One character.
     Char(char),
     /// One character that is no slash.
@@ -40,14 +40,14 @@ enum Step {
     Dirs,
 }
 
-impl Kind {
+impl MatchKind {
     pub(crate) fn compile(pattern: &str) -> Result<Self, BadPattern> {
         let steps = steps(pattern)?;
-        let literal = |steps: &[Step]| {
+        let literal = |steps: &[PatternStep]| {
             steps
                 .iter()
                 .map(|step| {
-                    if let Step::Char(c) = step {
+                    if let PatternStep::Char(c) = step {
                         Some(*c)
                     } else {
                         None
@@ -57,17 +57,17 @@ impl Kind {
         };
         Ok(match steps.as_slice() {
             // A backslash makes BuildKit take the long way, which differs for `**name`.
-            [Step::Dirs, ..] | [Step::Rest]
+            [PatternStep::Dirs, ..] | [PatternStep::Rest]
                 if !pattern.contains('\\') && steps.get(1..).and_then(literal).is_some() =>
             {
                 Self::EndsWith(pattern.get(2..).unwrap_or_default().to_owned())
             }
-            [head @ .., Step::Rest] if literal(head).is_some() => {
+            [head @ .., PatternStep::Rest] if literal(head).is_some() => {
                 Self::StartsWith(literal(head).unwrap_or_default())
             }
             _ => match literal(&steps) {
                 Some(text) => Self::Exact(text),
-                None => Self::Program(Program::new(steps)),
+                None => Self::Program(PatternProgram::new(steps)),
             },
         })
     }
@@ -93,16 +93,16 @@ impl Kind {
     }
 }
 
-fn steps(pattern: &str) -> Result<Vec<Step>, BadPattern> {
+fn steps(pattern: &str) -> Result<Vec<PatternStep>, BadPattern> {
     let mut steps = Vec::new();
     let mut rest = pattern;
     loop {
         if let Some(tail) = rest.strip_prefix("**") {
             rest = tail.strip_prefix('/').unwrap_or(tail);
             steps.push(if rest.is_empty() {
-                Step::Rest
+                PatternStep::Rest
             } else {
-                Step::Dirs
+                PatternStep::Dirs
             });
             continue;
         }
@@ -112,33 +112,33 @@ fn steps(pattern: &str) -> Result<Vec<Step>, BadPattern> {
         };
         rest = chars.as_str();
         steps.push(match c {
-            '*' => Step::Star,
-            '?' => Step::Any,
-            '[' => Step::Class(Class::parse(&mut rest)?),
+            '*' => PatternStep::Star,
+            '?' => PatternStep::Any,
+            '[' => PatternStep::Class(Class::parse(&mut rest)?),
             '\\' => {
                 let c = chars.next().ok_or(BadPattern)?;
                 rest = chars.as_str();
-                Step::Char(c)
+                PatternStep::Char(c)
             }
-            c => Step::Char(c),
+            c => PatternStep::Char(c),
         });
     }
 }
 
 /// A pattern as a machine. State `i` stands in front of step `i`; the state after the last step accepts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Program {
-    steps: Vec<Step>,
+pub(crate) struct PatternProgram {
+    steps: Vec<PatternStep>,
     /// Text every match starts with.
     prefix: String,
     /// Text every match ends with.
     suffix: String,
 }
 
-impl Program {
-    fn new(steps: Vec<Step>) -> Self {
-        let text = |step: &Step| {
-            if let Step::Char(c) = step {
+impl PatternProgram {
+    fn new(steps: Vec<PatternStep>) -> Self {
+        let text = |step: &PatternStep| {
+            if let PatternStep::Char(c) = step {
                 Some(*c)
             } else {
                 None
@@ -178,12 +178,14 @@ impl Program {
                     continue;
                 }
                 match self.steps.get(state) {
-                    Some(Step::Char(wanted)) if *wanted == c => self.enter(state + 1, then),
-                    Some(Step::Any) if c != '/' => self.enter(state + 1, then),
-                    Some(Step::Class(class)) if class.matches(c) => self.enter(state + 1, then),
-                    Some(Step::Star) if c != '/' => self.enter(state, then),
-                    Some(Step::Rest) => self.enter(state, then),
-                    Some(Step::Dirs) => {
+                    Some(PatternStep::Char(wanted)) if *wanted == c => self.enter(state + 1, then),
+                    Some(PatternStep::Any) if c != '/' => self.enter(state + 1, then),
+                    Some(PatternStep::Class(class)) if class.matches(c) => {
+                        self.enter(state + 1, then)
+                    }
+                    Some(PatternStep::Star) if c != '/' => self.enter(state, then),
+                    Some(PatternStep::Rest) => self.enter(state, then),
+                    Some(PatternStep::Dirs) => {
                         then.add(state);
                         if c == '/' {
                             self.enter(state + 1, then);
@@ -206,7 +208,7 @@ impl Program {
         loop {
             into.add(state);
             match self.steps.get(state) {
-                Some(Step::Star | Step::Rest | Step::Dirs) => state += 1,
+                Some(PatternStep::Star | PatternStep::Rest | PatternStep::Dirs) => state += 1,
                 _ => return,
             }
         }

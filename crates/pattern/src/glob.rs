@@ -76,7 +76,7 @@ pub(crate) struct Class {
 }
 
 impl Class {
-    /// Reads a class whose `[` is gone.
+    /// Reads a class after its `[`.
     pub(crate) fn parse(rest: &mut &str) -> Result<Self, BadPattern> {
         let mut class = Self {
             negated: false,

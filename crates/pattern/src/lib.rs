@@ -4,7 +4,7 @@
 //! - [`PatternMatcher`] is a list as in an ignore file: anchored at the root, the last pattern that matches decides, `!`
 //!   takes back, `**` crosses directories, and what is below a matched directory is matched.
 //!
-//! Patterns come from strangers: one that is malformed is an error when the list is made, matching cannot fail, and its
+//! Patterns are hostile input: one that is malformed is an error when the list is made, matching cannot fail, and its
 //! cost is bounded by length of pattern times length of path.
 
 mod compile;

@@ -1,6 +1,6 @@
 //! Lists of patterns.
 
-use crate::compile::Kind;
+use crate::compile::MatchKind;
 use crate::glob::{BadPattern, check};
 use gostd::path::clean;
 
@@ -10,26 +10,26 @@ pub const MAX_PATTERNS: usize = 100_000;
 /// Most characters in all patterns of a list that are not compared as text: a path takes a step for each of them and of its own.
 pub const MAX_STEPS: usize = 128 << 10;
 
-/// Why a list of patterns was refused.
+/// A list of patterns is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PatternError {
-    /// `!` and nothing.
+    /// A `!` without a pattern.
     #[error("illegal exclusion pattern: \"!\"")]
     LoneExclusion,
-    /// More than we take: each path is held against all.
+    /// The list is too long: each path is matched against all patterns.
     // DIFFERS: BuildKit has no such limits.
     #[error("too many patterns: {what}, at most {most} are accepted")]
     TooMany {
-        /// What there is too much of.
+        /// What is counted, as `patterns`.
         what: String,
-        /// How much is accepted.
+        /// The most that is accepted.
         most: usize,
     },
     /// A pattern is malformed.
     #[error("syntax error in pattern")]
     Syntax {
-        /// The pattern.
+        /// The pattern as it was given.
         pattern: String,
     },
 }
@@ -39,7 +39,7 @@ pub enum PatternError {
 pub struct Pattern {
     text: String,
     exclusion: bool,
-    kind: Kind,
+    kind: MatchKind,
 }
 
 impl Pattern {
@@ -60,7 +60,7 @@ impl Pattern {
         };
         check(text).map_err(syntax)?;
         Ok(Some(Self {
-            kind: Kind::compile(text).map_err(syntax)?,
+            kind: MatchKind::compile(text).map_err(syntax)?,
             text: text.to_owned(),
             exclusion,
         }))
@@ -96,7 +96,7 @@ fn parents(path: &str) -> impl Iterator<Item = &str> {
     path.match_indices('/').filter_map(|(at, _)| path.get(..at))
 }
 
-/// Which patterns matched a directory. Handed down while walking, it saves looking at parents again.
+/// The patterns that matched a directory. A walk passes it down, so that parents are not matched again.
 ///
 /// The default value knows nothing about parents.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -152,7 +152,7 @@ impl PatternMatcher {
         &self.patterns
     }
 
-    /// Returns about how many steps it takes to hold a character of a path against all patterns.
+    /// Returns about how many steps one character of a path costs with all patterns.
     pub fn weight(&self) -> usize {
         self.patterns
             .iter()
@@ -170,7 +170,7 @@ impl PatternMatcher {
         let paths = with_parents(path);
         let mut matched = false;
         for pattern in &self.patterns {
-            // Only a pattern that could change the answer is asked.
+            // Only a pattern that could change the result is tried.
             if pattern.exclusion == matched && pattern.matches_any(&paths) {
                 matched = !pattern.exclusion;
             }

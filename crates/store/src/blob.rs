@@ -15,37 +15,37 @@ use crate::lease::Lease;
 use crate::store::Store;
 use crate::usage::{from_nanos, to_nanos};
 
-/// What is known of a blob.
+/// The row of a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlobInfo {
-    /// Its name.
+    /// The digest of its bytes, which names it.
     pub digest: Digest,
-    /// Its length.
+    /// Its length in bytes.
     pub size: u64,
-    /// When it came.
+    /// When it was committed.
     pub created: SystemTime,
 }
 
-/// A blob on its way in. What is not committed is gone on drop.
+/// A blob that is being written. Dropped without a commit, it leaves nothing behind.
 #[derive(Debug)]
 pub struct BlobWriter {
     store: Arc<Store>,
     lease: Lease,
     path: PathBuf,
     file: File,
-    /// Absent where the writer's owner computes the digest itself.
+    /// `None` if the caller computes the digest; see [`BlobWriter::commit_as`].
     digester: Option<Digester>,
     size: u64,
     is_committed: bool,
 }
 
 impl Store {
-    /// Begins a blob; the lease protects it once it is committed.
+    /// Starts writing a blob; the lease protects it once it is committed.
     pub fn blob_writer(self: &Arc<Self>, lease: &Lease) -> Result<BlobWriter, StoreError> {
         self.new_writer(lease, Some(Digester::new()))
     }
 
-    /// Begins a blob whose digest the caller computes on the way; see [`BlobWriter::commit_as`].
+    /// Starts writing a blob whose digest the caller computes; see [`BlobWriter::commit_as`].
     pub(crate) fn unhashed_writer(
         self: &Arc<Self>,
         lease: &Lease,
@@ -88,7 +88,7 @@ impl Store {
         writer.commit(Some(&digest))
     }
 
-    /// Returns what is known of a blob, if it is here.
+    /// Returns the row of a blob, if the store has it.
     pub fn blob_info(&self, digest: &Digest) -> Result<Option<BlobInfo>, StoreError> {
         self.db().read(|c| {
             let mut s = c.prepare_cached("SELECT size, created FROM blobs WHERE digest = ?1")?;
@@ -138,7 +138,7 @@ impl Store {
         Ok(out)
     }
 
-    /// Keeps a blob until `owner` (a name of the caller's choosing, such as `history:<id>`) lets go of it.
+    /// Protects a blob until [`Self::unpin_blobs`] for the same `owner`: a name that the caller chooses, as `history:<id>`.
     pub fn pin_blob(&self, owner: &str, digest: &Digest) -> Result<(), StoreError> {
         self.write(|c| {
             c.prepare_cached("INSERT OR IGNORE INTO pins(owner, digest) VALUES(?1, ?2)")?
@@ -147,7 +147,7 @@ impl Store {
         })
     }
 
-    /// Lets go of all blobs that `owner` pinned.
+    /// Ends the protection of all blobs that `owner` pinned.
     pub fn unpin_blobs(&self, owner: &str) -> Result<(), StoreError> {
         self.write(|c| {
             c.prepare_cached("DELETE FROM pins WHERE owner = ?1")?
@@ -160,13 +160,13 @@ impl Store {
         self.root().join("blobs/sha256").join(digest.hex())
     }
 
-    /// Removes one blob if nothing but a record that could not be made of it names it.
+    /// Removes one blob unless a pin, a lease or an unpacked record names it. Lazy records do not count: they could not be unpacked from it.
     pub(crate) fn drop_blob(&self, digest: &Digest) -> Result<(), StoreError> {
         let _gate = self.blob_gate.write();
         if self.held().holds(digest) {
             return Ok(());
         }
-        let gone = self.write(|c| {
+        let removed = self.write(|c| {
             let mut s = c.prepare_cached(
                 "DELETE FROM blobs WHERE digest = ?1 AND digest NOT IN (SELECT digest FROM pins)
                    AND (SELECT count(*) FROM layer_blobs WHERE layer_blobs.digest = ?1) <= 1
@@ -175,16 +175,16 @@ impl Store {
             )?;
             Ok(s.execute([digest.as_str()])?)
         })?;
-        if gone > 0 {
+        if removed > 0 {
             let _gone = std::fs::remove_file(self.blob_path(digest));
         }
         Ok(())
     }
 
-    /// Removes blobs that nothing names: no record, no pin, no lease. Returns the bytes freed.
+    /// Removes blobs that no record, pin or lease names. Returns the bytes freed.
     pub(crate) fn sweep_blobs(&self) -> Result<u64, StoreError> {
         let _gate = self.blob_gate.write();
-        let gone: Vec<(String, i64)> = self.write(|c| {
+        let removed: Vec<(String, i64)> = self.write(|c| {
             let mut s = c.prepare_cached(
                 "SELECT digest, size FROM blobs WHERE digest NOT IN (SELECT digest FROM layer_blobs)
                  AND digest NOT IN (SELECT digest FROM pins)",
@@ -192,19 +192,19 @@ impl Store {
             let rows = s
                 .query_map([], |r| Ok((r.get(0)?, r.get(1)?)))?
                 .collect::<Result<Vec<(String, i64)>, _>>()?;
-            let mut gone = Vec::new();
+            let mut removed = Vec::new();
             for (digest, size) in rows {
                 if Digest::parse(&digest).is_ok_and(|d| self.held().holds(&d)) {
                     continue;
                 }
                 c.prepare_cached("DELETE FROM blobs WHERE digest = ?1")?
                     .execute([&digest])?;
-                gone.push((digest, size));
+                removed.push((digest, size));
             }
-            Ok(gone)
+            Ok(removed)
         })?;
         let mut freed = 0;
-        for (digest, size) in gone {
+        for (digest, size) in removed {
             if let Ok(digest) = Digest::parse(&digest)
                 && std::fs::remove_file(self.blob_path(&digest)).is_ok()
             {
@@ -221,7 +221,7 @@ impl BlobWriter {
         self.size
     }
 
-    /// Ends the blob and gives it its name; a blob that is here already is not kept twice.
+    /// Finishes the blob under its digest. If the store has the blob already, the new copy is dropped.
     pub fn commit(mut self, expected: Option<&Digest>) -> Result<BlobInfo, StoreError> {
         let digest = self.digester.take().unwrap_or_default().finish();
         if let Some(want) = expected
@@ -235,7 +235,7 @@ impl BlobWriter {
         self.commit_as(digest)
     }
 
-    /// Ends a blob whose digest is known to be right.
+    /// Finishes a blob under a digest that the caller has computed or checked.
     pub(crate) fn commit_as(mut self, digest: Digest) -> Result<BlobInfo, StoreError> {
         self.lease.hold(&digest);
         let store = self.store.clone();

@@ -1,4 +1,4 @@
-//! The amount that rules hold the state directory to, and what is known of how much of it is used.
+//! The budget that rules set for the state directory, and the last count of the space in use.
 
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -7,35 +7,40 @@ use parking_lot::Mutex;
 
 use crate::policy::{DiskStat, GcPolicy, PruneOptions};
 
-/// How long a count holds where the budget is far.
+/// How long a count is used while the limit is far away.
 const COUNT_VALID_FOR: Duration = Duration::from_secs(1);
-/// How long nothing is collected again for steps after a collection that did not bring the budget about: all is in use.
+/// Pause before the next collection for a step, after one that could not free enough because everything is in use.
 const RETRY_COLLECTION_AFTER: Duration = Duration::from_secs(10);
-/// From this part of the limit on (in percent), or with less than [`NEAR_BYTES`] left, steps wait for the count.
+/// Steps wait for a new count once this percentage of the limit is used, or less than [`NEAR_BYTES`] are left.
 const NEAR_PERCENT: i64 = 90;
-/// A step may write that much before anybody looks again.
+/// Bytes that a step may write before the next count.
 const NEAR_BYTES: i64 = 1_000_000_000;
 
-/// What is known of the space that is used.
+/// The rules, and the last count of the space in use.
 #[derive(Debug, Default)]
 pub(crate) struct Budget {
     pub(crate) rules: Mutex<Vec<GcPolicy>>,
     pub(crate) count: Mutex<SpaceCount>,
-    /// Something was written since the last count began.
+    /// Whether something was written since the last count began.
     pub(crate) changed: AtomicBool,
-    /// One counts or collects for steps; the others wait for the outcome. Held across awaits, hence not a parking_lot lock.
-    pub(crate) alone: tokio::sync::Mutex<()>,
+    /// Held while one caller counts or collects for steps; the others wait for the outcome. Held across awaits, hence not a
+    /// parking_lot lock.
+    pub(crate) counting: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct SpaceCount {
+    /// Bytes in use at the last count.
     pub(crate) used: i64,
+    /// When that was; `None` before the first count.
     pub(crate) counted: Option<Instant>,
+    /// When a collection last could not free enough.
     pub(crate) fruitless: Option<Instant>,
 }
 
 impl SpaceCount {
-    /// What a step is to do about the count. `changed` says that something was written since.
+    /// Whether a step may start, or has to wait for a count or a collection. `changed` says that something was written since
+    /// the last count.
     pub(crate) fn advice(&self, limit: i64, changed: bool, now: Instant) -> Advice {
         let is_recent =
             |at: Option<Instant>, age| at.is_some_and(|at| now.duration_since(at) < age);
@@ -62,12 +67,12 @@ pub(crate) enum Advice {
     Wait,
 }
 
-/// The amount that rules hold everything to, if any of them does.
+/// The strictest limit that a rule sets for all records together, in bytes; `None` if no rule does.
 pub(crate) fn limit(rules: &[GcPolicy], disk: DiskStat) -> Option<i64> {
     rules
         .iter()
         .map(|rule| rule.to_prune(disk))
-        // A rule about some records limits those, and one about time does not limit space.
+        // A rule with filters limits some records only, and one with a duration limits no space.
         .filter(|o| o.filters.is_empty() && o.keep_duration.is_zero() && o.max_used_space > 0)
         .map(|o: PruneOptions| o.max_used_space.max(o.reserved_space))
         .min()

@@ -27,22 +27,22 @@ pub use layer::{
     AttributeError, Compression as CompressionSpec, CompressionAttributes, CompressionKind,
 };
 
-/// How many layers of one chain are packed at a time; each of them compresses on all cores.
-const PACKED_AT_ONCE: usize = 3;
+/// Layers of one chain that are packed at a time; each compresses on all cores.
+const MAX_PACKED_AT_ONCE: usize = 3;
 
-/// Which of the forms of a layer is asked for, where none is forced.
+/// Which form of a layer is preferred, unless the compression is forced.
 #[derive(Debug, Clone, Copy)]
-enum Wanted<'a> {
-    /// One that exists.
+enum PreferredForm<'a> {
+    /// A form that exists.
     Any,
-    /// The given one if the layer was made here; of these the base image's are excepted, by their diff ids if they are known.
+    /// The given compression if the layer was made here. Layers of the base image are excepted, by their diff ids if known.
     IfBuilt(Option<&'a BTreeSet<Digest>>),
 }
 
 /// One layer of an image. While it is held, its blob is not pruned.
 #[derive(Debug, Clone)]
 pub struct LayerBlob {
-    /// Points at the blob; OCI media type, annotations as they were pulled or made.
+    /// The descriptor of the blob: OCI media type, annotations as they were pulled or made.
     pub descriptor: Descriptor,
     /// The digest of the uncompressed bytes.
     pub diff_id: Digest,
@@ -76,7 +76,7 @@ impl LayerBlob {
         ImmutableRef::quiet(self.record.clone())
     }
 
-    /// Returns whether the bytes are here.
+    /// Returns whether the store has the bytes.
     pub fn is_local(&self) -> Result<bool, StoreError> {
         Ok(self
             .record
@@ -85,7 +85,7 @@ impl LayerBlob {
             .is_some())
     }
 
-    /// Returns who could fetch the bytes.
+    /// Returns a provider that can fetch the bytes.
     pub fn provider(&self) -> Option<Arc<dyn BlobProvider>> {
         self.record.provider(&self.descriptor.digest)
     }
@@ -97,27 +97,27 @@ impl LayerBlob {
             .unwrap_or_default()
     }
 
-    /// Fetches the bytes if they are not here.
+    /// Fetches the bytes unless the store has them.
     pub async fn ensure(&self) -> Result<(), StoreError> {
         if self.is_local()? {
             return Ok(());
         }
         let digest = &self.descriptor.digest;
-        let mut last = StoreError::NoProvider {
+        let mut last_error = StoreError::NoProvider {
             digest: digest.clone(),
         };
-        let _alone = self.record.blob_work.lock().await;
+        let _lock = self.record.blob_work.lock().await;
         for provider in self.record.providers(digest) {
             let store = self.record.store();
             match fetch_blob(store, &self.lease, &self.descriptor, &provider).await {
                 Ok(_) => return Ok(()),
-                Err(error) => last = error,
+                Err(error) => last_error = error,
             }
         }
-        Err(last)
+        Err(last_error)
     }
 
-    /// Opens the bytes, fetching them if they are not here.
+    /// Opens the blob, and fetches it first unless the store has it.
     pub async fn open(&self) -> Result<File, StoreError> {
         self.ensure().await?;
         self.record.store().open_blob(&self.descriptor.digest)
@@ -128,7 +128,7 @@ impl ImmutableRef {
     /// Returns the blobs of all layers, base first, making those that do not exist, several at a time. Lazy layers are not
     /// fetched unless `force` demands another compression than they have.
     pub async fn blobs(&self, compression: CompressionSpec) -> Result<Vec<LayerBlob>, StoreError> {
-        self.blobs_wanted(compression, Wanted::Any).await
+        self.blobs_in_form(compression, PreferredForm::Any).await
     }
 
     /// As [`Self::blobs`], but layers that were made here get the given compression although they exist with another one. What
@@ -140,24 +140,25 @@ impl ImmutableRef {
         compression: CompressionSpec,
         base: Option<&BTreeSet<Digest>>,
     ) -> Result<Vec<LayerBlob>, StoreError> {
-        self.blobs_wanted(compression, Wanted::IfBuilt(base)).await
+        self.blobs_in_form(compression, PreferredForm::IfBuilt(base))
+            .await
     }
 
-    async fn blobs_wanted(
+    async fn blobs_in_form(
         &self,
         compression: CompressionSpec,
-        wanted: Wanted<'_>,
+        form: PreferredForm<'_>,
     ) -> Result<Vec<LayerBlob>, StoreError> {
         let lease = self.store().lease();
         let jobs = self.record().layers().into_iter().map(|layer| {
             let lease = lease.clone();
             async move {
-                let row = layer.layer_blob(compression, wanted, &lease).await?;
+                let row = layer.layer_blob(compression, form, &lease).await?;
                 Ok::<_, StoreError>(LayerBlob::new(&layer, row, &lease))
             }
         });
         let blobs: Vec<LayerBlob> = stream::iter(jobs)
-            .buffered(PACKED_AT_ONCE)
+            .buffered(MAX_PACKED_AT_ONCE)
             .try_collect()
             .await?;
         for blob in &blobs {
@@ -185,11 +186,11 @@ impl ImmutableRef {
         Ok(out)
     }
 
-    /// Returns the blobs of all layers if each of them has one already, here or elsewhere; makes nothing.
+    /// Returns the blobs of all layers if each layer has one already, in the store or at a provider; packs nothing.
     pub fn known_blobs(&self) -> Result<Option<Vec<LayerBlob>>, StoreError> {
         let lease = self.store().lease();
         let mut out = Vec::new();
-        // A base was pulled and has its blobs; what was built on it most likely has none.
+        // From the top: a pulled base has blobs, what was built on it most likely has none.
         for layer in self.record().layers().into_iter().rev() {
             let Some(row) = layer.layer_rows()?.into_iter().next() else {
                 return Ok(None);
@@ -219,22 +220,22 @@ impl Record {
     async fn layer_blob(
         self: &Arc<Self>,
         spec: CompressionSpec,
-        wanted: Wanted<'_>,
+        form: PreferredForm<'_>,
         lease: &Lease,
     ) -> Result<LayerRow, StoreError> {
-        let _alone = self.blob_work.lock().await;
+        let _lock = self.blob_work.lock().await;
         let rows = self.layer_rows()?;
         for row in &rows {
             lease.hold(&row.descriptor.digest);
         }
-        let is_asked = self.is_asked_for(&rows, wanted)?;
+        let must_convert = self.must_convert(&rows, form)?;
         let can_be_had =
             |row: &&LayerRow| row.local || self.provider(&row.descriptor.digest).is_some();
-        let fitting = if spec.force || is_asked {
+        let fitting = if spec.force || must_convert {
             let mut rows = rows.iter().filter(|row| row.variant == spec.kind.name());
             rows.find(can_be_had)
         } else {
-            // One that is gone everywhere is of no use.
+            // A blob that neither the store nor a provider has is of no use.
             rows.iter().find(can_be_had).or(rows.first())
         };
         if let Some(row) = fitting {
@@ -242,13 +243,13 @@ impl Record {
         }
         if !rows.is_empty() {
             let from = self.fetch_any(lease).await?;
-            let (this, lease) = (self.clone(), lease.clone());
+            let (record, lease) = (self.clone(), lease.clone());
             return task::blocking("store-convert", move || {
                 let options = CreateOptions {
                     compression: spec,
                     latest_time: None,
                 };
-                this.convert(&from, &options, spec.kind.name(), &lease)
+                record.convert(&from, &options, spec.kind.name(), &lease)
             })
             .await;
         }
@@ -256,22 +257,22 @@ impl Record {
         for parent in self.parents() {
             parent.ensure().await?;
         }
-        let (this, lease) = (self.clone(), lease.clone());
-        task::blocking("store-pack", move || this.pack(spec, &lease)).await
+        let (record, lease) = (self.clone(), lease.clone());
+        task::blocking("store-pack", move || record.pack(spec, &lease)).await
     }
 
-    /// Whether this layer must have the compression that is asked for, and can be given it from what is here.
-    fn is_asked_for(&self, rows: &[LayerRow], wanted: Wanted<'_>) -> Result<bool, StoreError> {
-        let (Some(first), Wanted::IfBuilt(base)) = (rows.first(), wanted) else {
+    /// Whether this layer must have the given compression, and can be converted from a blob in the store.
+    fn must_convert(&self, rows: &[LayerRow], form: PreferredForm<'_>) -> Result<bool, StoreError> {
+        let (Some(preferred), PreferredForm::IfBuilt(base)) = (rows.first(), form) else {
             return Ok(false);
         };
         let origin = self.store().meta(self.id(), ORIGIN_KEY)?;
-        let is_ours = match (origin.as_deref(), base) {
+        let was_made_here = match (origin.as_deref(), base) {
             (Some(BUILT), None) => true,
-            (Some(BUILT | SHARED), Some(base)) => !base.contains(&first.diff_id),
+            (Some(BUILT | SHARED), Some(base)) => !base.contains(&preferred.diff_id),
             _ => false,
         };
-        Ok(is_ours && rows.iter().any(|row| row.local))
+        Ok(was_made_here && rows.iter().any(|row| row.local))
     }
 
     fn pack(
@@ -303,7 +304,7 @@ impl Record {
         Ok(row)
     }
 
-    /// Makes another form of a blob: compressed otherwise, or with times held down.
+    /// Makes another form of a blob: with another compression, or with no file later than a time.
     fn convert(
         self: &Arc<Self>,
         from: &LayerRow,
@@ -341,11 +342,11 @@ impl Record {
         base_layers: &BTreeSet<Digest>,
         lease: &Lease,
     ) -> Result<LayerRow, StoreError> {
-        let from = self.layer_blob(spec, Wanted::Any, lease).await?;
+        let from = self.layer_blob(spec, PreferredForm::Any, lease).await?;
         if base_layers.contains(&from.diff_id) {
             return Ok(from);
         }
-        let _alone = self.blob_work.lock().await;
+        let _lock = self.blob_work.lock().await;
         let variant = format!("{}@{latest}", spec.kind.name());
         if let Some(row) = self
             .all_layer_rows()?
@@ -360,9 +361,9 @@ impl Record {
             compression: spec,
             latest_time: Some(latest),
         };
-        let (this, lease) = (self.clone(), lease.clone());
+        let (record, lease) = (self.clone(), lease.clone());
         task::blocking("store-convert", move || {
-            this.convert(&from, &options, &variant, &lease)
+            record.convert(&from, &options, &variant, &lease)
         })
         .await
     }
@@ -389,8 +390,7 @@ impl Record {
         })
     }
 
-    /// Notes the digest of a layer's uncompressed bytes, and with it the chain's identity, by which a pulled layer of the
-    /// same bytes finds this one.
+    /// Records the diff id of a layer, and with it the chain id, by which a pulled layer with the same bytes finds this one.
     fn learn_diff_id(&self, diff_id: &Digest) -> Result<(), StoreError> {
         if self.body.lock().chain_id.is_some() {
             return Ok(());
@@ -400,10 +400,10 @@ impl Record {
             Shape::Layer {
                 parent: Some(parent),
             } => {
-                let Some(above) = parent.body.lock().chain_id.clone() else {
+                let Some(parent_chain_id) = parent.body.lock().chain_id.clone() else {
                     return Ok(());
                 };
-                Digest::sha256(format!("{above} {diff_id}"))
+                Digest::sha256(format!("{parent_chain_id} {diff_id}"))
             }
             Shape::Merge { .. } | Shape::Diff { .. } => return Ok(()),
         };

@@ -1,4 +1,4 @@
-//! A layer that shows one file with other contents, and everything else as it is below.
+//! A layer that gives one file other contents, and shows everything else as it is below.
 //!
 //! It lies in memory, on top of the layers that a mutable stands on and below its own. So whoever writes the file writes a copy of it
 //! into the mutable's layer, and may replace it and the folders above it as any other; whoever only reads it leaves nothing behind. Of
@@ -43,7 +43,7 @@ pub(crate) fn make(below: &Root, path: &Path, contents: &[u8]) -> io::Result<Det
     Ok(mount)
 }
 
-/// Makes what is called `name` in `copy` look like that in `original`.
+/// Gives the entry `name` of `copy` the metadata of the one in `original`.
 fn imitate(original: &Dir, copy: &Dir, name: &OsStr) -> io::Result<()> {
     let meta = original.stat(name)?;
     copy.chown(name, meta.uid, meta.gid)?;

@@ -1,4 +1,4 @@
-//! Rows of the index that mean nothing: for a start after a kill, which drops them, and for `fsck`, which tells.
+//! Finds damaged rows of the index. A start after a kill drops them; `fsck` reports them.
 
 use rusqlite::Connection;
 
@@ -7,7 +7,7 @@ use oci::{Descriptor, Digest};
 use crate::id::RefId;
 use crate::refs::PATCH_KEY;
 
-/// Queries for broken records, with what is wrong with those that they find.
+/// Queries for broken records, each with the problem that it finds.
 const BROKEN_RECORDS: &[(&str, &str)] = &[
     (
         "has columns of the wrong type",
@@ -57,7 +57,7 @@ pub(crate) fn broken_records(c: &Connection) -> rusqlite::Result<Vec<(String, &'
     Ok(broken)
 }
 
-/// Rows whose names name nothing: records, blobs, and forms of layers.
+/// Records, blobs and forms of layers whose names are malformed.
 pub(crate) fn nameless(c: &Connection) -> rusqlite::Result<Vec<(String, &'static str)>> {
     let mut rows = Vec::new();
     for id in strings(c, "SELECT CAST(id AS TEXT) FROM refs")? {
@@ -102,7 +102,7 @@ pub(crate) fn drop_nameless(c: &Connection) -> rusqlite::Result<Vec<(String, &'s
     Ok(rows)
 }
 
-/// Records with the snapshots that are their patches. A layer that needs no patch is left out.
+/// Records and the snapshots of their patches. Layers that need no patch are left out.
 pub(crate) fn patches(c: &Connection) -> rusqlite::Result<Vec<(String, String)>> {
     let mut s = c.prepare(
         "SELECT ref, CAST(value AS TEXT) FROM meta WHERE key = ?1 AND length(value) > 0",

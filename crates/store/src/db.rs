@@ -2,7 +2,7 @@
 //!
 //! [`Db::write`] commits before it returns. [`Db::write_later`] leaves the transaction open: the next `write`, the next
 //! [`Db::flush`] or the keeper's timer commits it. Reads made while a transaction is open go through the writing connection,
-//! so everybody always reads what was written. The writer is locked for microseconds: nothing in here calls `fsync`
+//! so a read always sees what was written. The writer is locked for microseconds: nothing in here calls `fsync`
 //! (`synchronous=NORMAL`, and checkpoints run on a connection of the keeper's).
 //!
 //! A full disk must not keep the index from recording what is freed. So it holds a few megabytes in a file beside it,
@@ -19,13 +19,13 @@ use rusqlite::{Connection, OpenFlags};
 use crate::error::StoreError;
 
 const MAX_IDLE_READERS: usize = 4;
-/// How long the log beside the index may become, in bytes, before it is moved into the index and cut.
+/// Bytes of the log (`-wal`) at which it is moved into the index and cut.
 const MAX_LOG_BYTES: u64 = 8 << 20;
-/// How long it may stay when a checkpoint has nothing else to do, in bytes.
+/// Bytes of the log that an idle daemon keeps.
 const IDLE_LOG_BYTES: u64 = 1 << 20;
 /// Pages of 4,096 bytes that the index may have free: it grows into them again.
 const MAX_FREE_PAGES: i64 = 256;
-/// What SQLite calls giving free pages back when asked.
+/// SQLite's number for `auto_vacuum=INCREMENTAL`.
 const AUTO_VACUUM_INCREMENTAL: i64 = 2;
 /// Pages that are given back at a time, while writers wait.
 const PAGES_AT_ONCE: i64 = 256;
@@ -91,16 +91,18 @@ CREATE TABLE IF NOT EXISTS history(
 CREATE INDEX IF NOT EXISTS history_created ON history(created);
 ";
 
-/// The space that is held for the index.
+/// Bytes that are reserved for the index on the disk.
 const RESERVE_BYTES: u64 = 4 << 20;
-/// With more than this left, it is taken; with less, it is given up to what frees space.
+/// Free bytes above which the reserve is taken; below, it is given up before something frees space.
 const AMPLE_BYTES: u64 = 16 << 20;
-/// With less than this left, half of it is given up to whoever writes next: a step that filled the disk is still being removed.
+/// Free bytes below which half of the reserve is given up for ordinary writes: a step that filled the disk is still being removed.
 const LOW_BYTES: u64 = 1 << 20;
 
-struct Writer {
+/// The writing connection.
+struct IndexWriter {
     conn: Connection,
-    open: bool,
+    /// Whether a transaction is open.
+    in_transaction: bool,
     reserve: Reserve,
 }
 
@@ -117,7 +119,7 @@ impl Reserve {
         Self { path, size }
     }
 
-    /// Gives up the space on a disk that is short of it. It is for what frees more: a step would only fill it too.
+    /// Gives up the space if the disk is short of it. Only called before something frees more: a step would only fill it.
     fn give_up(&mut self) {
         if self.size > 0 && self.free().is_some_and(|free| free < AMPLE_BYTES) {
             drop(std::fs::remove_file(&self.path));
@@ -125,26 +127,26 @@ impl Reserve {
         }
     }
 
-    /// Takes the space where there is enough, and gives up half where nothing is left. Best effort: without a reserve
-    /// everything else works.
+    /// Takes the space if there is enough, and gives up half if nothing is left. Errors are ignored: the store works without
+    /// a reserve.
     fn adjust(&mut self) {
         let Some(free) = self.free() else { return };
         if self.size < RESERVE_BYTES && free > AMPLE_BYTES {
             let zeros = vec![0_u8; usize::try_from(RESERVE_BYTES).unwrap_or(0)];
-            let written = crate::format::private_file()
+            let result = crate::format::private_file()
                 .create(true)
                 .truncate(true)
                 .open(&self.path)
                 .and_then(|mut file| std::io::Write::write_all(&mut file, &zeros));
-            if written.is_ok() {
+            if result.is_ok() {
                 self.size = RESERVE_BYTES;
             }
         } else if self.size > RESERVE_BYTES / 2 && free < LOW_BYTES {
-            let shrunk = std::fs::OpenOptions::new()
+            let result = std::fs::OpenOptions::new()
                 .write(true)
                 .open(&self.path)
                 .and_then(|file| file.set_len(RESERVE_BYTES / 2));
-            self.size = if shrunk.is_ok() { RESERVE_BYTES / 2 } else { 0 };
+            self.size = if result.is_ok() { RESERVE_BYTES / 2 } else { 0 };
         }
     }
 
@@ -153,7 +155,7 @@ impl Reserve {
     }
 }
 
-/// Bytes that are left to anyone on the disk of a folder.
+/// Bytes that ordinary users can still write on the disk of a folder.
 pub(crate) fn free_space(dir: &Path) -> Option<u64> {
     let disk = rustix::fs::statvfs(dir).ok()?;
     Some(disk.f_bavail.saturating_mul(disk.f_frsize))
@@ -162,7 +164,7 @@ pub(crate) fn free_space(dir: &Path) -> Option<u64> {
 /// The index.
 pub(crate) struct Db {
     path: PathBuf,
-    writer: Mutex<Writer>,
+    writer: Mutex<IndexWriter>,
     readers: Mutex<Vec<Connection>>,
     pending: AtomicBool,
 }
@@ -221,9 +223,9 @@ impl Db {
         conn.execute_batch(SCHEMA)?;
         Ok(Self {
             path: path.to_owned(),
-            writer: Mutex::new(Writer {
+            writer: Mutex::new(IndexWriter {
                 conn,
-                open: false,
+                in_transaction: false,
                 reserve,
             }),
             readers: Mutex::new(Vec::new()),
@@ -297,13 +299,13 @@ impl Db {
         out
     }
 
-    /// Whether the log is longer than it should be. SQLite writes it from its beginning again once all of it is in the database file, but
+    /// Whether the log is longer than [`MAX_LOG_BYTES`]. SQLite writes it from its beginning again once all of it is in the database file, but
     /// leaves it as long as it ever was: a burst of writes would stay on the disk for good.
     pub(crate) fn log_is_long(&self) -> bool {
         self.log_len() > MAX_LOG_BYTES
     }
 
-    /// Whether the log is longer than a checkpoint leaves it.
+    /// Whether the log is longer than [`IDLE_LOG_BYTES`].
     pub(crate) fn log_is_untidy(&self) -> bool {
         self.log_len() > IDLE_LOG_BYTES
     }
@@ -332,7 +334,7 @@ impl Db {
         Ok(())
     }
 
-    /// Whether more of the index is free than in use. Then what was deleted was much, and is not likely to come back at once.
+    /// Whether more of the index is free than in use: then so much was deleted that the pages are given back.
     pub(crate) fn is_mostly_free(&self) -> Result<bool, StoreError> {
         self.read(mostly_free)
     }
@@ -361,13 +363,13 @@ impl Db {
 
     fn run<T>(
         &self,
-        writer: &mut Writer,
+        writer: &mut IndexWriter,
         f: impl FnOnce(&Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        if !writer.open {
+        if !writer.in_transaction {
             writer.reserve.adjust();
             writer.conn.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-            writer.open = true;
+            writer.in_transaction = true;
             self.pending.store(true, Ordering::Release);
         }
         writer.conn.prepare_cached("SAVEPOINT step")?.execute([])?;
@@ -379,7 +381,7 @@ impl Db {
             Err(e) => {
                 if writer.conn.is_autocommit() {
                     // The database itself rolled everything back (disk full, I/O error).
-                    writer.open = false;
+                    writer.in_transaction = false;
                     self.pending.store(false, Ordering::Release);
                 } else {
                     writer
@@ -391,8 +393,8 @@ impl Db {
         }
     }
 
-    fn commit(&self, writer: &mut Writer) -> Result<(), StoreError> {
-        if !writer.open {
+    fn commit(&self, writer: &mut IndexWriter) -> Result<(), StoreError> {
+        if !writer.in_transaction {
             return Ok(());
         }
         let committed = writer
@@ -402,7 +404,7 @@ impl Db {
         if committed.is_err() && !writer.conn.is_autocommit() {
             writer.conn.execute_batch("ROLLBACK")?;
         }
-        writer.open = false;
+        writer.in_transaction = false;
         self.pending.store(false, Ordering::Release);
         committed.map(drop).map_err(StoreError::from)
     }
@@ -473,8 +475,8 @@ mod tests {
             .unwrap();
         assert!(db.is_mostly_free().unwrap());
         db.checkpoint().unwrap();
-        let left = path.metadata().unwrap().len();
-        assert!(left < full / 4, "{left} of {full} bytes are left");
+        let remaining = path.metadata().unwrap().len();
+        assert!(remaining < full / 4, "{remaining} of {full} bytes are left");
         assert!(!db.is_mostly_free().unwrap());
         let bytes: i64 = db
             .read(|c| Ok(c.query_row("SELECT sum(length(value)) FROM info", [], |r| r.get(0))?))

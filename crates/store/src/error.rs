@@ -1,4 +1,4 @@
-//! Why the store could not do what it was asked.
+//! Errors of the store.
 
 use std::io;
 use std::path::PathBuf;
@@ -17,58 +17,58 @@ pub enum OpenError {
     /// Another process has it open.
     #[error("state directory {} is in use by another process", root.display())]
     InUse {
-        /// The directory.
+        /// The state directory.
         root: PathBuf,
     },
-    /// It was written by a version this one does not understand.
+    /// A newer version has written it.
     #[error(
         "state directory {} has format {found}, this version reads {known}; use the version that wrote it or another directory",
         root.display()
     )]
     Format {
-        /// The directory.
+        /// The state directory.
         root: PathBuf,
-        /// The version found.
+        /// The version in `format.json`.
         found: u32,
-        /// The newest version known.
+        /// The newest version that is supported.
         known: u32,
     },
-    /// The directory holds something, but no format file of ours.
+    /// The directory has files in it, but no `format.json`.
     #[error("{} is not empty and not a state directory", root.display())]
     Foreign {
-        /// The directory.
+        /// The state directory.
         root: PathBuf,
     },
     /// The format file cannot be read.
     #[error("{} is not the format file of a state directory: {source}", path.display())]
     FormatFile {
-        /// The file.
+        /// The path of `format.json`.
         path: PathBuf,
-        /// Where it stops making sense.
+        /// The error of the parser.
         source: serde_json::Error,
     },
     /// A file operation failed.
     #[error("cannot {what} {}: {source}", path.display())]
     Io {
-        /// What was tried.
+        /// The operation, as `open`.
         what: &'static str,
-        /// On which path.
+        /// Its file or directory.
         path: PathBuf,
-        /// The reason.
+        /// The system's error.
         source: io::Error,
     },
     /// The index failed.
     #[error("cannot open the index: {0}")]
     Index(#[source] Arc<rusqlite::Error>),
-    /// What an earlier owner left behind could not be put in order.
+    /// The state of an earlier process could not be repaired.
     #[error("cannot recover {}: {source}", root.display())]
     Recover {
-        /// The directory.
+        /// The state directory.
         root: PathBuf,
-        /// The reason.
+        /// The error of the repair.
         source: Box<StoreError>,
     },
-    /// Overlay mounts were demanded and are not to be had.
+    /// Overlay mounts do not work in this directory.
     #[error("overlay mounts are not available here: {0}")]
     NoOverlay(#[source] io::Error),
 }
@@ -80,33 +80,33 @@ pub enum StoreError {
     /// No such record.
     #[error("{id}: not found")]
     NotFound {
-        /// The name asked for.
+        /// The name of the record.
         id: String,
     },
     /// No such blob.
     #[error("content {digest}: not found")]
     NoBlob {
-        /// The digest asked for.
+        /// The digest of the blob.
         digest: Digest,
     },
-    /// Someone else holds the record and the request needs it alone.
+    /// Another build uses the record, and the caller needs it alone.
     #[error("{id}: locked")]
     Locked {
-        /// The record.
+        /// The name of the record.
         id: RefId,
     },
     /// Text that cannot name a record.
     #[error(transparent)]
     InvalidRefId(#[from] InvalidRefId),
-    /// The record is of the wrong sort for the request.
+    /// The record cannot be used for the operation.
     #[error("{id}: {why}")]
     Unfit {
-        /// The record.
+        /// The name of the record.
         id: RefId,
-        /// What is wrong with it.
+        /// Its fault, as `is mutable`.
         why: &'static str,
     },
-    /// A blob's bytes are not what its name says.
+    /// The bytes of a blob have another digest than expected.
     #[error("blob {want} arrived as {got}")]
     DigestMismatch {
         /// The digest expected.
@@ -114,10 +114,10 @@ pub enum StoreError {
         /// The digest of the bytes.
         got: Digest,
     },
-    /// A layer's files are not those that its image's config names.
+    /// The uncompressed bytes of a layer have another digest than its image's config says.
     #[error("failed to verify layer {layer}: expected diffID {want}, got {got}")]
     DiffId {
-        /// The layer's blob.
+        /// The digest of the layer's blob.
         layer: Digest,
         /// The digest expected.
         want: Digest,
@@ -127,65 +127,65 @@ pub enum StoreError {
     /// A layer's blob cannot be unpacked.
     #[error("cannot unpack layer {layer}: {}", chain(source.as_ref()))]
     Unpack {
-        /// The layer's blob.
+        /// The digest of the layer's blob.
         layer: Digest,
-        /// The reason.
+        /// The error of the unpacker.
         source: Arc<dyn std::error::Error + Send + Sync>,
     },
-    /// A blob's length is not what its descriptor says.
+    /// A blob has another length than its descriptor says.
     #[error("blob {digest} has {got} bytes where {want} were announced")]
     SizeMismatch {
-        /// The blob.
+        /// The digest of the blob.
         digest: Digest,
-        /// Bytes announced.
+        /// Bytes in the descriptor.
         want: u64,
         /// Bytes received.
         got: u64,
     },
-    /// A lazy layer has nobody who could fetch it.
+    /// A lazy layer has no provider that could fetch it.
     #[error("layer {digest} is not here and no provider is attached to fetch it")]
     NoProvider {
-        /// The layer's blob.
+        /// The digest of the layer's blob.
         digest: Digest,
     },
     /// Fetching a lazy layer failed.
     #[error("cannot fetch {digest}: {}", chain(source.as_ref()))]
     Fetch {
-        /// The layer's blob.
+        /// The digest of the layer's blob.
         digest: Digest,
-        /// What the provider said.
+        /// The error of the provider.
         source: Arc<dyn std::error::Error + Send + Sync>,
     },
     /// Making or unpacking a layer failed.
     #[error("cannot {what} layer {of}: {}", chain(source.as_ref()))]
     Layer {
-        /// What was tried.
+        /// The operation, as `pack`.
         what: &'static str,
-        /// The layer.
+        /// The name of the record, or the digest of the blob.
         of: String,
-        /// The reason.
+        /// The error of the operation.
         source: Arc<dyn std::error::Error + Send + Sync>,
     },
-    /// A tree that was written cannot be kept.
+    /// The tree of a mutable record is too deep, or has a path that is too long.
     #[error("cannot keep the files that were written: {source}")]
     Tree {
-        /// Which file, and why.
+        /// The error, with the path.
         source: Arc<fstree::PathError>,
     },
     /// Hashing content failed.
     #[error("{}", chain(source.as_ref()))]
     Hash {
-        /// The reason.
+        /// The error of the operation.
         source: Arc<dyn std::error::Error + Send + Sync>,
     },
     /// A file operation failed.
     #[error("cannot {what} {}: {source}", path.display())]
     Io {
-        /// What was tried.
+        /// The operation, as `open`.
         what: &'static str,
-        /// On which path.
+        /// Its file or directory.
         path: PathBuf,
-        /// The reason.
+        /// The system's error.
         source: Arc<io::Error>,
     },
     /// The index failed.
@@ -197,7 +197,7 @@ pub enum StoreError {
     /// Not built.
     #[error("{feature} is not supported")]
     NotBuilt {
-        /// What was asked for.
+        /// The feature in the user's words.
         feature: &'static str,
     },
     /// The store is being closed.

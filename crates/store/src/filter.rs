@@ -4,13 +4,13 @@
 use oci::ErrorKind;
 use regex::Regex;
 
-/// A filter that is not understood.
+/// A malformed filter.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("invalid filter {filter:?}: {source}")]
 pub struct FilterError {
-    /// The filter.
+    /// The whole filter.
     pub filter: String,
-    /// What is wrong with it.
+    /// The fault.
     pub source: FilterProblem,
 }
 
@@ -58,7 +58,7 @@ impl FilterProblem {
 }
 
 #[derive(Debug, Clone)]
-enum Test {
+enum TermTest {
     Present,
     Equal(String),
     NotEqual(String),
@@ -68,7 +68,7 @@ enum Test {
 #[derive(Debug, Clone)]
 struct Term {
     field: Vec<String>,
-    test: Test,
+    test: TermTest,
 }
 
 /// A parsed list of filters.
@@ -94,22 +94,23 @@ impl Filters {
             terms.iter().all(|term| {
                 let value = lookup(&term.field);
                 match &term.test {
-                    Test::Present => value.is_some(),
-                    Test::Equal(want) => value.as_ref() == Some(want),
-                    Test::NotEqual(want) => value.unwrap_or_default() != *want,
-                    Test::Matches(re) => value.is_some_and(|text| re.is_match(&text)),
+                    TermTest::Present => value.is_some(),
+                    TermTest::Equal(want) => value.as_ref() == Some(want),
+                    TermTest::NotEqual(want) => value.unwrap_or_default() != *want,
+                    TermTest::Matches(re) => value.is_some_and(|text| re.is_match(&text)),
                 }
             })
         })
     }
 }
 
-struct Scan<'a> {
+/// Reads a filter from the front.
+struct FilterScanner<'a> {
     text: &'a str,
     rest: &'a str,
 }
 
-impl<'a> Scan<'a> {
+impl<'a> FilterScanner<'a> {
     fn fail<T>(&self, source: FilterProblem) -> Result<T, FilterError> {
         Err(FilterError {
             filter: self.text.to_owned(),
@@ -191,7 +192,7 @@ impl<'a> Scan<'a> {
 }
 
 fn parse_one(text: &str) -> Result<Vec<Term>, FilterError> {
-    let mut scan = Scan { text, rest: text };
+    let mut scan = FilterScanner { text, rest: text };
     let mut terms = Vec::new();
     if text.is_empty() {
         return Ok(terms);
@@ -202,20 +203,20 @@ fn parse_one(text: &str) -> Result<Vec<Term>, FilterError> {
             field.push(scan.word()?);
         }
         let test = if scan.eat("==") || scan.eat("=") {
-            Test::Equal(scan.value()?)
+            TermTest::Equal(scan.value()?)
         } else if scan.eat("!=") {
-            Test::NotEqual(scan.value()?)
+            TermTest::NotEqual(scan.value()?)
         } else if scan.eat("~=") {
             let pattern = scan.value()?;
             match regex::RegexBuilder::new(&pattern)
                 .size_limit(1 << 20)
                 .build()
             {
-                Ok(re) => Test::Matches(re),
+                Ok(re) => TermTest::Matches(re),
                 Err(e) => return scan.fail(FilterProblem::Pattern(e)),
             }
         } else {
-            Test::Present
+            TermTest::Present
         };
         terms.push(Term { field, test });
         if scan.rest.is_empty() {
@@ -231,7 +232,7 @@ fn parse_one(text: &str) -> Result<Vec<Term>, FilterError> {
 mod tests {
     use super::*;
 
-    fn check(filters: &[&str], want: bool) {
+    fn check(filters: &[&str], expected: bool) {
         let parsed = Filters::parse(filters).unwrap();
         let matches = parsed.matches(|field| match field.first().map(String::as_str) {
             Some("type") => Some("source.local".to_owned()),
@@ -239,12 +240,12 @@ mod tests {
             Some("mutable") => Some(String::new()),
             _ => None,
         });
-        assert_eq!(matches, want, "{filters:?}");
+        assert_eq!(matches, expected, "{filters:?}");
     }
 
     #[test]
     fn filters_select_as_clients_expect() {
-        for (filters, want) in [
+        for (filters, expected) in [
             (&[][..], true),
             (&[""], true),
             (&["type==source.local"], true),
@@ -258,14 +259,14 @@ mod tests {
             (&["id==\"abc\""], true),
             (&["id~=\"a.c\",type~=/^source\\./"], true),
         ] {
-            check(filters, want);
+            check(filters, expected);
         }
     }
 
     #[test]
     fn broken_filters_are_refused() {
-        for bad in ["==x", "id==", "id==\"x", "id~=(", "id==a b", "id,,type"] {
-            assert!(Filters::parse(&[bad]).is_err(), "{bad}");
+        for filter in ["==x", "id==", "id==\"x", "id~=(", "id==a b", "id,,type"] {
+            assert!(Filters::parse(&[filter]).is_err(), "{filter}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The layout's version, and the lock that says who owns the directory.
+//! The version of the layout, and the lock of the state directory.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::OpenError;
 
+/// The contents of `format.json`.
 #[derive(Debug, Serialize, Deserialize)]
-struct Format {
+struct FormatFile {
     kind: String,
     version: u32,
 }
@@ -87,7 +88,7 @@ pub(crate) fn claim(root: &Path) -> Result<File, OpenError> {
     Ok(lock)
 }
 
-/// Makes the state directory where it is missing. Returns whether nobody else keeps anything in it.
+/// Creates the state directory if it is missing. Returns whether it holds nothing but the daemon's files.
 fn make_root(root: &Path) -> io::Result<bool> {
     if let Some(parent) = root.parent().filter(|p| !p.as_os_str().is_empty()) {
         fs::create_dir_all(parent)?;
@@ -100,7 +101,7 @@ fn make_root(root: &Path) -> io::Result<bool> {
     if root.join("format.json").exists() {
         return Ok(true);
     }
-    // Where a daemon is told to keep its state in `/tmp`, that must not be closed to everybody else.
+    // A shared directory such as `/tmp` must stay open to others.
     for entry in fs::read_dir(root)? {
         let name = entry?.file_name();
         // Networks are there before the state is.
@@ -112,15 +113,15 @@ fn make_root(root: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Gives a file or directory of ours exactly this mode, whatever it had and whatever the mask is.
+/// Sets the mode of a file or directory of the daemon, whatever the mask is.
 fn restrict(path: &Path, mode: u32) -> Result<(), OpenError> {
-    let restricted = (|| {
+    let result = (|| {
         if fs::symlink_metadata(path)?.permissions().mode() & 0o7777 != mode {
             fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
         }
         Ok(())
     })();
-    restricted.map_err(io_error("restrict", path.to_owned()))
+    result.map_err(io_error("restrict", path.to_owned()))
 }
 
 /// Closes the state directory to others, unless it belongs to somebody else: volumes of pods that the daemon of an ordinary user is given
@@ -165,7 +166,7 @@ fn check(root: &Path) -> Result<(), OpenError> {
     let path = root.join("format.json");
     match fs::read(&path) {
         Ok(bytes) => {
-            let format: Format =
+            let format: FormatFile =
                 serde_json::from_slice(&bytes).map_err(|source| OpenError::FormatFile {
                     path: path.clone(),
                     source,
@@ -194,7 +195,7 @@ fn check(root: &Path) -> Result<(), OpenError> {
                     root: root.to_owned(),
                 });
             }
-            let format = Format {
+            let format = FormatFile {
                 kind: KIND.to_owned(),
                 version: SCHEMA_VERSION,
             };
@@ -211,14 +212,14 @@ fn check(root: &Path) -> Result<(), OpenError> {
     }
 }
 
-/// How files of the state directory are made.
+/// Options that create a file that only the daemon's user can read.
 pub(crate) fn private_file() -> OpenOptions {
     let mut options = File::options();
     options.write(true).mode(0o600);
     options
 }
 
-/// Names this boot of the machine.
+/// The kernel's id of this boot; empty if it cannot be read.
 pub(crate) fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .map_or_else(|_| String::new(), |s| s.trim().to_owned())

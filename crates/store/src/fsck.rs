@@ -1,7 +1,6 @@
-//! Offline check of a state directory: what the index says against what lies on the disk.
+//! Offline check of a state directory: compares the index with the files on the disk.
 //!
-//! Nothing is repaired here. When something is found that a start after a kill repairs, the next start is told to look: see
-//! `recover`.
+//! Nothing is repaired here. If a start after a kill would repair a finding, the next start is marked to do so: see `recover`.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -14,30 +13,30 @@ use crate::damage;
 use crate::db::Db;
 use crate::error::OpenError;
 
-/// Something that is not as it should be.
+/// One fault of a state directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// What it is about.
+    /// The name of the record, the digest of the blob, or the path of the file.
     pub subject: String,
-    /// What is wrong.
+    /// The fault, in words.
     pub problem: String,
-    /// Whether opening the store puts it right.
+    /// Whether opening the store repairs it.
     pub heals: bool,
 }
 
-/// What a check found.
+/// The outcome of a check.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FsckReport {
-    /// Records looked at.
+    /// Records that were checked.
     pub records: usize,
-    /// Blobs looked at.
+    /// Blobs that were checked.
     pub blobs: usize,
-    /// What is wrong.
+    /// The faults, in no order that matters.
     pub findings: Vec<Finding>,
 }
 
 impl FsckReport {
-    /// Returns whether something is wrong that opening the store does not put right.
+    /// Returns whether there is a fault that opening the store does not repair.
     pub fn is_damaged(&self) -> bool {
         self.findings.iter().any(|f| !f.heals)
     }

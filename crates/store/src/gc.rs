@@ -1,7 +1,7 @@
-//! What the store holds, and which of it may go in which order.
+//! Disk usage and pruning: which records may be deleted, and in which order.
 //!
-//! A record may go if nobody holds it and nothing stands on it. A mutable and its twin are one thing: the twin is listed while
-//! it is held, the mutable otherwise, and both go together.
+//! A record may be deleted if no handle and no other record needs it. A mutable and its twin count as one record: the twin is
+//! listed while it is held, the mutable otherwise, and both are deleted together.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -21,7 +21,8 @@ use crate::store::record::Record;
 use crate::usage::{UsageRecord, from_nanos};
 
 #[derive(Debug, Clone)]
-struct Line {
+/// A record as `du` lists it, with what pruning needs.
+struct UsageLine {
     usage: UsageRecord,
     snapshot: Option<String>,
     /// The mutable whose files this one shows.
@@ -29,7 +30,7 @@ struct Line {
     children: usize,
 }
 
-fn read_lines(c: &Connection) -> Result<HashMap<RefId, Line>, StoreError> {
+fn read_lines(c: &Connection) -> Result<HashMap<RefId, UsageLine>, StoreError> {
     let mut lines = HashMap::new();
     let mut s = c.prepare_cached(
         "SELECT id, mutable, snapshot, twin, record_type, description, created, used, uses, size FROM refs",
@@ -55,7 +56,7 @@ fn read_lines(c: &Connection) -> Result<HashMap<RefId, Line>, StoreError> {
             .and_then(|t| RefId::parse(&t).ok());
         lines.insert(
             id,
-            Line {
+            UsageLine {
                 usage,
                 snapshot: r.get(2)?,
                 twin,
@@ -82,33 +83,35 @@ fn read_lines(c: &Connection) -> Result<HashMap<RefId, Line>, StoreError> {
 
 impl Store {
     /// All records, of each pair of twins the one that is to be shown. The number of children of the hidden one is added.
-    fn lines(&self) -> Result<HashMap<RefId, Line>, StoreError> {
+    fn lines(&self) -> Result<HashMap<RefId, UsageLine>, StoreError> {
         let live: Vec<Arc<Record>> = self.live().lock().all();
         let mut lines = self.db().read(read_lines)?;
         for record in &live {
             let body = record.body.lock().clone();
-            let line = lines.entry(record.id().clone()).or_insert_with(|| Line {
-                usage: UsageRecord {
-                    id: record.id().clone(),
-                    mutable: body.mutable,
-                    in_use: true,
-                    size: body.size,
-                    parents: record
-                        .parents()
-                        .into_iter()
-                        .map(|p| p.id().clone())
-                        .collect(),
-                    created: body.created,
-                    last_used: None,
-                    usage_count: 0,
-                    description: body.description.clone(),
-                    record_type: body.record_type.clone(),
-                    shared: false,
-                },
-                snapshot: body.snapshot.clone(),
-                twin: None,
-                children: 0,
-            });
+            let line = lines
+                .entry(record.id().clone())
+                .or_insert_with(|| UsageLine {
+                    usage: UsageRecord {
+                        id: record.id().clone(),
+                        mutable: body.mutable,
+                        in_use: true,
+                        size: body.size,
+                        parents: record
+                            .parents()
+                            .into_iter()
+                            .map(|p| p.id().clone())
+                            .collect(),
+                        created: body.created,
+                        last_used: None,
+                        usage_count: 0,
+                        description: body.description.clone(),
+                        record_type: body.record_type.clone(),
+                        shared: false,
+                    },
+                    snapshot: body.snapshot.clone(),
+                    twin: None,
+                    children: 0,
+                });
             line.usage.in_use = true;
         }
         drop(live);
@@ -134,8 +137,8 @@ impl Store {
         Ok(lines)
     }
 
-    /// The size of a line, counted if it is not known. What is being written has none.
-    fn line_size(&self, line: &Line) -> i64 {
+    /// The size of a record, measured if it is not known; a record that is being written counts as 0.
+    fn line_size(&self, line: &UsageLine) -> i64 {
         if line.usage.mutable && line.usage.in_use {
             return 0;
         }
@@ -155,7 +158,7 @@ impl Store {
                 }
                 size
             }
-            // It went meanwhile.
+            // The record was deleted meanwhile.
             Err(e) => {
                 tracing::debug!(id, error = %e, "cannot measure");
                 0
@@ -170,13 +173,13 @@ impl Store {
         age_limit: Duration,
     ) -> Result<Vec<UsageRecord>, StoreError> {
         let filter = Filters::parse(filters)?;
-        let cut = task::clock::wall().checked_sub(age_limit);
+        let cutoff = task::clock::wall().checked_sub(age_limit);
         let mut out = Vec::new();
         for line in self.lines()?.into_values() {
             if !filter.matches(|field| line.usage.field(field)) {
                 continue;
             }
-            if !age_limit.is_zero() && line.usage.last_used > cut {
+            if !age_limit.is_zero() && line.usage.last_used > cutoff {
                 continue;
             }
             let size = self.line_size(&line);
@@ -186,7 +189,7 @@ impl Store {
         Ok(out)
     }
 
-    /// Deletes what may go; calls `on_freed` for each record that went. Blocks.
+    /// Deletes records by the options, and calls `on_freed` for each deleted one. Blocks.
     pub fn prune(
         &self,
         options: &PruneOptions,
@@ -206,11 +209,11 @@ impl Store {
         let filter = Filters::parse(&options.filters)?;
         self.db().make_room();
         let mut lines = self.lines()?;
-        let limited = options.max_used_space != 0
+        let is_limited = options.max_used_space != 0
             || options.reserved_space != 0
             || options.min_free_space != 0;
         let mut total = overhead;
-        if limited {
+        if is_limited {
             for line in lines.values_mut() {
                 line.usage.size = self.line_size(line);
                 total = total.saturating_add(line.usage.size);
@@ -222,34 +225,34 @@ impl Store {
             DiskStat::of(self.root()).free
         };
         let keep = bytes_to_keep(total, free, options);
-        let cut = task::clock::wall().checked_sub(options.keep_duration);
+        let cutoff = task::clock::wall().checked_sub(options.keep_duration);
         let mut freed_any = false;
         loop {
             if keep != 0 && total < keep {
                 break;
             }
-            let mut may_go: Vec<&UsageRecord> = lines
+            let mut candidates: Vec<&UsageRecord> = lines
                 .values()
                 .filter(|line| {
                     let u = &line.usage;
-                    let internal =
+                    let is_internal =
                         matches!(u.record_type, RecordType::Internal | RecordType::Frontend);
-                    let recent = !options.keep_duration.is_zero() && u.last_used > cut;
+                    let is_recent = !options.keep_duration.is_zero() && u.last_used > cutoff;
                     !u.in_use
                         && line.children == 0
-                        && (options.all || !internal)
-                        && !recent
+                        && (options.all || !is_internal)
+                        && !is_recent
                         && filter.matches(|field| u.field(field))
                 })
                 .map(|line| &line.usage)
                 .collect();
             if keep == 0 {
-                may_go.sort_by(|a, b| a.id.cmp(&b.id));
+                candidates.sort_by(|a, b| a.id.cmp(&b.id));
             } else {
-                order_for_eviction(&mut may_go);
-                may_go.truncate(1);
+                order_for_eviction(&mut candidates);
+                candidates.truncate(1);
             }
-            let batch: Vec<RefId> = may_go.into_iter().map(|u| u.id.clone()).collect();
+            let batch: Vec<RefId> = candidates.into_iter().map(|u| u.id.clone()).collect();
             if batch.is_empty() {
                 break;
             }
@@ -259,7 +262,7 @@ impl Store {
                 };
                 line.usage.size = self.line_size(&line);
                 if !self.delete_idle(&id)? {
-                    // Somebody took it meanwhile.
+                    // A build uses it by now.
                     continue;
                 }
                 for parent in &line.usage.parents {
@@ -279,7 +282,7 @@ impl Store {
         Ok(())
     }
 
-    /// Prunes by each rule in turn; calls `on_freed` for each record that went. What went is off the disk afterwards. Blocks.
+    /// Prunes by each rule in turn, and calls `on_freed` for each deleted record. Their files are off the disk afterwards. Blocks.
     ///
     /// DIFFERS: BuildKit holds the sizes of records to the limits; here everything in the state directory counts.
     pub fn collect(
@@ -299,7 +302,7 @@ impl Store {
         Ok(())
     }
 
-    /// Deletes a record that nobody holds and nothing stands on, with its twin; false if that is no longer so.
+    /// Deletes a record and its twin; false if a handle or another record needs one of them by now.
     fn delete_idle(&self, id: &RefId) -> Result<bool, StoreError> {
         let live = self.live().lock();
         if live.has(id) {
@@ -334,7 +337,7 @@ impl Store {
     }
 }
 
-/// How many bytes may stay. Zero: no such limit.
+/// Bytes that may stay; zero for no limit.
 fn bytes_to_keep(total: i64, free: i64, o: &PruneOptions) -> i64 {
     if o.max_used_space == 0 && o.reserved_space == 0 && o.min_free_space == 0 {
         return 0;
@@ -345,7 +348,7 @@ fn bytes_to_keep(total: i64, free: i64, o: &PruneOptions) -> i64 {
         let less = total.saturating_sub(excess);
         keep = if keep == 0 { less } else { keep.min(less) };
     } else if o.min_free_space != 0 && keep == 0 {
-        // Enough is free already: nothing has to go.
+        // Enough is free already.
         keep = i64::MAX;
     }
     keep.max(o.reserved_space)

@@ -1,7 +1,7 @@
-//! Content digests of records, remembered in memory and in the index.
+//! Content digests of records, cached in memory and in the index.
 //!
-//! What is remembered belongs to a snapshot, so that a mutable and its immutable twin share it. It is written to the index by
-//! the keeper and when it falls out of memory; losing it costs time, nothing else.
+//! The digests belong to a snapshot, so that a mutable and its immutable twin share them. The keeper writes them to the index, as
+//! does dropping them from memory; to lose them costs time only.
 
 use std::sync::Arc;
 
@@ -21,13 +21,13 @@ impl Store {
             let mut s = c.prepare_cached("SELECT data FROM content_hashes WHERE key = ?1")?;
             Ok(s.query_row([key], |r| r.get(0)).optional()?)
         })?;
-        // What cannot be decoded is computed again.
+        // Digests that cannot be decoded are computed again.
         let tree = stored
             .and_then(|bytes| TreeHashes::decode(&bytes).ok())
             .unwrap_or_default();
-        let (tree, gone) = self.hashes.put(key, Arc::new(tree));
-        if let Some((key, gone)) = gone {
-            self.save_hashes(&key, &gone)?;
+        let (tree, evicted) = self.hashes.put(key, Arc::new(tree));
+        if let Some((key, evicted)) = evicted {
+            self.save_hashes(&key, &evicted)?;
         }
         Ok(tree)
     }
@@ -47,12 +47,12 @@ impl Store {
     fn adopt_hashes(&self, key: &str, tree: Arc<TreeHashes>) -> Result<(), StoreError> {
         self.hashes.forget(key);
         match self.hashes.put(key, tree).1 {
-            Some((key, gone)) => self.save_hashes(&key, &gone),
+            Some((key, evicted)) => self.save_hashes(&key, &evicted),
             None => Ok(()),
         }
     }
 
-    /// Writes what was learned since the last time.
+    /// Writes the digests that are new since the last time.
     pub(crate) fn save_all_hashes(&self) -> Result<(), StoreError> {
         for (key, tree) in self.hashes.all() {
             self.save_hashes(&key, &tree)?;
@@ -91,7 +91,7 @@ impl Record {
         self.store().adopt_hashes(&self.hash_key(), tree)
     }
 
-    /// Its files have changed behind the back of what is remembered.
+    /// Drops the digests, because the files have changed.
     pub(crate) fn forget_hashes(&self) {
         self.store().forget_hashes(&self.hash_key());
     }

@@ -10,18 +10,18 @@ use crate::error::StoreError;
 use crate::store::Store;
 use crate::usage::{from_nanos, to_nanos};
 
-/// One build, as the engine chose to write it down.
+/// The record of one build, encoded by the engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HistoryRecord {
-    /// The build's name.
+    /// The build's id.
     pub id: String,
-    /// When it began.
+    /// When the build started.
     pub created: SystemTime,
-    /// When it ended, if it did.
+    /// When the build ended; `None` while it runs.
     pub completed: Option<SystemTime>,
-    /// Whether it is exempt from expiry.
+    /// Whether the record is exempt from expiry.
     pub pinned: bool,
-    /// The record itself.
+    /// The encoded record.
     pub record: Vec<u8>,
 }
 

@@ -1,4 +1,4 @@
-//! The rows of cache keys: statements, without who asks for them.
+//! SQL statements for the rows of cache keys.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use solver::{KeyLink, StoredResult};
 use crate::error::StoreError;
 use crate::usage::{from_nanos, to_nanos};
 
-/// Forgets a result that is gone, and the keys that led only to it.
+/// Deletes a result, and the keys that lead only to it.
 pub(crate) fn release(c: &Connection, result: &str) -> Result<(), StoreError> {
     let keys = strings(c, "SELECT key FROM key_results WHERE result = ?1", result)?;
     if keys.is_empty() {
@@ -20,7 +20,7 @@ pub(crate) fn release(c: &Connection, result: &str) -> Result<(), StoreError> {
     forget_useless(c, keys.into_iter().collect())
 }
 
-/// Forgets the links to those of the keys that lead to no result any more, and so on up.
+/// Deletes the links to those keys that lead to no result any more, and so on upwards.
 pub(crate) fn forget_useless(c: &Connection, keys: BTreeSet<String>) -> Result<(), StoreError> {
     let mut todo = keys;
     while let Some(key) = todo.pop_first() {

@@ -2,7 +2,7 @@
 //!
 //! All writes are lazy: they join the transaction that the next commit of a record completes, or the keeper's timer. A result
 //! is the name of a record, so that deleting the record takes the keys that led only to it along, in one transaction.
-//! The empty tree's name is the empty word.
+//! The empty tree has the empty name.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -25,14 +25,14 @@ pub type StoreResult = Option<ImmutableRef>;
 
 /// The store as the solver's key store and result storage.
 #[derive(Debug, Clone)]
-struct Keys {
+struct SolverKeys {
     store: Arc<Store>,
 }
 
 impl Store {
     /// Returns where the solver keeps its keys.
     pub fn key_store(self: &Arc<Self>) -> Arc<dyn KeyStore> {
-        Arc::new(Keys {
+        Arc::new(SolverKeys {
             store: self.clone(),
         })
     }
@@ -41,13 +41,13 @@ impl Store {
     pub fn result_storage<D: Domain<Result = StoreResult>>(
         self: &Arc<Self>,
     ) -> Arc<dyn ResultStorage<D>> {
-        Arc::new(Keys {
+        Arc::new(SolverKeys {
             store: self.clone(),
         })
     }
 }
 
-impl Keys {
+impl SolverKeys {
     fn read<T>(
         &self,
         f: impl FnOnce(&Connection) -> Result<T, StoreError>,
@@ -63,7 +63,7 @@ impl Keys {
     }
 }
 
-impl KeyStore for Keys {
+impl KeyStore for SolverKeys {
     fn exists(&self, key: &str) -> Result<bool, KeyStoreError> {
         self.read(|c| {
             let mut s = c.prepare_cached(
@@ -188,7 +188,7 @@ impl KeyStore for Keys {
 }
 
 #[async_trait]
-impl<D: Domain<Result = StoreResult>> ResultStorage<D> for Keys {
+impl<D: Domain<Result = StoreResult>> ResultStorage<D> for SolverKeys {
     fn exists(&self, id: &str) -> bool {
         id.is_empty() || RefId::parse(id).is_ok_and(|id| self.store.exists(&id).unwrap_or(false))
     }

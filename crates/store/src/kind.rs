@@ -1,27 +1,27 @@
-//! What sorts of records there are.
+//! Types and kinds of records.
 
-/// What sort of thing a record holds, in the words of `du`.
+/// The type of a record's content, as `du` shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub enum RecordType {
     /// A build step's result.
     #[default]
     Regular,
-    /// Something of the builder's own.
+    /// Data of the daemon itself.
     Internal,
-    /// A frontend image's.
+    /// A layer of a frontend's image.
     Frontend,
     /// Files received from a client.
     LocalSource,
-    /// A repository's checkout.
+    /// A checkout of a git repository.
     GitCheckout,
     /// A cache mount.
     CacheMount,
-    /// A word we do not know.
+    /// A type that this version does not know.
     Other(String),
 }
 
 impl RecordType {
-    /// The word on the wire and in filters.
+    /// The type's name in messages and filters.
     pub fn as_str(&self) -> &str {
         match self {
             Self::Regular => "regular",
@@ -34,7 +34,7 @@ impl RecordType {
         }
     }
 
-    /// Reads the word; an empty one is a regular record.
+    /// Parses a name; an empty one is a regular record.
     pub fn parse(word: &str) -> Self {
         match word {
             "" | "regular" => Self::Regular,
@@ -48,12 +48,12 @@ impl RecordType {
     }
 }
 
-/// How a record is made up.
+/// What a record is composed of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefKind {
     /// A layer on a parent, or on nothing.
     Layer,
-    /// Several records one over the other.
+    /// Several records, stacked.
     Merge,
     /// What one record changes over another.
     Diff,

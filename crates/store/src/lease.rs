@@ -1,4 +1,4 @@
-//! Holds on blobs that nothing else names yet.
+//! Leases: they protect blobs that no record names yet.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,46 +6,46 @@ use std::sync::Arc;
 use oci::Digest;
 use parking_lot::Mutex;
 
-/// How many leases hold each blob.
+/// The number of leases that hold each blob.
 #[derive(Debug, Default)]
-pub(crate) struct Held(Mutex<HashMap<Digest, usize>>);
+pub(crate) struct HeldBlobs(Mutex<HashMap<Digest, usize>>);
 
-impl Held {
+impl HeldBlobs {
     pub(crate) fn holds(&self, digest: &Digest) -> bool {
         self.0.lock().contains_key(digest)
     }
 }
 
 #[derive(Debug)]
-struct Inner {
-    held: Arc<Held>,
-    mine: Mutex<Vec<Digest>>,
+struct LeaseInner {
+    held: Arc<HeldBlobs>,
+    blobs: Mutex<Vec<Digest>>,
 }
 
 /// Protects blobs from pruning while work goes on. Released when the last clone and the last blob writer made with it are
 /// gone; a process that dies releases it as well.
 #[derive(Debug, Clone)]
-pub struct Lease(Arc<Inner>);
+pub struct Lease(Arc<LeaseInner>);
 
 impl Lease {
-    pub(crate) fn new(held: Arc<Held>) -> Self {
-        Self(Arc::new(Inner {
+    pub(crate) fn new(held: Arc<HeldBlobs>) -> Self {
+        Self(Arc::new(LeaseInner {
             held,
-            mine: Mutex::new(Vec::new()),
+            blobs: Mutex::new(Vec::new()),
         }))
     }
 
     /// Adds a blob to what the lease protects, whether it exists yet or not.
     pub fn hold(&self, digest: &Digest) {
         *self.0.held.0.lock().entry(digest.clone()).or_insert(0) += 1;
-        self.0.mine.lock().push(digest.clone());
+        self.0.blobs.lock().push(digest.clone());
     }
 }
 
-impl Drop for Inner {
+impl Drop for LeaseInner {
     fn drop(&mut self) {
         let mut held = self.held.0.lock();
-        for digest in self.mine.get_mut().drain(..) {
+        for digest in self.blobs.get_mut().drain(..) {
             if let Some(n) = held.get_mut(&digest) {
                 *n -= 1;
                 if *n == 0 {

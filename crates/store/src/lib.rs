@@ -1,4 +1,4 @@
-//! The state directory: what is kept, what protects it, what may go.
+//! The state directory: records, snapshots and blobs, what protects them, and how they are pruned.
 //!
 //! ```text
 //! <root>/

@@ -1,4 +1,4 @@
-//! Opening and closing, and the threads in between: the keeper, which commits and forces to disk, and the one that takes out the trash.
+//! Opens and closes the store, and runs its threads: the keeper, which commits and syncs, and the one that empties the trash.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
@@ -11,19 +11,19 @@ use crate::snapshot::{DriverKind, Snapshots};
 use crate::store::Store;
 use crate::store::keeper::{EMPTY_AFTER, Keeper};
 
-/// What the store needs to know.
+/// The settings of a store.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The state directory.
     pub root: PathBuf,
-    /// How trees of several layers come about.
+    /// How trees of several layers are mounted.
     pub driver: DriverKind,
-    /// How long after a commit its files are forced to disk, at the latest.
+    /// The longest time between a commit and the sync of its files.
     pub sync_interval: Duration,
 }
 
 impl Config {
-    /// The usual settings for a directory.
+    /// The default settings for a directory.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self {
             root: root.into(),
@@ -35,11 +35,11 @@ impl Config {
 
 /// How long lazily written rows stay uncommitted.
 const FLUSH_AFTER: Duration = Duration::from_millis(20);
-/// How long nothing is written before the log of the index is cut: while a daemon is at work, the log may grow to its limit.
+/// Idle time after which the log of the index is cut; until then it may grow to its limit.
 const TIDY_AFTER: Duration = Duration::from_secs(2);
 
 impl Store {
-    /// Opens or creates the state directory, and brings order to what an earlier owner left behind.
+    /// Opens or creates the state directory, and repairs what an earlier process left behind.
     pub fn open(config: Config) -> Result<Arc<Self>, OpenError> {
         let lock = format::claim(&config.root)?;
         let db = Db::open(&config.root.join("index.db"))?;
@@ -49,7 +49,7 @@ impl Store {
             root: store.root().to_owned(),
             source: Box::new(e),
         })?;
-        store.snapshots().trash().tell_given_up();
+        store.snapshots().trash().log_given_up();
         let interval = config.sync_interval;
         store.start("store-keeper", move |keeper, store| {
             keep(keeper, store, interval);
@@ -59,7 +59,7 @@ impl Store {
         Ok(store)
     }
 
-    /// Ends the store in order: everything is committed and on disk afterwards. Handles that are still held stay readable.
+    /// Closes the store: everything is committed and synced afterwards. Handles that are still held stay readable.
     pub fn close(&self) -> Result<(), StoreError> {
         if !self.stop_threads() {
             return Ok(());
@@ -170,24 +170,24 @@ fn keep(keeper: &Keeper, store: &Weak<Store>, interval: Duration) {
             }
         };
         let Some(store) = store.upgrade() else { return };
-        let mut flushed = Ok(());
+        let mut upkeep_result = Ok(());
         if flush {
-            flushed = store.db().flush();
-            if flushed.is_ok()
+            upkeep_result = store.db().flush();
+            if upkeep_result.is_ok()
                 && (store.db().log_is_long() || store.db().is_mostly_free().unwrap_or(false))
             {
-                flushed = store.db().checkpoint();
+                upkeep_result = store.db().checkpoint();
             }
         }
         if sync {
-            flushed = flushed
+            upkeep_result = upkeep_result
                 .and_then(|()| store.save_all_hashes())
                 .and_then(|()| store.sync())
                 .and_then(|()| store.db().checkpoint());
-        } else if tidy && flushed.is_ok() {
-            flushed = store.db().checkpoint();
+        } else if tidy && upkeep_result.is_ok() {
+            upkeep_result = store.db().checkpoint();
         }
-        if let Err(e) = flushed {
+        if let Err(e) = upkeep_result {
             tracing::warn!(error = %e, "store upkeep failed; will try again");
             if sync {
                 store.note_unsynced();
@@ -199,7 +199,7 @@ fn keep(keeper: &Keeper, store: &Weak<Store>, interval: Duration) {
     }
 }
 
-/// Takes out the trash a little after something came into it.
+/// Empties the trash a little after something was moved into it.
 fn empty_trash(keeper: &Keeper, store: &Weak<Store>) {
     loop {
         {

@@ -12,32 +12,32 @@ use parking_lot::Mutex;
 use sys::mount::{AttrChange, DetachedMount};
 use sys::userns::{IdMapping, IdRange};
 
-/// The directories that layers are opened in.
+/// The directories in which layers are opened.
 #[derive(Debug)]
-pub(crate) struct Dirs {
+pub(crate) struct SnapshotDirs {
     pub(crate) snapshots: OwnedFd,
     pub(crate) empty: OwnedFd,
 }
 
-/// The copies for the namespace that was asked for last. A daemon has one.
+/// The mapped copies for the last user namespace; a daemon has only one.
 #[derive(Debug, Default)]
-pub(crate) struct Mapped(Mutex<Option<(IdRange, Arc<Dirs>)>>);
+pub(crate) struct MappedDirs(Mutex<Option<(IdRange, Arc<SnapshotDirs>)>>);
 
-impl Mapped {
+impl MappedDirs {
     /// Returns the directories as `ids` maps them.
     pub(crate) fn get(
         &self,
         snapshots: &OwnedFd,
         empty: &OwnedFd,
         ids: &IdMapping,
-    ) -> io::Result<Arc<Dirs>> {
+    ) -> io::Result<Arc<SnapshotDirs>> {
         let mut cached = self.0.lock();
         if let Some((range, dirs)) = &*cached
             && *range == ids.range()
         {
             return Ok(Arc::clone(dirs));
         }
-        let dirs = Arc::new(Dirs {
+        let dirs = Arc::new(SnapshotDirs {
             snapshots: map(snapshots, ids)?.into(),
             empty: map(empty, ids)?.into(),
         });

@@ -1,4 +1,4 @@
-//! Keyed values attached to records, and how to find records by them.
+//! Metadata of records: values by key, by which records are found.
 
 use rusqlite::{OptionalExtension, params};
 

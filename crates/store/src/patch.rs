@@ -1,4 +1,4 @@
-//! Writing a list of changes down as an overlay upper.
+//! Writes a list of changes as an overlay upper.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use fstree::diff::{Change, ChangeKind};
 use fstree::{Descent, Dir, Kind, Meta, PathError, Root, Times};
 
-/// The marks that overlayfs writes for this process.
+/// The name of the attribute by which overlayfs marks opaque directories for this process.
 fn opaque() -> String {
     format!("{}opaque", sys::userns::overlay_xattrs())
 }
@@ -27,11 +27,11 @@ pub(crate) fn says_more(upper: &Root, changes: &[Change]) -> io::Result<bool> {
     }
     let opaque = opaque();
     let top = upper.dir("/").map_err(io::Error::other)?;
-    let mut left = vec![(PathBuf::new(), top.entries()?.into_iter())];
+    let mut levels = vec![(PathBuf::new(), top.entries()?.into_iter())];
     let mut descent = Descent::new(top);
-    while let Some((at, entries)) = left.last_mut() {
+    while let Some((at, entries)) = levels.last_mut() {
         let Some(entry) = entries.next() else {
-            left.pop();
+            levels.pop();
             descent.up()?;
             continue;
         };
@@ -44,7 +44,7 @@ pub(crate) fn says_more(upper: &Root, changes: &[Change]) -> io::Result<bool> {
             if descent.dir().own_xattr(&opaque)?.is_some_and(|v| v == b"y") {
                 return Ok(true);
             }
-            left.push((path, descent.dir().entries()?.into_iter()));
+            levels.push((path, descent.dir().entries()?.into_iter()));
         }
     }
     Ok(false)
@@ -65,7 +65,7 @@ fn is_overlay_xattr(key: &str) -> bool {
 }
 
 /// Gives a directory the metadata of another, times excepted.
-fn dress_dir(from: &Dir, to: &Dir) -> io::Result<Meta> {
+fn copy_dir_metadata(from: &Dir, to: &Dir) -> io::Result<Meta> {
     let meta = from.meta()?;
     to.set_own_owner(meta.uid, meta.gid)?;
     to.set_own_mode(meta.mode & 0o7777)?;
@@ -77,12 +77,13 @@ fn dress_dir(from: &Dir, to: &Dir) -> io::Result<Meta> {
     Ok(meta)
 }
 
-struct Writer<'a> {
+/// Writes changes into an upper; see [`write_changes`].
+struct PatchWriter<'a> {
     from: &'a Root,
     to: &'a Root,
     link: bool,
     dirs: Vec<(PathBuf, Times)>,
-    /// Files with several names that have been copied: where the copy is.
+    /// Files with several names that were copied: the path of the copy, by inode.
     copied: HashMap<((u32, u32), u64), PathBuf>,
 }
 
@@ -94,7 +95,7 @@ pub(crate) fn write_changes(
     to: &Root,
     link: bool,
 ) -> Result<(), PathError> {
-    let mut w = Writer {
+    let mut writer = PatchWriter {
         from,
         to,
         link,
@@ -102,8 +103,12 @@ pub(crate) fn write_changes(
         copied: HashMap::new(),
     };
     let root = Path::new("/");
-    let meta = at("copy", root, dress_dir(&from.dir(root)?, &to.dir(root)?))?;
-    w.dirs.push((
+    let meta = at(
+        "copy",
+        root,
+        copy_dir_metadata(&from.dir(root)?, &to.dir(root)?),
+    )?;
+    writer.dirs.push((
         root.to_owned(),
         Times {
             atime: Some(meta.atime),
@@ -111,16 +116,16 @@ pub(crate) fn write_changes(
         },
     ));
     for change in changes {
-        w.write(change)?;
+        writer.write(change)?;
     }
     // Children come after their parents in the list, and writing below changes a directory's time: set times last, deepest first.
-    for (path, times) in w.dirs.iter().rev() {
+    for (path, times) in writer.dirs.iter().rev() {
         at("set times", path, to.dir(path)?.set_own_times(*times))?;
     }
     Ok(())
 }
 
-impl Writer<'_> {
+impl PatchWriter<'_> {
     /// The directory that `path` lies in, made if need be as it is in the source.
     fn parent(&mut self, path: &Path) -> Result<Dir, PathError> {
         let parent = path.parent().unwrap_or(Path::new(""));
@@ -145,7 +150,11 @@ impl Writer<'_> {
             Some(_) => at("open", path, dir.open_dir(name))?,
             None => at("create", path, dir.create_dir(name, 0o755))?,
         };
-        let meta = at("copy", path, dress_dir(&self.from.dir(path)?, &new_dir))?;
+        let meta = at(
+            "copy",
+            path,
+            copy_dir_metadata(&self.from.dir(path)?, &new_dir),
+        )?;
         self.dirs.push((
             path.to_owned(),
             Times {

@@ -4,17 +4,17 @@ use std::path::Path;
 use std::time::Duration;
 
 const GB: i64 = 1_000_000_000;
-/// Used when the size of the disk is not known.
+/// Used when the size of the disk is not known, in bytes.
 const UNKNOWN_DISK: i64 = 2 * GB;
 
 /// Size of the filesystem that holds the state directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct DiskStat {
-    /// All of it.
+    /// Bytes of the filesystem.
     pub total: i64,
-    /// Records that nothing uses.
+    /// Free bytes, those reserved for root included.
     pub free: i64,
-    /// What may still be used.
+    /// Free bytes that ordinary users can use.
     pub available: i64,
 }
 
@@ -77,20 +77,20 @@ impl DiskSpace {
     }
 }
 
-/// One rule of collection. Rules run in order.
+/// One rule of garbage collection. Rules run in order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct GcPolicy {
-    /// Which records it is about.
+    /// The records that it applies to; see [`crate::Filters`].
     pub filters: Vec<String>,
     /// Whether internal and frontend records may go as well.
     pub all: bool,
     /// Records used within this time stay.
     pub keep_duration: Duration,
-    /// Always kept.
+    /// Space that records may always take.
     pub reserved: DiskSpace,
-    /// Never exceeded.
+    /// The most space that records may take.
     pub max_used: DiskSpace,
-    /// Left to others.
+    /// Space that should stay free on the disk.
     pub min_free: DiskSpace,
 }
 
@@ -108,12 +108,12 @@ impl GcPolicy {
     }
 }
 
-/// What to prune. Zero amounts and durations mean that they do not limit anything.
+/// What to prune. An amount or a duration of zero sets no limit.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PruneOptions {
-    /// Which records it is about; see [`crate::Filters`].
+    /// The records that may be deleted; see [`crate::Filters`].
     pub filters: Vec<String>,
-    /// Internal and frontend records as well.
+    /// Whether internal and frontend records may be deleted as well.
     pub all: bool,
     /// Records used within this time stay.
     pub keep_duration: Duration,

@@ -1,4 +1,4 @@
-//! Who can bring the bytes of a blob that is not here yet.
+//! Providers: they fetch blobs that the store does not have.
 
 use std::error::Error;
 use std::io;
@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use oci::Descriptor;
 
-/// Whatever a provider failed with.
+/// The error of a provider, of any type.
 pub type FetchError = Box<dyn Error + Send + Sync>;
 
 /// Receives the bytes of a blob in order.
@@ -19,21 +19,21 @@ pub trait BlobSink: Send {
     fn written(&self) -> u64;
 }
 
-/// Something that is shown until it is dropped.
+/// A progress message that is shown until this is dropped.
 pub type Shown = Box<dyn std::any::Any + Send>;
 
-/// Brings blobs from elsewhere: a registry, a client's store, a remote cache.
+/// Fetches blobs from a registry, a client's store or a remote cache.
 #[async_trait]
 pub trait BlobProvider: Send + Sync + std::fmt::Debug {
     /// Writes all bytes of `desc` to the sink. The store checks digest and size.
     async fn fetch(&self, desc: &Descriptor, sink: &mut dyn BlobSink) -> Result<(), FetchError>;
 
-    /// Shows that layers from here are being made.
+    /// Shows that layers of this provider are being fetched or unpacked.
     fn busy(&self) -> Shown {
         Box::new(())
     }
 
-    /// Shows that a layer from here is being unpacked.
+    /// Shows that a layer of this provider is being unpacked.
     fn unpacking(&self, _desc: &Descriptor) -> Shown {
         Box::new(())
     }

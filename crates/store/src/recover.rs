@@ -1,18 +1,18 @@
-//! What a start does with what an earlier owner left behind.
+//! Repairs at the start of a store.
 //!
 //! | looked for                                                      | when           | what happens to it                     |
 //! |-----------------------------------------------------------------|----------------|----------------------------------------|
 //! | half-written blobs                                              | at every start | deleted                                |
 //! | blobs and snapshots without a row                               | at every start | deleted                                |
 //! | rows of blobs without a file                                    | at every start | forgotten; layers made here are packed again when asked for |
-//! | mutable records that nobody wanted kept                         | at every start | dropped                                |
+//! | mutable records without `retain`                                | at every start | dropped                                |
 //! | records without their snapshot, and what stands on them         | at every start | dropped                                |
 //! | rows that name records that are gone                            | at every start | dropped                                |
 //! | what was not forced to disk                                     | after the machine went down | dropped, with what stands on it |
 //! | blobs of another length than their row says                     | after a kill   | deleted, then as without a file        |
 //! | snapshots without their directory of files                      | after a kill   | as without a snapshot                  |
 //! | patches that are gone                                           | after a kill   | forgotten, and made again when needed  |
-//! | rows that mean nothing: see [`crate::damage`]                   | after a kill   | dropped                                |
+//! | damaged rows: see [`crate::damage`]                             | after a kill   | dropped                                |
 //! | pins of blobs that are gone, keys that lead to no result        | after a kill   | dropped                                |
 //!
 //! "After a kill" is a start that does not find the flag `clean`, which closing in order sets and opening clears; [`crate::fsck`]
@@ -30,10 +30,10 @@ use crate::key_rows;
 use crate::refs::{ORIGIN_KEY, PATCH_KEY};
 use crate::store::Store;
 
-/// How many repairs the log lists one by one.
+/// Repairs that the log lists one by one.
 const MAX_LOGGED: usize = 50;
 
-/// How the last owner of the directory ended.
+/// How the last process that had the directory open ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LastEnd {
     ClosedInOrder,
@@ -49,7 +49,7 @@ impl LastEnd {
             Ok(s.query_row([key], |r| r.get(0)).optional()?)
         };
         let (clean, last_boot) = (info("clean")?, info("boot")?);
-        // An index without either has just been made: nobody has left anything.
+        // An index without either is new.
         if clean.as_deref() == Some("1") || (clean.is_none() && last_boot.is_none()) {
             return Ok(Self::ClosedInOrder);
         }
@@ -62,7 +62,7 @@ impl LastEnd {
     }
 }
 
-/// What was put right, for the log.
+/// Counts the repairs and logs them.
 #[derive(Debug, Default)]
 struct Repairs {
     count: usize,
@@ -76,16 +76,16 @@ impl Repairs {
         }
     }
 
-    fn tell(&self) {
+    fn log_rest(&self) {
         if self.count > MAX_LOGGED {
-            let more = self.count - MAX_LOGGED;
-            tracing::warn!(more, "repaired the state directory in more places");
+            let unlisted = self.count - MAX_LOGGED;
+            tracing::warn!(unlisted, "repaired the state directory in more places");
         }
     }
 }
 
 impl Store {
-    /// Rows that must not be trusted or have nobody to go on with them are dropped, then files that no row names. Blocks.
+    /// Drops rows that cannot be trusted or used, then files that no row names. Blocks.
     pub(crate) fn recover(&self) -> Result<(), StoreError> {
         let boot = format::boot_id();
         let dirs = self.snapshot_dirs()?;
@@ -98,7 +98,7 @@ impl Store {
             }
             set_info(c, "boot", &boot)?;
             set_info(c, "clean", "0")?;
-            // A mutable that nobody wanted kept died with its step.
+            // Mutables without `retain` belong to steps, which ended with the process.
             c.execute("DELETE FROM refs WHERE mutable = 1 AND retain = 0", [])?;
             self.drop_broken_blobs(c, &files, end, &mut repairs)?;
             let mut usable = dirs.clone();
@@ -118,8 +118,8 @@ impl Store {
                     "checked the state directory, which was not closed in order"
                 );
             }
-            repairs.tell();
-            Named::read(c)
+            repairs.log_rest();
+            ReferencedFiles::read(c)
         })?;
         let orphans: Vec<String> = dirs
             .into_iter()
@@ -194,7 +194,7 @@ impl Store {
     }
 
     /// Deletes half-written blobs and blobs without a row.
-    fn drop_stray_files(&self, files: HashSet<String>, referenced: &Named) {
+    fn drop_stray_files(&self, files: HashSet<String>, referenced: &ReferencedFiles) {
         let ingest = std::fs::read_dir(self.root().join("ingest"));
         let half_written = ingest.into_iter().flatten().flatten();
         let blobs = self.root().join("blobs/sha256");
@@ -210,14 +210,14 @@ impl Store {
     }
 }
 
-/// The files that rows name.
+/// The snapshots and blobs that rows refer to.
 #[derive(Debug, Default)]
-struct Named {
+struct ReferencedFiles {
     snapshots: HashSet<String>,
     blobs: HashSet<String>,
 }
 
-impl Named {
+impl ReferencedFiles {
     fn read(c: &Connection) -> Result<Self, StoreError> {
         let strings = |sql: &str| -> Result<HashSet<String>, StoreError> {
             let mut s = c.prepare(sql)?;
@@ -262,7 +262,7 @@ fn drop_unsynced(c: &Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Dooms records whose files are gone: they are worth nothing, nor is what stands on them.
+/// Marks records whose files are missing: they and what stands on them cannot be used.
 fn drop_without_files(
     c: &Connection,
     usable: &HashSet<String>,
@@ -281,7 +281,7 @@ fn drop_without_files(
     Ok(())
 }
 
-/// Drops what a kill, or a hand, can have broken in the index.
+/// Drops rows that a kill, or an edit by hand, can have damaged.
 fn drop_damage(
     c: &Connection,
     usable: &HashSet<String>,
@@ -317,7 +317,7 @@ fn drop_damage(
     Ok(())
 }
 
-/// Drops the doomed records with all that stands on them, and the rows that name nothing any more.
+/// Drops the marked records with all that stands on them, and rows that refer to nothing any more.
 fn drop_doomed(c: &Connection) -> Result<(), StoreError> {
     c.execute_batch(
         "CREATE TEMP TABLE doomed AS

@@ -29,16 +29,16 @@ pub(crate) use merge::PATCH_KEY;
 pub use mutable::MutableRef;
 pub(crate) use open::{BUILT, ORIGIN_KEY, SHARED, delete_rows, put_layer_blob};
 
-/// What a new record is to be.
+/// The properties of a new record.
 #[derive(Debug, Clone, Default)]
 pub struct RefOptions {
-    /// What makes it.
+    /// What makes it, as `du` and the image's history show it.
     pub description: String,
-    /// What sort it is.
+    /// The type of its content.
     pub record_type: RecordType,
-    /// A mutable that survives its handle, to be opened again with [`crate::Store::get_mutable`].
+    /// Whether the mutable survives its handle, to be opened again with [`crate::Store::get_mutable`].
     pub retain: bool,
-    /// When it counts as made, if not now.
+    /// Its creation time; now if `None`.
     pub created: Option<SystemTime>,
 }
 
@@ -52,20 +52,20 @@ impl RefOptions {
     }
 }
 
-/// A layer that exists elsewhere.
+/// A layer that a provider has.
 #[derive(Debug, Clone)]
 pub struct LayerDesc {
-    /// Its blob.
+    /// The descriptor of its blob.
     pub descriptor: Descriptor,
     /// The digest of its uncompressed bytes.
     pub diff_id: Digest,
-    /// What brought it.
+    /// What it came from, as `pulled from …`.
     pub description: String,
-    /// When the image says it was made.
+    /// The creation time in the image's config.
     pub created: Option<SystemTime>,
-    /// What sort of record to make of it.
+    /// The type of the record.
     pub record_type: RecordType,
-    /// Annotations to keep with the blob.
+    /// Annotations that are stored with the blob.
     pub annotations: BTreeMap<String, String>,
 }
 

@@ -1,4 +1,4 @@
-//! Room for steps: a step that begins on a full budget waits for a collection.
+//! Makes room for steps: a step that starts over the budget waits for a collection.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,8 +15,8 @@ impl Store {
         *self.budget.rules.lock() = rules;
     }
 
-    /// Sees to it that a step does not begin on a full budget: collects if the directory is over it. Never fails; what cannot
-    /// be counted or collected is for the collection after the build to tell.
+    /// Called before a step: collects if the directory is over its budget. Never fails; the collection after the build
+    /// reports what cannot be counted or collected.
     pub async fn make_room(self: &Arc<Self>) {
         let rules = self.budget.rules.lock().clone();
         let Some(limit) = limit(&rules, DiskStat::of(self.root())) else {
@@ -30,7 +30,7 @@ impl Store {
         match advice(self) {
             Advice::Go => {}
             Advice::CountBeside => {
-                // Others go on with what is known until then.
+                // The step goes on with the last count.
                 self.budget.count.lock().counted = Some(task::clock::monotonic());
                 let store = Arc::clone(self);
                 let counting = task::blocking("count used space", move || store.used().map(drop));
@@ -42,7 +42,7 @@ impl Store {
                 .detach();
             }
             Advice::Wait => {
-                let _alone = self.budget.alone.lock().await;
+                let _lock = self.budget.counting.lock().await;
                 if advice(self) == Advice::Go {
                     return;
                 }

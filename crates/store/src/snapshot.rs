@@ -17,16 +17,16 @@ use sys::mount::{AttrChange, Attrs, DetachedMount, Overlay};
 use sys::userns::{FileOwner, IdMapping};
 
 use crate::error::{OpenError, StoreError};
-use crate::mapped::{Dirs, Mapped};
+use crate::mapped::{MappedDirs, SnapshotDirs};
 use crate::trash::Trash;
 
-/// A mount attached nowhere; it is gone when its last descriptor closes.
+/// A mount that is attached nowhere; it ends when its last descriptor closes.
 pub type MountFd = DetachedMount;
 
-/// How trees of several layers come about.
+/// How trees of several layers are mounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DriverKind {
-    /// Overlay if the kernel lets us, else an error at open.
+    /// The best that works here: overlay, else an error at open.
     Auto,
     /// Overlay, or fail at open.
     Overlay,
@@ -54,7 +54,7 @@ fn options() -> &'static [(&'static str, &'static str)] {
     }
 }
 
-/// Directory of snapshots and the knowledge of how to mount them.
+/// The directory of snapshots; mounts them.
 #[derive(Debug)]
 pub(crate) struct Snapshots {
     root: PathBuf,
@@ -62,7 +62,7 @@ pub(crate) struct Snapshots {
     trash: Trash,
     empty: OwnedFd,
     volatile: AtomicBool,
-    mapped: Mapped,
+    mapped: MappedDirs,
 }
 
 fn open_dir_at(dir: impl AsFd, name: &str) -> io::Result<OwnedFd> {
@@ -91,7 +91,7 @@ impl Snapshots {
             },
             empty: open("empty")?,
             volatile: AtomicBool::new(true),
-            mapped: Mapped::default(),
+            mapped: MappedDirs::default(),
         };
         match kind {
             // DIFFERS: BuildKit falls back to a driver that copies whole trees; not built here.
@@ -102,7 +102,7 @@ impl Snapshots {
         Ok(out)
     }
 
-    /// Mounts something for a trial.
+    /// Checks that an overlay can be mounted here.
     pub(crate) fn probe(&self, ids: Option<&IdMapping>) -> io::Result<()> {
         let name = format!("probe-{}", crate::id::RefId::random());
         self.create_dirs(&name)?;
@@ -136,13 +136,13 @@ impl Snapshots {
     }
 
     /// The directories to open layers in; none for those that the host sees.
-    fn dirs(&self, ids: Option<&IdMapping>) -> io::Result<Option<Arc<Dirs>>> {
+    fn dirs(&self, ids: Option<&IdMapping>) -> io::Result<Option<Arc<SnapshotDirs>>> {
         ids.map(|ids| self.mapped.get(&self.dir, &self.empty, ids))
             .transpose()
     }
 
     /// The same as [`Self::upper`], as `dirs` show it.
-    fn upper_in(&self, id: &str, dirs: Option<&Dirs>) -> Result<OwnedFd, StoreError> {
+    fn upper_in(&self, id: &str, dirs: Option<&SnapshotDirs>) -> Result<OwnedFd, StoreError> {
         let Some(dirs) = dirs else {
             return self.upper(id);
         };
@@ -161,16 +161,16 @@ impl Snapshots {
         self.root.join(id).join("fs")
     }
 
-    /// Drops a snapshot: out of sight at once, off the disk when the trash is emptied.
+    /// Moves a snapshot to the trash; it is off the disk once that is emptied.
     pub(crate) fn remove(&self, id: &str) -> Result<(), StoreError> {
         self.trash
             .take(&self.dir, id)
             .map_err(|e| StoreError::io("remove snapshot", self.root.join(id), e))
     }
 
-    /// Drops overlay's scratch directory, which a finished layer needs no more.
+    /// Drops overlay's work directory, which a finished layer does not need.
     pub(crate) fn drop_work(&self, id: &str) {
-        // Work holds nothing of worth; what cannot be removed now goes with the snapshot.
+        // An error is harmless: the directory is deleted with the snapshot.
         let _gone = open_dir_at(&self.dir, id).and_then(|dir| self.trash.take(&dir, "work"));
     }
 

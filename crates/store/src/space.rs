@@ -1,13 +1,13 @@
-//! The budget: how much the state directory may take, all of it counted.
+//! The budget: counts everything in the state directory against the rules.
 //!
-//! Rules name amounts of bytes. What is measured against them is not only what records hold but everything in the directory:
+//! Rules name amounts of bytes. Not only records count against them, but everything in the directory:
 //!
 //! | counted                                | how                                         |
 //! |----------------------------------------|---------------------------------------------|
 //! | layers, patches and their blobs        | the sizes of records                        |
 //! | blobs that no record names             | rows of blobs: of history, of leases        |
-//! | blobs on their way in                  | files in `ingest`                           |
-//! | what is on its way out                 | trees in `trash`                            |
+//! | blobs that are being written           | files in `ingest`                           |
+//! | directories that are being deleted     | trees in `trash`                            |
 //! | index, its log, its reserve            | files directly under the root               |
 //! | bundles of git that are being unpacked | folders in `git`; mounts there are records  |
 //!
@@ -32,7 +32,7 @@ use crate::store::Store;
 fn files(dir: &Path) -> i64 {
     let mut total = 0_u64;
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-        // What vanishes while it is counted takes nothing.
+        // A file that is deleted meanwhile takes no space.
         if let Ok(meta) = entry.metadata()
             && meta.is_file()
         {
@@ -128,8 +128,8 @@ impl Store {
         }
     }
 
-    /// Returns whether all that `rules` say about space holds, where that can be told without going through all records. What rules
-    /// say about things that were used long ago is not looked at. Blocks.
+    /// Returns whether the limits of `rules` on space are kept, as far as that shows without reading all records. Limits on time are
+    /// not checked. Blocks.
     pub fn keeps_to(&self, rules: &[GcPolicy]) -> Result<bool, StoreError> {
         let disk = DiskStat::of(self.root());
         let holds = rules.iter().map(|rule| rule.to_prune(disk)).all(|o| {

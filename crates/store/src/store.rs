@@ -20,14 +20,14 @@ use sys::userns::IdMapping;
 use crate::budget::Budget;
 use crate::db::{Db, free_space};
 use crate::error::{OpenError, StoreError};
-use crate::lease::{Held, Lease};
+use crate::lease::{HeldBlobs, Lease};
 use crate::snapshot::Snapshots;
 use crate::tree_hashes::HashMemory;
 
 use keeper::{EMPTY_AFTER, Keeper};
-pub(crate) use live::Live;
+pub(crate) use live::LiveRecords;
 
-/// With fewer bytes left on the disk, the trash is taken out at once.
+/// Free bytes below which the trash is emptied at once.
 const SHORT_OF_SPACE_BYTES: u64 = 256 << 20;
 
 /// The state directory, open. One per process and directory.
@@ -36,15 +36,15 @@ pub struct Store {
     root: PathBuf,
     db: Db,
     snapshots: Snapshots,
-    live: Mutex<Live>,
-    held: Arc<Held>,
-    /// Blob removal takes it for writing, blob arrival for reading.
+    live: Mutex<LiveRecords>,
+    held: Arc<HeldBlobs>,
+    /// Held for writing while blobs are removed, for reading while they are committed.
     pub(crate) blob_gate: RwLock<()>,
     pub(crate) hashes: HashMemory,
     /// One prune at a time.
     pub(crate) pruning: Mutex<()>,
     keeper: Arc<Keeper>,
-    /// The keeper's, and the one that takes out the trash.
+    /// The keeper, and the thread that empties the trash.
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
     pub(crate) budget: Budget,
     closed: AtomicBool,
@@ -53,7 +53,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// The parts of a directory that is claimed with `lock`. Nobody keeps it yet; see `lifecycle`.
+    /// Assembles a store for a directory that is claimed with `lock`. Its threads are started by `lifecycle`.
     pub(crate) fn new(root: PathBuf, lock: File, db: Db, snapshots: Snapshots) -> Self {
         Self {
             root,
@@ -102,14 +102,14 @@ impl Store {
         self.keeper.wake.notify_all();
         for thread in std::mem::take(&mut *self.threads.lock()) {
             if thread.thread().id() != std::thread::current().id() {
-                // A keeper that panicked has said so already.
+                // A thread that panicked has logged that.
                 let _joined = thread.join();
             }
         }
         true
     }
 
-    /// Lets others open the directory.
+    /// Releases the lock, so that another process can open the directory.
     pub(crate) fn unlock(&self) {
         *self.lock.lock() = None;
     }
@@ -119,7 +119,7 @@ impl Store {
         &self.root
     }
 
-    /// Begins a hold on blobs.
+    /// Makes a lease, which holds no blob yet.
     pub fn lease(&self) -> Lease {
         Lease::new(self.held.clone())
     }
@@ -132,11 +132,11 @@ impl Store {
         &self.snapshots
     }
 
-    pub(crate) fn live(&self) -> &Mutex<Live> {
+    pub(crate) fn live(&self) -> &Mutex<LiveRecords> {
         &self.live
     }
 
-    pub(crate) fn held(&self) -> &Held {
+    pub(crate) fn held(&self) -> &HeldBlobs {
         &self.held
     }
 
@@ -223,7 +223,7 @@ impl Store {
         }
     }
 
-    /// Finds out whether trees can be mounted with mapped ids here: Linux 6.15, and a file system that maps them.
+    /// Checks that trees can be mounted with mapped ids here: Linux 6.15, and a file system that supports it.
     pub fn check_mapping(&self, ids: &IdMapping) -> Result<(), StoreError> {
         self.snapshots
             .probe(Some(ids))

@@ -1,6 +1,6 @@
-//! The trash: directories on their way out.
+//! The trash: directories that are being deleted.
 //!
-//! What nobody needs any more is moved here, which takes no time, and deleted later. How deep and wide it is was decided by
+//! Directories that are not needed any more are moved here, which is fast, and deleted later. How deep and wide it is was decided by
 //! the steps that made it, so it is removed without recursion and with a fixed number of descriptors; see [`fstree::remove`].
 //!
 //! The name of an entry tells how often its removal has been begun: `<name>~<number>`, written before anything is removed. An
@@ -18,9 +18,9 @@ use parking_lot::Mutex;
 
 use crate::id::RefId;
 
-/// How often the removal of an entry is begun.
+/// Attempts to remove an entry before it is given up.
 pub(crate) const MAX_ATTEMPTS: u32 = 5;
-/// How many names are gathered at a time.
+/// Names that are read from the trash at a time.
 const NAMES_PER_BATCH: usize = 1000;
 
 /// The directory that holds what is to be deleted.
@@ -28,7 +28,7 @@ const NAMES_PER_BATCH: usize = 1000;
 pub(crate) struct Trash {
     path: PathBuf,
     dir: OwnedFd,
-    /// One at a time empties it.
+    /// Held by the one thread that empties the trash.
     emptying: Mutex<()>,
 }
 
@@ -38,7 +38,7 @@ impl AsFd for Trash {
     }
 }
 
-/// An entry's name without and with the number of times that its removal was begun.
+/// Splits an entry's name into its base and the number of attempts to remove it.
 fn attempts(name: &str) -> (&str, u32) {
     let counted = name
         .rsplit_once('~')
@@ -84,7 +84,7 @@ impl Trash {
 
     /// Deletes what is in the trash, until `stop` says that it is enough. Slow; not for the reactor.
     pub(crate) fn empty(&self, stop: &dyn Fn() -> bool) -> io::Result<()> {
-        let _alone = self.emptying.lock();
+        let _lock = self.emptying.lock();
         let mut failed = HashSet::new();
         loop {
             let names = self.names(&failed)?;
@@ -145,8 +145,8 @@ impl Trash {
         Ok(Some(counted))
     }
 
-    /// Says in the log what was given up.
-    pub(crate) fn tell_given_up(&self) {
+    /// Logs the entries that were given up.
+    pub(crate) fn log_given_up(&self) {
         for name in given_up(&self.path).unwrap_or_default() {
             let path = self.path.join(name);
             tracing::error!(path = %path.display(), "given up in the trash: delete it by hand");

@@ -1,14 +1,14 @@
-//! Content digests of trees, remembered in memory.
+//! Cache of content digests of trees, in memory.
 
 use std::sync::Arc;
 
 use fstree::hash::TreeHashes;
 use parking_lot::Mutex;
 
-/// How many trees are remembered in memory.
+/// Trees whose digests are kept in memory.
 const MAX_TREES: usize = 12;
 
-/// Digests of recently asked trees, the most recent last.
+/// Digests of recently used trees, the latest last.
 #[derive(Debug, Default)]
 pub(crate) struct HashMemory(Mutex<Vec<(String, Arc<TreeHashes>)>>);
 
@@ -22,7 +22,7 @@ impl HashMemory {
         Some(tree)
     }
 
-    /// Remembers a tree unless it is known already; returns the one that is known now and the one that had to go.
+    /// Adds the digests of a tree unless there are some; returns those that are kept, and those that were evicted.
     pub(crate) fn put(
         &self,
         key: &str,
@@ -32,13 +32,13 @@ impl HashMemory {
         if let Some((_, known)) = trees.iter().find(|(k, _)| k == key) {
             return (known.clone(), None);
         }
-        let gone = if trees.len() >= MAX_TREES {
+        let evicted = if trees.len() >= MAX_TREES {
             Some(trees.remove(0))
         } else {
             None
         };
         trees.push((key.to_owned(), tree.clone()));
-        (tree, gone)
+        (tree, evicted)
     }
 
     pub(crate) fn forget(&self, key: &str) {

@@ -1,4 +1,4 @@
-//! What the store holds and how much of the disk it takes.
+//! Disk usage of records.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -8,25 +8,25 @@ use crate::kind::RecordType;
 /// One line of `du`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageRecord {
-    /// The record.
+    /// The record's name.
     pub id: RefId,
     /// Whether it can still be written.
     pub mutable: bool,
-    /// Whether a build holds it, or something that stands on it.
+    /// Whether a build holds it, or a record that stands on it.
     pub in_use: bool,
-    /// Bytes on disk of what it adds.
+    /// Bytes on disk of its own files and blobs.
     pub size: i64,
-    /// What it stands on.
+    /// The records that it stands on.
     pub parents: Vec<RefId>,
     /// When it was made.
     pub created: SystemTime,
-    /// When it was last used, if it was.
+    /// When it was last used; `None` if never.
     pub last_used: Option<SystemTime>,
     /// How many times it was used.
     pub usage_count: i64,
-    /// What made it.
+    /// What made it, as `du` shows it.
     pub description: String,
-    /// What sort of record it is.
+    /// The type of its content.
     pub record_type: RecordType,
     /// Whether something outside of the store uses the same bytes.
     pub shared: bool,

@@ -1,4 +1,4 @@
-//! What a removal or a copy may choose between. The defaults are what BuildKit's file operation does unasked.
+//! Options of removals and copies. The defaults are those of BuildKit's file operation.
 
 /// How the path of a source is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -10,7 +10,7 @@ pub enum Wildcards {
     Match,
 }
 
-/// What it means that nothing is at a path, or that nothing matches a pattern.
+/// What happens if a path does not exist, or a pattern matches nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Missing {
     /// The action fails.
@@ -20,13 +20,13 @@ pub enum Missing {
     Allow,
 }
 
-/// What becomes of a link in the last name of a source.
+/// What happens to a link in the last name of a source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SourceLink {
     /// The link itself is copied.
     #[default]
     Copy,
-    /// What the link leads to is copied.
+    /// The target of the link is copied.
     Follow,
 }
 
@@ -36,31 +36,31 @@ pub enum DirCopy {
     /// The directory, below the destination if that is a directory.
     #[default]
     Itself,
-    /// Its entries, into the destination.
+    /// The entries of the directory, into the destination.
     Contents,
 }
 
-/// What becomes of an archive.
+/// What happens to an archive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Archives {
-    /// It is copied as any other file.
+    /// The archive is copied like any other file.
     #[default]
     Copy,
     /// It is unpacked, where an [`Unpacker`](super::Unpacker) is given.
     Unpack,
 }
 
-/// What it means that directories towards the destination are missing.
+/// What happens if directories towards the destination are missing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DestParents {
     /// The action fails.
     #[default]
     Require,
-    /// They are made.
+    /// The directories are made.
     Create,
 }
 
-/// What becomes of a file that stands where a copy goes.
+/// What happens to a file in the place of a copy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Existing {
     /// It is overwritten by a file; directories are merged; any other combination fails.

@@ -28,7 +28,7 @@ use crate::root::Root;
 use crate::stat::{Kind, Meta};
 
 const DIRECTORY_MODE: u32 = 0o755;
-/// How many files of a directory may wait.
+/// Files of a directory that may wait to be copied.
 const MAX_WAITING_FILES: usize = 4096;
 
 /// Performs a [`Copy`] from one tree into another. Blocks.
@@ -194,16 +194,16 @@ struct Copier<'a> {
     exclude: Option<PatternMatcher>,
     // Where the first name of a file with several was copied to.
     links: HashMap<((u32, u32), u64), PathBuf>,
-    levels: Vec<Level>,
+    levels: Vec<CopyLevel>,
 }
 
 // The directories of a copy on the way down. Of the destination there are as many as have been made.
-struct Way {
+struct CopyTarget {
     src: Descent,
     dest: Descent,
 }
 
-impl Way {
+impl CopyTarget {
     // How many levels have their directory in the destination.
     fn dest_levels(&self) -> usize {
         self.dest.depth() + 1
@@ -211,9 +211,9 @@ impl Way {
 }
 
 // A directory that is being copied.
-struct Level {
+struct CopyLevel {
     meta: Meta,
-    // What is left to do in it.
+    // The entries that are still to be copied.
     entries: std::vec::IntoIter<Entry>,
     dest_path: PathBuf,
     // Path from the top of the copy, as patterns see it.
@@ -281,7 +281,7 @@ impl<'a> Copier<'a> {
     ) -> Result<(), ActionError> {
         let src = src.dir(from)?;
         let entries = src.entries().at("open", target)?.into_iter();
-        self.levels.push(Level {
+        self.levels.push(CopyLevel {
             meta: *meta,
             entries,
             dest_path: target.to_path_buf(),
@@ -291,7 +291,7 @@ impl<'a> Copier<'a> {
             finish: created,
             waiting: Vec::new(),
         });
-        let mut way = Way {
+        let mut way = CopyTarget {
             src: Descent::new(src),
             dest: Descent::new(dest),
         };
@@ -305,7 +305,7 @@ impl<'a> Copier<'a> {
     }
 
     // Ends the innermost level.
-    fn end_level(&mut self, way: &mut Way) -> Result<(), ActionError> {
+    fn end_level(&mut self, way: &mut CopyTarget) -> Result<(), ActionError> {
         self.copy_waiting(way)?;
         let depth = self.levels.len();
         let Some(level) = self.levels.pop() else {
@@ -326,7 +326,7 @@ impl<'a> Copier<'a> {
     }
 
     // Copies the files of the innermost level that wait.
-    fn copy_waiting(&mut self, way: &Way) -> Result<(), ActionError> {
+    fn copy_waiting(&mut self, way: &CopyTarget) -> Result<(), ActionError> {
         let level_has_dest = way.dest_levels() == self.levels.len();
         let Some(level) = self.levels.last_mut() else {
             return Ok(());
@@ -339,7 +339,7 @@ impl<'a> Copier<'a> {
             .copy_files(way.src.dir(), way.dest.dir(), &waiting)
     }
 
-    fn copy_entry(&mut self, way: &mut Way, name: &OsStr) -> Result<(), ActionError> {
+    fn copy_entry(&mut self, way: &mut CopyTarget, name: &OsStr) -> Result<(), ActionError> {
         let level = self
             .levels
             .last()
@@ -394,7 +394,7 @@ impl<'a> Copier<'a> {
         if let Some(dest) = dest {
             way.dest.enter(dest).at("open", &target)?;
         }
-        self.levels.push(Level {
+        self.levels.push(CopyLevel {
             meta,
             entries,
             dest_path: target,
@@ -408,7 +408,7 @@ impl<'a> Copier<'a> {
     }
 
     // Makes the directories of all levels that are not there yet.
-    fn make_levels(&mut self, way: &mut Way) -> Result<(), ActionError> {
+    fn make_levels(&mut self, way: &mut CopyTarget) -> Result<(), ActionError> {
         for level in self.levels.iter_mut().skip(way.dest_levels()) {
             let name = level.dest_path.file_name().unwrap_or_default();
             let (made, new) = make_dir(way.dest.dir(), name, &level.meta, &level.dest_path, true)?;

@@ -1,4 +1,4 @@
-//! Paths that a pattern stands for.
+//! Finds the paths that match a pattern.
 
 use std::path::{Path, PathBuf};
 
@@ -10,14 +10,14 @@ use crate::error::Located;
 use crate::root::Root;
 use crate::stat::Kind;
 
-/// What a pattern stands for.
+/// The paths that match a pattern.
 #[derive(Debug, Default)]
-pub(super) struct Matches {
+pub(super) struct PatternMatches {
     /// The paths, in walk order.
     pub(super) paths: Vec<PathBuf>,
     /// Whether something was excluded.
     pub(super) left_out: bool,
-    /// Whether a directory was among it.
+    /// Whether an excluded path was a directory.
     pub(super) left_out_dir: bool,
 }
 
@@ -31,7 +31,7 @@ pub(super) fn resolve(
     path: &str,
     link: SourceLink,
     exclude: Option<&PatternMatcher>,
-) -> Result<Matches, ActionError> {
+) -> Result<PatternMatches, ActionError> {
     let names: Vec<&str> = path
         .split('/')
         .filter(|name| !name.is_empty() && *name != ".")
@@ -40,14 +40,14 @@ pub(super) fn resolve(
     let (prefix, rest) = names.split_at(plain);
     let prefix = lexical(&prefix.iter().collect::<PathBuf>());
     if rest.is_empty() {
-        return Ok(Matches {
+        return Ok(PatternMatches {
             paths: vec![prefix],
-            ..Matches::default()
+            ..PatternMatches::default()
         });
     }
     let base = resolve_source(root, &prefix, link)?;
     if !root.lstat(&base)?.is_dir() {
-        return Ok(Matches::default());
+        return Ok(PatternMatches::default());
     }
     search(root, &base, &rest.join("/"), exclude)
 }
@@ -58,7 +58,7 @@ pub(super) fn shown(path: impl AsRef<Path>) -> String {
     text.trim_start_matches('/').to_owned()
 }
 
-/// Where a source path is: links in all but the last name are followed, and in that one when asked for.
+/// Resolves a source path: links in all but the last name are followed, and in the last one on request.
 pub(super) fn resolve_source(
     root: &Root,
     path: &Path,
@@ -72,8 +72,8 @@ fn search(
     base: &Path,
     pattern: &str,
     exclude: Option<&PatternMatcher>,
-) -> Result<Matches, ActionError> {
-    let mut matches = Matches::default();
+) -> Result<PatternMatches, ActionError> {
+    let mut matches = PatternMatches::default();
     let top = root.dir(base)?;
     let mut left = vec![(PathBuf::new(), top.entries().at("open", base)?.into_iter())];
     let mut descent = Descent::new(top);

@@ -1,6 +1,6 @@
 //! The files and directories of one tree, by number.
 //!
-//! Nodes lie in one list and name each other by their place in it. So a tree of any depth is copied and freed without a call
+//! Nodes are in one list and refer to each other by their index in it. So a tree of any depth is copied and freed without a call
 //! for each level, and a file on a list of work is a number and not a path.
 
 use std::collections::BTreeMap;
@@ -42,7 +42,7 @@ pub(super) struct DirNode {
 }
 
 #[derive(Clone, Debug)]
-struct Slot {
+struct NodeSlot {
     parent: NodeId,
     name: Name,
     node: Node,
@@ -51,14 +51,14 @@ struct Slot {
 /// All nodes of a tree. A number that was given stays good until its node is removed.
 #[derive(Clone, Debug)]
 pub(super) struct Nodes {
-    slots: Vec<Slot>,
+    slots: Vec<NodeSlot>,
     free: Vec<NodeId>,
 }
 
 impl Nodes {
     pub(super) fn new(top: DirNode) -> Self {
         Self {
-            slots: vec![Slot {
+            slots: vec![NodeSlot {
                 parent: TOP,
                 name: Name::default(),
                 node: Node::Dir(top),
@@ -67,7 +67,7 @@ impl Nodes {
         }
     }
 
-    fn slot(&self, id: NodeId) -> &Slot {
+    fn slot(&self, id: NodeId) -> &NodeSlot {
         self.slots
             .get(id)
             .expect("a node's number is its place in the list")
@@ -120,7 +120,7 @@ impl Nodes {
             return there;
         }
         let name = Name::from(name);
-        let slot = Slot {
+        let slot = NodeSlot {
             parent: dir,
             name: Arc::clone(&name),
             node,
@@ -164,7 +164,7 @@ impl Nodes {
         }
     }
 
-    /// Where a node is, as an absolute path.
+    /// The absolute path of a node.
     pub(super) fn path(&self, id: NodeId) -> PathBuf {
         let mut names = Vec::new();
         let mut at = id;

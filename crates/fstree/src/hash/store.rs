@@ -37,7 +37,7 @@ pub(super) fn encode(state: &State) -> Vec<u8> {
 }
 
 pub(super) fn decode(bytes: &[u8]) -> Result<State, HashError> {
-    let mut input = Input { bytes };
+    let mut input = EncodedInput { bytes };
     if input.byte()? != VERSION {
         return Err(HashError::Damaged("unknown version"));
     }
@@ -125,11 +125,11 @@ fn write_number(mut n: u64, out: &mut Vec<u8>) {
     out.push((n & 0x7f) as u8);
 }
 
-struct Input<'a> {
+struct EncodedInput<'a> {
     bytes: &'a [u8],
 }
 
-impl Input<'_> {
+impl EncodedInput<'_> {
     fn take(&mut self, n: usize) -> Result<&[u8], HashError> {
         let (head, tail) = self
             .bytes

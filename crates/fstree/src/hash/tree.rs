@@ -1,4 +1,4 @@
-//! What is known of one tree, and how more of it is learned.
+//! The digests of one tree, and how missing ones are computed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
@@ -19,7 +19,7 @@ use crate::stat::{Kind, Stat};
 /// Names of a place in the tree, from the root.
 pub(super) type Place = Vec<Box<[u8]>>;
 
-/// Everything known of one tree.
+/// The nodes of one tree and their digests.
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) nodes: Nodes,

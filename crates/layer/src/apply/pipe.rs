@@ -23,7 +23,7 @@ pub(crate) enum Rest {
 #[derive(Clone, Debug)]
 pub(crate) struct Plain {
     pub(crate) diff_id: Digest,
-    /// In bytes.
+    /// Bytes of the limit.
     pub(crate) size: u64,
 }
 

@@ -13,10 +13,10 @@ const KIND: &str = "compression";
 const FORCE: &str = "force-compression";
 const LEVEL: &str = "compression-level";
 
-/// What the attributes say.
+/// The compression that attributes of an exporter name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CompressionAttributes {
-    /// What to compress with.
+    /// The compression.
     pub compression: Compression,
     /// Whether the kind was named: layers that were made here get it then, whatever they have.
     pub is_named: bool,
@@ -29,12 +29,12 @@ pub enum AttributeError {
     /// There is no such compression.
     #[error("unsupported compression type {0}")]
     Kind(String),
-    /// It is neither yes nor no.
+    /// A flag is not a boolean.
     #[error("non-bool value {value} specified for {FORCE}: {source}")]
     Force {
         /// The value as given.
         value: String,
-        /// Why it is none.
+        /// The error of the parser.
         source: strconv::ParseBoolError,
     },
     /// The level is not a number, or too large.
@@ -42,7 +42,7 @@ pub enum AttributeError {
     Level {
         /// The value as given.
         value: String,
-        /// Why it is none.
+        /// The error of the parser.
         source: strconv::ParseIntError,
     },
 }

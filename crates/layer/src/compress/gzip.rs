@@ -20,7 +20,7 @@ const DEFAULT_LEVEL: u32 = 4;
 const SAMPLE_BYTES: usize = 8 << 10;
 const SAMPLES_PER_BLOCK: usize = 4;
 
-struct Job {
+struct BlockJob {
     data: Arc<[u8]>,
     dictionary: Option<Arc<[u8]>>,
     last: bool,
@@ -34,12 +34,12 @@ pub(super) struct ParallelGzip<W: Write> {
     before: Option<Arc<[u8]>>,
     crc: crc32fast::Hasher,
     length: u64,
-    jobs: Option<SyncSender<Job>>,
+    jobs: Option<SyncSender<BlockJob>>,
     pending: VecDeque<Receiver<io::Result<Vec<u8>>>>,
     most_pending: usize,
     threads: Vec<JoinHandle<()>>,
     most_threads: usize,
-    queue: Arc<Mutex<Receiver<Job>>>,
+    queue: Arc<Mutex<Receiver<BlockJob>>>,
     deflater: Deflater,
 }
 
@@ -95,7 +95,7 @@ impl<W: Write> ParallelGzip<W> {
         let data: Arc<[u8]> = std::mem::take(&mut self.block).into();
         self.block.reserve(if last { 0 } else { BLOCK_BYTES });
         let (done, result) = sync_channel(1);
-        let job = Job {
+        let job = BlockJob {
             data: Arc::clone(&data),
             dictionary: self.before.replace(data),
             last,
@@ -190,7 +190,7 @@ impl Deflater {
         Self::new(self.level, self.may_store)
     }
 
-    fn run(&mut self, job: &Job) -> io::Result<Vec<u8>> {
+    fn run(&mut self, job: &BlockJob) -> io::Result<Vec<u8>> {
         if self.may_store && self.is_incompressible(&job.data)? {
             return Ok(stored(&job.data, job.last));
         }

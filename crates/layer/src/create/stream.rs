@@ -11,7 +11,7 @@ const WRITE_BUFFER: usize = 256 << 10;
 
 /// Takes the uncompressed bytes of a layer.
 pub(super) struct LayerStream<'a> {
-    encoder: Encoder<Counted<'a>>,
+    encoder: Encoder<CountingWriter<'a>>,
     plain: Digester,
     plain_size: u64,
     // Without compression both digests are one.
@@ -26,7 +26,7 @@ impl<'a> LayerStream<'a> {
     ) -> Result<Self, CreateError> {
         let packed = compression.kind != crate::CompressionKind::Uncompressed;
         let out = BufWriter::with_capacity(WRITE_BUFFER, out);
-        let out = Counted {
+        let out = CountingWriter {
             out,
             digest: packed.then(Digester::new),
             size: 0,
@@ -71,13 +71,13 @@ impl Write for LayerStream<'_> {
     }
 }
 
-struct Counted<'a> {
+struct CountingWriter<'a> {
     out: BufWriter<&'a mut (dyn Write + Send)>,
     digest: Option<Digester>,
     size: u64,
 }
 
-impl Write for Counted<'_> {
+impl Write for CountingWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let n = self.out.write(bytes)?;
         if let Some(digest) = &mut self.digest {

@@ -317,7 +317,7 @@ struct Before {
     bytes: u64,
 }
 
-// How an entry says where its data lies.
+// The form in which a sparse entry describes its data.
 enum SparseForm {
     None,
     // GNU's own header.

@@ -8,11 +8,11 @@ use crate::ErrorKind;
 
 use super::{KNOWN_ARCH, KNOWN_OS, Platform, normal_arch, normal_os};
 
-/// Why a text is no platform. The words are containerd's.
+/// A text is not a platform. The messages are containerd's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PlatformError {
-    /// The operating system has characters that none has.
+    /// The operating system has characters that are not allowed.
     #[error(
         r#"{} is an invalid OS component of {}: OSAndVersion specifier component must match "^([A-Za-z0-9_-]+)(?:\\(([A-Za-z0-9_.%-]*)((?:\\+[A-Za-z0-9_.%-]+)*)\\))?$": invalid argument"#,
         quote(text),
@@ -24,7 +24,7 @@ pub enum PlatformError {
         /// The whole text.
         whole: String,
     },
-    /// Another component has characters that no platform has.
+    /// Another component has characters that are not allowed.
     #[error(
         "{} is an invalid component of {}: platform specifier component must match \"^[A-Za-z0-9_.-]+$\": invalid argument",
         quote(text),
@@ -171,7 +171,7 @@ impl Platform {
     }
 }
 
-/// `arm` says `v7` by itself.
+/// The variant of `arm` is `v7` if none is given.
 fn without_usual_variant(architecture: String, variant: String) -> (String, String) {
     if architecture == "arm" && variant == "v7" {
         (architecture, String::new())

@@ -15,10 +15,10 @@ use crate::snapshot::MountFd;
 use crate::store::Store;
 use crate::store::record::Record;
 
-/// What of a tree a digest covers.
+/// The part of a tree that a digest covers.
 pub use fstree::hash::Options as HashOptions;
 
-/// A hold on an immutable record and all it stands on. Cloning is cheap; the last clone to go lets go of the record.
+/// A handle of an immutable record, which protects the record and all it stands on. Cloning is cheap.
 #[derive(Debug, Clone)]
 pub struct ImmutableRef {
     record: Arc<Record>,
@@ -47,7 +47,7 @@ impl ImmutableRef {
         &self.record
     }
 
-    /// Returns its name.
+    /// Returns the record's name.
     pub fn id(&self) -> &RefId {
         self.record.id()
     }
@@ -57,7 +57,7 @@ impl ImmutableRef {
         self.record.store()
     }
 
-    /// Returns how it is made up.
+    /// Returns what the record is composed of.
     pub fn kind(&self) -> RefKind {
         self.record.kind()
     }
@@ -67,12 +67,12 @@ impl ImmutableRef {
         self.record.body.lock().description.clone()
     }
 
-    /// Returns what sort of record it is.
+    /// Returns the type of its content.
     pub fn record_type(&self) -> RecordType {
         self.record.body.lock().record_type.clone()
     }
 
-    /// Changes what sort of record it is, for instance when an image turns out to be a frontend.
+    /// Changes the type, for instance when an image turns out to be a frontend.
     pub fn set_record_type(&self, record_type: RecordType) -> Result<(), StoreError> {
         self.store().later(|c| {
             c.prepare_cached("UPDATE refs SET record_type = ?2 WHERE id = ?1")?
@@ -116,7 +116,7 @@ impl ImmutableRef {
         self.record.layers().iter().any(|r| r.body.lock().lazy)
     }
 
-    /// Returns whether every layer is here or has somebody who could fetch it.
+    /// Returns whether every layer is in the store or has a provider that could fetch it.
     pub fn is_reachable(&self) -> bool {
         self.record
             .layers()
@@ -124,13 +124,13 @@ impl ImmutableRef {
             .all(|r| !r.body.lock().lazy || r.can_fetch())
     }
 
-    /// Adds somebody who can fetch a lazy layer's blob.
+    /// Adds a provider that can fetch a lazy layer's blob.
     pub fn add_provider(&self, digest: &Digest, provider: Arc<dyn BlobProvider>) {
         self.record.add_provider(digest, provider);
     }
 
-    /// Fetches and unpacks what is lazy, and makes whatever the tree needs to be mounted. Idle if nothing is missing.
-    /// Dropping the future is safe: what is complete stays, the rest is taken back.
+    /// Fetches and unpacks lazy layers, and makes what else a mount of the tree needs; returns at once if nothing is missing.
+    /// Dropping the future is safe: complete layers stay, others leave nothing behind.
     pub async fn ensure(&self) -> Result<(), StoreError> {
         self.record.ensure().await
     }
@@ -153,7 +153,7 @@ impl ImmutableRef {
             .map_err(|e| StoreError::layer("open tree of", self.id().as_str(), e))
     }
 
-    /// Returns the directory of its own layer as it lies, whiteouts and all.
+    /// Returns the directory of its own layer, whiteouts included.
     pub fn upper(&self) -> Result<Root, StoreError> {
         let snapshot = self.record.body.lock().snapshot.clone();
         let snapshot = snapshot.ok_or(StoreError::Unfit {
@@ -179,29 +179,29 @@ impl ImmutableRef {
         self.store().set_meta(self.id(), key, value)
     }
 
-    /// Returns the content digest of `path`, remembering what was learned on the way. Unpacks lazy layers.
+    /// Returns the content digest of `path`, and caches the digests computed for it. Unpacks lazy layers.
     pub async fn content_hash(
         &self,
         path: &str,
         options: HashOptions,
     ) -> Result<Digest, StoreError> {
         self.ensure().await?;
-        let this = self.clone();
+        let reference = self.clone();
         let path = path.to_owned();
         task::blocking("content-hash", move || {
-            let tree = this.record().hashes()?;
-            let digest =
-                tree.checksum(&this.root()?, &path, &options)
-                    .map_err(|e| StoreError::Hash {
-                        source: Arc::new(e),
-                    })?;
-            this.store().note_unsynced();
+            let tree = reference.record().hashes()?;
+            let digest = tree
+                .checksum(&reference.root()?, &path, &options)
+                .map_err(|e| StoreError::Hash {
+                    source: Arc::new(e),
+                })?;
+            reference.store().note_unsynced();
             Ok(digest)
         })
         .await
     }
 
-    /// Gives the record digests that were made while its files arrived.
+    /// Stores digests that were computed while the files arrived.
     pub fn set_hashes(&self, tree: Arc<TreeHashes>) -> Result<(), StoreError> {
         self.record().adopt_hashes(tree)
     }

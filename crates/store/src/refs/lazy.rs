@@ -1,4 +1,4 @@
-//! Bringing a record's files into being: fetching and unpacking lazy layers, making diffs and patches.
+//! Makes the files of records: fetches and unpacks lazy layers, makes diffs and patches.
 //!
 //! All layers of a chain are fetched side by side. Unpacking follows from the base up, because a layer may leave out directories
 //! that it expects below. Work that is abandoned half-way leaves a draft that removes itself.
@@ -25,16 +25,16 @@ use crate::refs::merge::Draft;
 use crate::store::Store;
 use crate::store::record::{Record, Shape};
 
-/// How many layers of one chain are fetched at a time.
+/// Layers of one chain that are fetched at a time.
 const MAX_FETCHES_AT_ONCE: usize = 8;
-/// How much is gathered before it is written and hashed off the reactor.
+/// Bytes that are collected before a blocking thread writes and hashes them.
 const BATCH_BYTES: usize = 1 << 20;
 
-/// Layers that are unpacked while they come. Each has a thread of its own: where it comes from decides how long it takes,
-/// and the threads that everybody waits for are few.
+/// Layers that are unpacked while they are fetched. Each has a thread of its own: a slow provider must not hold one of the
+/// few threads for blocking work.
 static UNPACKING_THREADS: LazyLock<task::Permits> = LazyLock::new(|| task::Permits::new(256));
 
-/// A form of a layer and who can fetch it.
+/// A form of a layer and its providers.
 type Fetchable = (LayerRow, Vec<Arc<dyn BlobProvider>>);
 
 /// A blob that is a form of a layer.
@@ -78,7 +78,7 @@ impl Record {
         self.providers(digest).into_iter().next()
     }
 
-    /// Returns whether some form of this layer is here or can be fetched.
+    /// Returns whether some form of this layer is in the store or can be fetched.
     pub(crate) fn can_fetch(&self) -> bool {
         self.layer_rows().is_ok_and(|rows| {
             rows.iter()
@@ -109,7 +109,7 @@ impl Record {
     /// Makes the files of this one layer.
     fn materialize(self: Arc<Self>) -> BoxFuture<'static, Result<(), StoreError>> {
         Box::pin(async move {
-            let _alone = self.work.lock().await;
+            let _lock = self.work.lock().await;
             if self.body.lock().snapshot.is_some() {
                 return Ok(());
             }
@@ -121,11 +121,11 @@ impl Record {
                     let Err(error) = self.unlazy().await else {
                         return Ok(());
                     };
-                    // A form that is not this layer is forgotten, and the next one is tried.
+                    // A blob that is not this layer is dropped from its forms, and the next one is tried.
                     let Some(bad) = bad_form(&error) else {
                         return Err(error);
                     };
-                    // Who had it is asked again only if an image names it again.
+                    // Its providers are asked again only if an image names the blob again.
                     self.drop_providers(&bad);
                     let has_others = self.layer_rows()?.len() > 1;
                     if has_others {
@@ -140,8 +140,8 @@ impl Record {
                     for parent in self.parents() {
                         parent.ensure_boxed().await?;
                     }
-                    let this = self.clone();
-                    task::blocking("store-diff", move || this.make_diff()).await
+                    let record = self.clone();
+                    task::blocking("store-diff", move || record.make_diff()).await
                 }
                 Shape::Merge { .. } => Ok(()),
             }
@@ -153,7 +153,7 @@ impl Record {
     }
 
     async fn patch(self: &Arc<Self>) -> Result<(), StoreError> {
-        let _alone = self.work.lock().await;
+        let _lock = self.work.lock().await;
         if self
             .store()
             .meta(self.id(), crate::refs::PATCH_KEY)?
@@ -164,8 +164,8 @@ impl Record {
         for parent in self.parents() {
             parent.ensure_boxed().await?;
         }
-        let this = self.clone();
-        task::blocking("store-patch", move || this.make_patch()).await
+        let record = self.clone();
+        task::blocking("store-patch", move || record.make_patch()).await
     }
 
     /// Fetches and unpacks this layer. The caller holds `work`.
@@ -177,15 +177,15 @@ impl Record {
             .find_map(|row| self.provider(&row.descriptor.digest));
         let _busy = first.map(|provider| provider.busy());
         if let Some((row, providers)) = self.streamable()? {
-            let mut last = None;
+            let mut last_error = None;
             for provider in providers {
                 let lease = lease.clone();
                 match self.unpack_as_it_comes(row.clone(), &provider, lease).await {
-                    Err(error) if is_of_provider(&error) => last = Some(error),
+                    Err(error) if is_of_provider(&error) => last_error = Some(error),
                     done => return done,
                 }
             }
-            if let Some(error) = last {
+            if let Some(error) = last_error {
                 return Err(error);
             }
         }
@@ -193,20 +193,20 @@ impl Record {
         for parent in self.parents() {
             parent.ensure_boxed().await?;
         }
-        let this = self.clone();
+        let record = self.clone();
         let provider = self.provider(&row.descriptor.digest);
         task::blocking("store-unpack", move || {
             let _lease = lease;
             let _shown = provider.map(|p| p.unpacking(&row.descriptor));
-            let blob = this.store().open_blob(&row.descriptor.digest)?;
-            let unpacked = this.unpack(&mut BufReader::with_capacity(256 << 10, blob), &row)?;
-            this.adopt(unpacked)
+            let blob = record.store().open_blob(&row.descriptor.digest)?;
+            let unpacked = record.unpack(&mut BufReader::with_capacity(256 << 10, blob), &row)?;
+            record.adopt(unpacked)
         })
         .await
     }
 
-    /// The form and the provider to unpack from while it is being fetched: where it is not here, there is no choice between
-    /// several, and nothing below has to be waited for.
+    /// The form and its providers, if the layer can be unpacked while it is fetched: it is the only form, it is not in the
+    /// store, and all layers below are unpacked.
     fn streamable(&self) -> Result<Option<Fetchable>, StoreError> {
         let waits = self
             .parents()
@@ -230,7 +230,7 @@ impl Record {
         lease: Lease,
     ) -> Result<(), StoreError> {
         let (tee, chunks) = mpsc::channel(32);
-        let this = self.clone();
+        let record = self.clone();
         let descriptor = row.descriptor.clone();
         let shows = Arc::clone(provider);
         let place = UNPACKING_THREADS.acquire().await;
@@ -238,16 +238,16 @@ impl Record {
             let _place = place;
             let mut stream = BufReader::with_capacity(
                 256 << 10,
-                Chunks {
+                ChunkReader {
                     chunks,
-                    now: Bytes::new(),
+                    current: Bytes::new(),
                     complete: false,
                 },
             );
-            // Nothing is being unpacked before there is something; what goes wrong here goes wrong again below.
+            // Progress starts with the first bytes; an error here comes again below.
             let _first = stream.fill_buf().is_ok();
             let _shown = shows.unpacking(&row.descriptor);
-            this.unpack(&mut stream, &row)
+            record.unpack(&mut stream, &row)
         })
         .map_err(|e| StoreError::io("start a thread for", "a layer", e))?;
         let mut tee_closed = false;
@@ -261,14 +261,14 @@ impl Record {
         )
         .await;
         let unpacked = unpacking.await;
-        // A fetch that ended because unpacking did is not the reason.
+        // A fetch that ended because unpacking failed is not the cause.
         if !tee_closed {
             fetched?;
         }
         self.adopt(unpacked?)
     }
 
-    /// Sees to it that some form of this layer is here.
+    /// Fetches some form of this layer unless the store has one.
     pub(crate) async fn fetch_any(&self, lease: &Lease) -> Result<LayerRow, StoreError> {
         let rows = self.layer_rows()?;
         for row in &rows {
@@ -277,22 +277,22 @@ impl Record {
                 return Ok(row.clone());
             }
         }
-        let mut last = None;
+        let mut last_error = None;
         for row in rows {
             let providers = self.providers(&row.descriptor.digest);
             if providers.is_empty() {
-                last.get_or_insert(StoreError::NoProvider {
+                last_error.get_or_insert(StoreError::NoProvider {
                     digest: row.descriptor.digest.clone(),
                 });
             }
             for provider in providers {
                 match fetch_blob(self.store(), lease, &row.descriptor, &provider).await {
                     Ok(_) => return Ok(row),
-                    Err(e) => last = Some(e),
+                    Err(e) => last_error = Some(e),
                 }
             }
         }
-        Err(last.unwrap_or(StoreError::Unfit {
+        Err(last_error.unwrap_or(StoreError::Unfit {
             id: self.id().clone(),
             why: "is lazy and has no blob",
         }))
@@ -338,7 +338,7 @@ impl Record {
         Ok(draft)
     }
 
-    /// Forgets a blob that was said to be a form of this layer.
+    /// Drops a blob from the forms of this layer.
     fn disown(&self, digest: &Digest) -> Result<(), StoreError> {
         self.store().write(|c| {
             let mut s =
@@ -348,20 +348,20 @@ impl Record {
         })
     }
 
-    /// Makes unpacked files this layer's.
+    /// Makes the unpacked files of a draft those of this layer.
     fn adopt(&self, draft: Draft) -> Result<(), StoreError> {
         let store = self.store();
         let snapshot = draft.keep();
-        let committed = store.write(|c| {
+        let result = store.write(|c| {
             let mut s = c.prepare_cached(
                 "UPDATE refs SET snapshot = ?2, lazy = 0, size = -1, synced = 0 WHERE id = ?1",
             )?;
             s.execute(params![self.id().as_str(), snapshot])?;
             Ok(())
         });
-        if committed.is_err() {
+        if result.is_err() {
             store.drop_snapshots(&[snapshot]);
-            return committed;
+            return result;
         }
         {
             let mut body = self.body.lock();
@@ -425,8 +425,8 @@ pub(crate) fn measure(store: &Store, id: &str, snapshot: Option<&str>) -> Result
     Ok(total.saturating_add(blobs))
 }
 
-/// The blob that the error says is not the layer it was said to be. (On a full disk it looks the same. Then the blob is fetched
-/// again another time, which is no harm.)
+/// The blob that, by this error, is not the layer. (A full disk looks the same; then the blob is fetched again later, which does
+/// no harm.)
 fn bad_form(error: &StoreError) -> Option<Digest> {
     if let StoreError::DiffId { layer, .. } | StoreError::Unpack { layer, .. } = error {
         Some(layer.clone())
@@ -435,7 +435,7 @@ fn bad_form(error: &StoreError) -> Option<Digest> {
     }
 }
 
-/// Whether another one who has the blob may give other bytes: unpacking may fail before the digest is known to be wrong.
+/// Whether another provider may give other bytes: unpacking may fail before the digest is known to be wrong.
 fn is_of_provider(error: &StoreError) -> bool {
     matches!(
         error,
@@ -446,31 +446,31 @@ fn is_of_provider(error: &StoreError) -> bool {
     )
 }
 
-/// Messages of a fetch to the unpacker. A fetch that fails or is given up ends the channel without a message.
+/// Messages of a fetch to the unpacker. A fetch that fails or is cancelled closes the channel without `All`.
 enum Fetched {
     Chunk(Bytes),
-    /// All bytes that were announced have come.
+    /// All bytes of the descriptor have come.
     All,
 }
 
-/// Reads what comes through a channel. A stream that breaks off is an error: no layer may pass for the whole of itself.
-struct Chunks {
+/// Reads chunks from a channel. A stream that breaks off is an error: the part of a layer must not pass for all of it.
+struct ChunkReader {
     chunks: mpsc::Receiver<Fetched>,
-    now: Bytes,
+    current: Bytes,
     complete: bool,
 }
 
-impl Read for Chunks {
+impl Read for ChunkReader {
     fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
-        while self.now.is_empty() && !self.complete {
+        while self.current.is_empty() && !self.complete {
             match self.chunks.blocking_recv() {
-                Some(Fetched::Chunk(next)) => self.now = next,
+                Some(Fetched::Chunk(next)) => self.current = next,
                 Some(Fetched::All) => self.complete = true,
                 None => return Err(std::io::Error::other("the fetch was given up")),
             }
         }
-        let n = self.now.len().min(buf.len());
-        let (head, room) = (self.now.split_to(n), buf.get_mut(..n));
+        let n = self.current.len().min(buf.len());
+        let (head, room) = (self.current.split_to(n), buf.get_mut(..n));
         if let Some(room) = room {
             room.copy_from_slice(&head);
         }
@@ -478,8 +478,8 @@ impl Read for Chunks {
     }
 }
 
-/// Takes a blob's bytes from a provider, in batches that are written and hashed off the reactor.
-struct Ingest {
+/// Receives a blob from a provider, in batches that a blocking thread writes and hashes.
+struct BlobIngest {
     writer: Option<BlobWriter>,
     batch: Vec<Bytes>,
     batched: usize,
@@ -487,11 +487,11 @@ struct Ingest {
     limit: u64,
     /// Gets every chunk as well.
     tee: Option<mpsc::Sender<Fetched>>,
-    /// Set when nobody listens to the tee any more.
+    /// Whether the receiver of `tee` is gone.
     tee_closed: bool,
 }
 
-impl Ingest {
+impl BlobIngest {
     async fn drain(&mut self) -> std::io::Result<()> {
         let Some(mut writer) = self.writer.take() else {
             return Err(std::io::Error::other("an earlier write failed"));
@@ -510,7 +510,7 @@ impl Ingest {
 }
 
 #[async_trait]
-impl BlobSink for Ingest {
+impl BlobSink for BlobIngest {
     async fn write(&mut self, chunk: Bytes) -> std::io::Result<()> {
         self.received += chunk.len() as u64;
         if self.received > self.limit {
@@ -536,7 +536,7 @@ impl BlobSink for Ingest {
     }
 }
 
-/// Brings a blob into the store and checks it against its descriptor.
+/// Fetches a blob into the store and checks it against its descriptor.
 pub(crate) async fn fetch_blob(
     store: &Arc<Store>,
     lease: &Lease,
@@ -562,7 +562,7 @@ async fn fetch_and_tee(
     let digest = &descriptor.digest;
     let limit = descriptor.len();
     let writer = Some(store.blob_writer(lease)?);
-    let mut sink = Ingest {
+    let mut sink = BlobIngest {
         writer,
         batch: Vec::new(),
         batched: 0,
@@ -571,9 +571,9 @@ async fn fetch_and_tee(
         tee,
         tee_closed: false,
     };
-    let begun = task::clock::monotonic();
+    let start = task::clock::monotonic();
     let fetched = provider.fetch(descriptor, &mut sink).await;
-    metrics::PHASE_DURATION.observe(metrics::Phase::Pull, begun.elapsed());
+    metrics::PHASE_DURATION.observe(metrics::Phase::Pull, start.elapsed());
     let tee = sink.tee.take();
     *tee_closed = sink.tee_closed;
     fetched.map_err(|e| StoreError::Fetch {
@@ -588,8 +588,8 @@ async fn fetch_and_tee(
         });
     }
     if let Some(tee) = tee {
-        // An unpacker that does not hear it has its own reason.
-        let _heard = tee.send(Fetched::All).await;
+        // An unpacker that is gone reports its own error.
+        let _sent = tee.send(Fetched::All).await;
     }
     let fail = |e| StoreError::io("write blob", store.blob_path(digest), e);
     sink.drain().await.map_err(fail)?;

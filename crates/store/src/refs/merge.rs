@@ -27,7 +27,7 @@ const MAX_MERGED: usize = 2_000;
 /// Diffs that may stand on each other. The files of each are made while those above wait for them.
 const MAX_NESTED: usize = 64;
 
-/// A snapshot that is dropped again unless it is kept.
+/// A new snapshot that is deleted on drop unless it is kept.
 #[derive(Debug)]
 pub(crate) struct Draft {
     store: Arc<Store>,
@@ -68,17 +68,17 @@ impl Drop for Draft {
     }
 }
 
-/// For each layer of a stack, whether it lies on exactly the layers it was made on.
-fn at_home(layers: &[Arc<Record>]) -> Vec<bool> {
-    let mut home = Vec::with_capacity(layers.len());
+/// For each layer of a stack, whether it lies on exactly the layers that it was made on.
+fn on_own_parents(layers: &[Arc<Record>]) -> Vec<bool> {
+    let mut on_own = Vec::with_capacity(layers.len());
     for (at, layer) in layers.iter().enumerate() {
-        home.push(match layer.shape() {
+        on_own.push(match layer.shape() {
             Shape::Layer { parent: None } => at == 0,
             Shape::Layer {
                 parent: Some(parent),
             } => {
                 let on_last = at > 0
-                    && home.get(at - 1) == Some(&true)
+                    && on_own.get(at - 1) == Some(&true)
                     && layers.get(at - 1).map(|l| l.id()) == Some(parent.id());
                 on_last || {
                     let own = parent.layers();
@@ -89,7 +89,7 @@ fn at_home(layers: &[Arc<Record>]) -> Vec<bool> {
             Shape::Merge { .. } | Shape::Diff { .. } => true,
         });
     }
-    home
+    on_own
 }
 
 impl Record {
@@ -108,7 +108,7 @@ impl Record {
     /// As [`Self::stack`], and whether a single one may be shown as it lies.
     pub(crate) fn stack_and_plain(self: &Arc<Self>) -> Result<(Vec<String>, bool), StoreError> {
         let layers = self.layers();
-        let home = at_home(&layers);
+        let home = on_own_parents(&layers);
         let mut stack = Vec::with_capacity(layers.len());
         let mut plain = true;
         for (layer, home) in layers.iter().zip(home) {
@@ -124,7 +124,7 @@ impl Record {
             } else {
                 match self.store().meta(layer.id(), PATCH_KEY)? {
                     Some(patch) if patch.is_empty() => own,
-                    // It is the name of a snapshot of ours; where in it the bytes are wrong helps nobody.
+                    // The dropped error says only where the bytes are wrong.
                     Some(patch) => {
                         String::from_utf8(patch).map_err(|_| layer.unfit("has a damaged patch"))?
                     }
@@ -132,7 +132,7 @@ impl Record {
                 }
             });
         }
-        // Overlay takes no directory twice. Of a layer that is there twice, the upper one alone says all the lower one does.
+        // Overlay takes no directory twice. If a layer is stacked twice, the upper one alone has the same effect.
         let mut snapshots = HashSet::new();
         stack.reverse();
         stack.retain(|snapshot| snapshots.insert(snapshot.clone()));
@@ -143,7 +143,7 @@ impl Record {
     /// The layers of its stack that still need a patch.
     pub(crate) fn unpatched(self: &Arc<Self>) -> Result<Vec<Arc<Self>>, StoreError> {
         let layers = self.layers();
-        let home = at_home(&layers);
+        let home = on_own_parents(&layers);
         let mut out = Vec::new();
         for (layer, home) in layers.into_iter().zip(home) {
             if !home && self.store().meta(layer.id(), PATCH_KEY)?.is_none() {
@@ -159,7 +159,7 @@ impl Record {
         Root::from_fd(mount.into()).map_err(|e| StoreError::layer("open", self.id().as_str(), e))
     }
 
-    /// What lies below this layer, for telling what the layer changes.
+    /// The tree below this layer, to find out what the layer changes.
     pub(crate) fn lower_view(&self) -> Result<Option<Root>, StoreError> {
         let lower = match self.shape() {
             Shape::Layer { parent } => parent.as_ref(),
@@ -273,15 +273,15 @@ impl Store {
         Ok(ImmutableRef::new(record))
     }
 
-    /// Puts records one over the other; later ones win, and what they delete is gone from earlier ones too. Merging nothing is
-    /// the empty tree, `None`; merging one record is that record.
+    /// Stacks records; later ones win, and their deletions apply to earlier ones. A merge of nothing is the empty tree, `None`;
+    /// a merge of one record is that record.
     pub fn merge(
         self: &Arc<Self>,
         parents: &[ImmutableRef],
         options: RefOptions,
     ) -> Result<Option<ImmutableRef>, StoreError> {
-        if let [one] = parents {
-            return Ok(Some(one.clone()));
+        if let [single] = parents {
+            return Ok(Some(single.clone()));
         }
         let mut flat = Vec::new();
         for parent in parents {
@@ -294,7 +294,7 @@ impl Store {
             return Ok(None);
         }
         if flat.len() > MAX_MERGED {
-            // Merges of merges of merges: each level may double it.
+            // Merges of merges double with every level.
             return Err(StoreError::Unfit {
                 id: parents[0].id().clone(),
                 why: "a merge of more than 2,000 layers is not supported: merge fewer",

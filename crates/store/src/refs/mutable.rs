@@ -1,4 +1,4 @@
-//! Records that are being written.
+//! Mutable records: trees that are being written.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,9 +22,9 @@ pub struct MutableRef {
     record: Arc<Record>,
     /// The first mount; others are clones of it, because two overlays must not share an upper.
     mount: Mutex<Option<(Option<IdRange>, MountFd)>>,
-    /// A layer between what it stands on and its own, which no record has.
+    /// A temporary layer between the parent and the record's own.
     cover: Mutex<Option<MountFd>>,
-    /// Whether the owner keeps the remembered digests in step with the files.
+    /// Whether the owner updates the cached digests with every change of a file.
     hashed: AtomicBool,
 }
 
@@ -39,7 +39,7 @@ impl MutableRef {
         }
     }
 
-    /// Returns its name.
+    /// Returns the record's name.
     pub fn id(&self) -> &RefId {
         self.record.id()
     }
@@ -116,8 +116,8 @@ impl MutableRef {
         )
     }
 
-    /// Has every mount from here on, for the user namespace of `ids`, show other contents of a file of what it stands on. `path` is the
-    /// file's without links. What is written to the file is the mutable's as ever, and begins with these contents.
+    /// Gives a file of the parent other contents in every later mount for the user namespace of `ids`. `path` is the file's, without
+    /// links. Writes to the file belong to the mutable as always, and start from these contents.
     pub fn cover(
         &self,
         path: &Path,
@@ -138,7 +138,7 @@ impl MutableRef {
         Ok(())
     }
 
-    /// Returns the directory of its own layer as it lies, whiteouts and all.
+    /// Returns the directory of its own layer, whiteouts included.
     pub fn upper(&self) -> Result<Root, StoreError> {
         let fd = self.record.store().snapshots().upper(&self.snapshot()?)?;
         Root::from_fd(fd).map_err(|e| StoreError::layer("open files of", self.id().as_str(), e))
@@ -186,8 +186,8 @@ impl MutableRef {
         Ok(())
     }
 
-    /// Returns the digests known of its tree. Whoever asks promises to keep them in step with every change of the files until the
-    /// commit; for a record whose owner never asked, they are forgotten at the commit.
+    /// Returns the cached digests of its tree. The caller has to update them with every change of a file until the commit. If this
+    /// was never called, they are dropped at the commit.
     pub fn hashes(&self) -> Result<Arc<TreeHashes>, StoreError> {
         let hashes = self.record.hashes()?;
         self.hashed.store(true, Ordering::Relaxed);
@@ -201,8 +201,8 @@ impl MutableRef {
         }
     }
 
-    /// Ends the writing: the record becomes immutable, its files stay where they are. One transaction. Reads the directories that
-    /// were written, and blocks meanwhile: a tree with a path that is too deep or too long is refused, and gone.
+    /// Makes the record immutable; its files stay where they are. One transaction. Reads the directories that were written, and
+    /// blocks meanwhile: a tree with a path that is too deep or too long is refused and deleted.
     pub fn commit(self) -> Result<ImmutableRef, StoreError> {
         *self.mount.lock() = None;
         self.record.store().check_depth(&self.snapshot()?)?;
@@ -233,8 +233,8 @@ impl MutableRef {
         Ok(ImmutableRef::new(record))
     }
 
-    /// Ends the writing of what only its holders want, such as the files of a step that failed: the index does not learn of it,
-    /// and its files go with the last handle, or with the daemon.
+    /// Makes a temporary immutable record, such as for the files of a failed step: it is not in the index, and its files are
+    /// deleted with the last handle, or at the next start.
     pub fn commit_passing(self) -> Result<ImmutableRef, StoreError> {
         if self.record.body.lock().stored {
             return self.commit();
@@ -291,7 +291,7 @@ impl MutableRef {
         Ok(ImmutableRef::new(twin))
     }
 
-    /// Gives the handle up: a kept record stays, any other is gone. The same as dropping it.
+    /// Drops the handle: a record with `retain` stays, any other is deleted.
     pub fn release(self) {}
 }
 

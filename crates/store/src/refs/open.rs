@@ -1,4 +1,4 @@
-//! Getting at records: by name, as new ones, from elsewhere.
+//! Opens records by name, makes new ones, and imports layers.
 
 use std::sync::Arc;
 
@@ -12,23 +12,23 @@ use crate::kind::RecordType;
 use crate::provider::BlobProvider;
 use crate::refs::{ImmutableRef, LayerDesc, MutableRef, RefOptions};
 use crate::store::record::{Body, Record, Shape};
-use crate::store::{Live, Store};
+use crate::store::{LiveRecords, Store};
 use crate::usage::from_nanos;
 
 /// Metadata of a layer whose first blob was made here.
 pub(crate) const ORIGIN_KEY: &str = "layer.origin";
-/// The origin of a layer that no image or cache has brought.
+/// The origin of a layer that was made here.
 pub(crate) const BUILT: &[u8] = b"built";
-/// It was made here, and the same blob has come with an image or a cache as well.
+/// The origin of a layer that was made here and also came with an image or a cache.
 pub(crate) const SHARED: &[u8] = b"shared";
 
-struct Row {
+struct RecordRow {
     kind: i64,
     body: Body,
     parents: Vec<(i64, RefId)>,
 }
 
-fn read_row(c: &Connection, id: &RefId) -> Result<Row, StoreError> {
+fn read_row(c: &Connection, id: &RefId) -> Result<RecordRow, StoreError> {
     let mut s = c.prepare_cached(
         "SELECT kind, mutable, retain, snapshot, twin, record_type, description, created, size, chain_id, diff_id, lazy
          FROM refs WHERE id = ?1",
@@ -66,7 +66,7 @@ fn read_row(c: &Connection, id: &RefId) -> Result<Row, StoreError> {
         let (position, parent) = row?;
         parents.push((position, RefId::parse(&parent)?));
     }
-    Ok(Row {
+    Ok(RecordRow {
         kind,
         body,
         parents,
@@ -74,19 +74,19 @@ fn read_row(c: &Connection, id: &RefId) -> Result<Row, StoreError> {
 }
 
 impl Store {
-    /// Finds the record of that name, loading it and what it stands on where that is not live.
+    /// Returns the record of that name; it and what it stands on are loaded unless they are in memory.
     pub(crate) fn load(
         self: &Arc<Self>,
-        live: &mut Live,
+        live: &mut LiveRecords,
         id: &RefId,
     ) -> Result<Arc<Record>, StoreError> {
-        // Parents first, with a stack of our own: chains may be long.
-        let mut todo = vec![id.clone()];
+        // Parents first, with an explicit stack: chains may be long.
+        let mut pending = vec![id.clone()];
         let mut hold = Vec::new();
-        while let Some(next) = todo.last().cloned() {
+        while let Some(next) = pending.last().cloned() {
             if let Some(record) = live.get(&next) {
                 hold.push(record);
-                todo.pop();
+                pending.pop();
                 continue;
             }
             let row = self.db().read(|c| read_row(c, &next))?;
@@ -105,13 +105,13 @@ impl Store {
                 .collect();
             if !missing.is_empty() {
                 hold.extend(parents.into_iter().filter_map(|(_, record)| record));
-                if todo.len() > 100_000 {
+                if pending.len() > 100_000 {
                     return Err(StoreError::Unfit {
                         id: id.clone(),
                         why: "stands on itself",
                     });
                 }
-                todo.extend(missing);
+                pending.extend(missing);
                 continue;
             }
             let mut present = parents
@@ -139,13 +139,13 @@ impl Store {
             let record = Record::new(self.clone(), next, shape, row.body);
             live.put(&record);
             hold.push(record);
-            todo.pop();
+            pending.pop();
         }
         live.get(id)
             .ok_or_else(|| StoreError::NotFound { id: id.to_string() })
     }
 
-    /// Takes hold of an immutable record.
+    /// Returns a handle of an immutable record.
     pub fn get(self: &Arc<Self>, id: &RefId) -> Result<ImmutableRef, StoreError> {
         let record = self.load(&mut self.live().lock(), id)?;
         if record.body.lock().mutable {
@@ -203,7 +203,7 @@ impl Store {
         Ok(MutableRef::new(record))
     }
 
-    /// Lets a kept mutable record go: at once, or with the handle of whoever has it open. One that is gone is fine.
+    /// Deletes a kept mutable record: at once, or when its handle is dropped. Does nothing if there is none.
     pub fn retire(self: &Arc<Self>, id: &RefId) -> Result<(), StoreError> {
         let record = self.live().lock().get(id);
         if let Some(record) = record {
@@ -260,7 +260,7 @@ impl Store {
         Ok(MutableRef::new(record))
     }
 
-    /// Ends the mutable half of a twin, because something is being built on the immutable one.
+    /// Deletes the mutable half of a twin, because a record is being made on the immutable one.
     pub(crate) fn settle(&self, record: &Arc<Record>) -> Result<(), StoreError> {
         let twin = record.body.lock().twin.clone();
         let Some(twin) = twin else { return Ok(()) };
@@ -290,14 +290,14 @@ impl Store {
             None => layer.diff_id.clone(),
             Some(parent) => {
                 self.settle(parent.record())?;
-                let above = parent.record().body.lock().chain_id.clone();
-                let Some(above) = above else {
+                let parent_chain_id = parent.record().body.lock().chain_id.clone();
+                let Some(parent_chain_id) = parent_chain_id else {
                     return Err(StoreError::Unfit {
                         id: parent.id().clone(),
                         why: "has no chain id to import a layer on",
                     });
                 };
-                Digest::sha256(format!("{above} {}", layer.diff_id))
+                Digest::sha256(format!("{parent_chain_id} {}", layer.diff_id))
             }
         };
         let mut descriptor = layer.descriptor;
@@ -308,7 +308,7 @@ impl Store {
         let record = match existing {
             Some(id) => {
                 let record = self.load(&mut live, &id)?;
-                record.came()?;
+                record.mark_shared()?;
                 record
             }
             None => {
@@ -328,7 +328,7 @@ impl Store {
                 };
                 let id = RefId::random();
                 let variant = variant_of(&descriptor);
-                // A crash loses at most the knowledge of a layer that was not here anyway.
+                // A crash loses at most the row of a layer that was not fetched yet.
                 let record = self.later(|c| {
                     // Looked for and named in one transaction, so that the files do not go in between.
                     body.snapshot = unpacked(c, &chain_id)?;
@@ -408,7 +408,7 @@ impl Store {
     }
 }
 
-/// The name under which the forms of a layer are told apart.
+/// The name of a form of a layer: its compression.
 fn variant_of(descriptor: &Descriptor) -> &'static str {
     let media_type = descriptor.media_type.as_str();
     if descriptor
@@ -426,8 +426,8 @@ fn variant_of(descriptor: &Descriptor) -> &'static str {
 }
 
 impl Record {
-    /// Notes that an image or a cache has brought this layer.
-    fn came(&self) -> Result<(), StoreError> {
+    /// Records that this layer also came with an image or a cache.
+    fn mark_shared(&self) -> Result<(), StoreError> {
         match self.store().meta(self.id(), ORIGIN_KEY)?.as_deref() {
             Some(BUILT) => self.store().set_meta(self.id(), ORIGIN_KEY, SHARED),
             _ => Ok(()),
@@ -444,7 +444,7 @@ fn unpacked(c: &Connection, chain_id: &Digest) -> Result<Option<String>, StoreEr
     Ok(s.query_row([chain_id.as_str()], |r| r.get(0)).optional()?)
 }
 
-/// Records that a blob is a form of a layer. Rank 0 is the one that is used unless another is asked for.
+/// Adds a blob to the forms of a layer. The lowest rank is the preferred one.
 pub(crate) fn put_layer_blob(
     c: &Connection,
     id: &RefId,
@@ -476,7 +476,7 @@ pub(crate) fn delete_rows(c: &Connection, id: &str) -> Result<Vec<String>, Store
         .prepare_cached("SELECT snapshot FROM refs WHERE id = ?1")?
         .query_row([id], |r| r.get(0))
         .optional()?;
-    let mut gone: Vec<String> = c
+    let mut unnamed: Vec<String> = c
         .prepare_cached("SELECT CAST(value AS TEXT) FROM meta WHERE ref = ?1 AND key = ?2")?
         .query_map(params![id, crate::refs::PATCH_KEY], |r| r.get(0))?
         .collect::<Result<_, _>>()?;
@@ -493,12 +493,12 @@ pub(crate) fn delete_rows(c: &Connection, id: &str) -> Result<Vec<String>, Store
             .prepare_cached("SELECT 1 FROM refs WHERE snapshot = ?1")?
             .exists([&snapshot])?
     {
-        gone.push(snapshot);
+        unnamed.push(snapshot);
     }
-    for key in gone.iter().map(String::as_str).chain([id]) {
+    for key in unnamed.iter().map(String::as_str).chain([id]) {
         c.prepare_cached("DELETE FROM content_hashes WHERE key = ?1")?
             .execute([key])?;
     }
     key_rows::release(c, id)?;
-    Ok(gone)
+    Ok(unnamed)
 }

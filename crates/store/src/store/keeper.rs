@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-/// How long trash gathers; deleting competes with steps for the same directories.
+/// Pause between the first request and emptying the trash: deleting competes with steps for the same directories.
 pub(crate) const EMPTY_AFTER: Duration = Duration::from_millis(500);
 
 /// The pending requests, with the time of the first; `None` where there is no such request.
@@ -18,7 +18,7 @@ pub(crate) struct KeeperState {
     pub(crate) trash_since: Option<Instant>,
 }
 
-/// The notes, and how their readers are woken.
+/// The requests, and the signal that wakes the threads.
 #[derive(Debug, Default)]
 pub(crate) struct Keeper {
     pub(crate) state: Mutex<KeeperState>,

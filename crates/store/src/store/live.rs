@@ -1,4 +1,4 @@
-//! The table of records that somebody holds.
+//! The table of records in memory.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -6,14 +6,14 @@ use std::sync::{Arc, Weak};
 use crate::id::RefId;
 use crate::store::record::Record;
 
-/// Records that somebody holds. Dead entries are swept when the table has doubled.
+/// Records that a handle or another record holds. Dead entries are swept when the table has doubled.
 #[derive(Debug, Default)]
-pub(crate) struct Live {
+pub(crate) struct LiveRecords {
     records: HashMap<RefId, Weak<Record>>,
     sweep_at: usize,
 }
 
-impl Live {
+impl LiveRecords {
     /// Returns the record if it is live.
     pub(crate) fn get(&self, id: &RefId) -> Option<Arc<Record>> {
         self.records.get(id).and_then(Weak::upgrade)

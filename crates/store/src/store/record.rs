@@ -1,4 +1,4 @@
-//! The record behind the handles: what is in memory of a row of the index.
+//! The record behind the handles: a row of the index in memory.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use crate::provider::BlobProvider;
 use crate::store::Store;
 use crate::usage::to_nanos;
 
-/// How many of those who can fetch a blob are kept.
+/// Providers of a blob that are kept.
 const MAX_PROVIDERS: usize = 4;
 
-/// What a record stands on. Never changes.
+/// The parents of a record. They never change.
 #[derive(Debug)]
 pub(crate) enum Shape {
     Layer {
@@ -45,7 +45,7 @@ impl Shape {
     }
 }
 
-/// The columns of a record.
+/// The columns of a record's row that can change.
 #[derive(Debug, Clone)]
 pub(crate) struct Body {
     pub(crate) mutable: bool,
@@ -61,28 +61,27 @@ pub(crate) struct Body {
     pub(crate) size: i64,
     pub(crate) chain_id: Option<Digest>,
     pub(crate) diff_id: Option<Digest>,
-    /// Its files are only a blob, perhaps elsewhere.
+    /// Whether the layer is not unpacked: there is only its blob, in the store or at a provider.
     pub(crate) lazy: bool,
     /// Whether the index has a row for it.
     pub(crate) stored: bool,
 }
 
-/// A record somebody holds.
+/// A record that a handle or another record holds.
 pub(crate) struct Record {
     store: Arc<Store>,
     id: RefId,
     shape: Shape,
-    /// How many diffs of diffs it stands on whose files were not made when it was.
+    /// Depth of diffs below it whose files did not exist when it was made.
     nesting: usize,
     pub(crate) body: Mutex<Body>,
-    /// Who can fetch which blob, the last one last.
+    /// Providers by blob, the latest last.
     providers: Mutex<HashMap<Digest, Vec<Arc<dyn BlobProvider>>>>,
-    /// One at a time brings the record's files into being; the others wait for the outcome.
-    /// Held across awaits, hence not a parking_lot lock.
+    /// Held by the one task that makes the record's files; the others wait for the outcome. Held across awaits, hence not a parking_lot lock.
     pub(crate) work: tokio::sync::Mutex<()>,
-    /// The same for its blobs.
+    /// The same for the record's blobs.
     pub(crate) blob_work: tokio::sync::Mutex<()>,
-    /// Held directly by somebody, not only as a parent: counts as a use when it ends.
+    /// Whether a handle held it, not only a child: that counts as a use when the record is dropped.
     used: AtomicBool,
 }
 
@@ -134,7 +133,7 @@ impl Record {
         }
     }
 
-    /// How many diffs of diffs it stands on, itself among them, that wait for each other to be made.
+    /// Depth of diffs, itself included, whose files wait for each other to be made.
     pub(crate) fn nesting(&self) -> usize {
         self.nesting
     }
@@ -144,7 +143,7 @@ impl Record {
         self.shape.parents().collect()
     }
 
-    /// Adds somebody who can fetch a blob. The last few are kept: one of them may be wrong, or gone.
+    /// Adds a provider of a blob. Several are kept, because one of them may be wrong or gone.
     pub(crate) fn add_provider(&self, digest: &Digest, provider: Arc<dyn BlobProvider>) {
         let mut providers = self.providers.lock();
         let of_blob = providers.entry(digest.clone()).or_default();
@@ -155,14 +154,14 @@ impl Record {
         of_blob.push(provider);
     }
 
-    /// Who can fetch a blob, the one that came last first.
+    /// The providers of a blob, the latest first.
     pub(crate) fn providers(&self, digest: &Digest) -> Vec<Arc<dyn BlobProvider>> {
         let providers = self.providers.lock();
         let of_blob = providers.get(digest).into_iter().flatten();
         of_blob.rev().cloned().collect()
     }
 
-    /// Forgets who could fetch a blob.
+    /// Drops the providers of a blob.
     pub(crate) fn drop_providers(&self, digest: &Digest) {
         self.providers.lock().remove(digest);
     }
@@ -175,21 +174,21 @@ impl Record {
     /// diff is a layer of its own.
     pub(crate) fn layers(self: &Arc<Self>) -> Vec<Arc<Self>> {
         let mut out = Vec::new();
-        // Walked with a stack of our own: chains may be long. Pushed in reverse, so that the base comes out first.
-        enum Todo<'a> {
+        // An explicit stack: chains may be long. Pushed in reverse, so that the base comes out first.
+        enum Visit<'a> {
             Visit(&'a Arc<Record>),
             Emit(&'a Arc<Record>),
         }
-        let mut todo = vec![Todo::Visit(self)];
+        let mut todo = vec![Visit::Visit(self)];
         while let Some(next) = todo.pop() {
             match next {
-                Todo::Emit(r) => out.push(r.clone()),
-                Todo::Visit(r) => match &r.shape {
+                Visit::Emit(r) => out.push(r.clone()),
+                Visit::Visit(r) => match &r.shape {
                     Shape::Layer { parent } => {
-                        todo.push(Todo::Emit(r));
-                        todo.extend(parent.as_ref().map(Todo::Visit));
+                        todo.push(Visit::Emit(r));
+                        todo.extend(parent.as_ref().map(Visit::Visit));
                     }
-                    Shape::Merge { parents } => todo.extend(parents.iter().rev().map(Todo::Visit)),
+                    Shape::Merge { parents } => todo.extend(parents.iter().rev().map(Visit::Visit)),
                     Shape::Diff { .. } => out.push(r.diff_layer().unwrap_or(r).clone()),
                 },
             }
@@ -275,7 +274,7 @@ impl Shape {
     }
 }
 
-/// Lets go of what a record stands on, one after the other: chains may be long, and each would drop the next inside itself.
+/// Drops the parents of a record in a loop: chains may be long, and each would drop the next recursively.
 fn drop_parents(shape: &mut Shape) {
     let old_shape = std::mem::replace(shape, Shape::Layer { parent: None });
     let mut todo: Vec<Arc<Record>> = old_shape.into_parents().collect();

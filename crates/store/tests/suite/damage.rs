@@ -20,17 +20,23 @@ struct Sample {
     pinned: Digest,
 }
 
-/// A state directory that is about to be hurt.
-struct Hurt<'a> {
+impl Sample {
+    fn id(&self, name: &str) -> &RefId {
+        let record = self.ids.iter().find(|(record, _)| *record == name);
+        &record.unwrap().1
+    }
+}
+
+/// A copy of the sample that is about to be damaged.
+struct DamagedState<'a> {
     dir: &'a Path,
     index: &'a Connection,
     sample: &'a Sample,
 }
 
-impl Hurt<'_> {
+impl DamagedState<'_> {
     fn id(&self, name: &str) -> &str {
-        let id = self.sample.ids.iter().find(|(n, _)| *n == name);
-        id.unwrap().1.as_str()
+        self.sample.id(name).as_str()
     }
 
     fn snapshot(&self, name: &str) -> std::path::PathBuf {
@@ -114,15 +120,15 @@ async fn sample() -> Sample {
     }
 }
 
-/// A copy of the sample as a kill leaves it, hurt, and opened again.
-fn restart(sample: &Sample, hurt: &dyn Fn(&Hurt<'_>)) -> Lab {
+/// A copy of the sample as a kill leaves it, damaged, and opened again.
+fn restart(sample: &Sample, damage: &dyn Fn(&DamagedState<'_>)) -> Lab {
     let dir = tempfile::tempdir().unwrap();
     copy_state(sample.dir.path(), dir.path());
     let index = Connection::open(dir.path().join("index.db")).unwrap();
     index
         .execute("UPDATE info SET value = '0' WHERE key = 'clean'", [])
         .unwrap();
-    hurt(&Hurt {
+    damage(&DamagedState {
         dir: dir.path(),
         index: &index,
         sample,
@@ -140,264 +146,274 @@ fn records(store: &Store) -> String {
     names.join(" ")
 }
 
-/// Ends the daemon in order; nothing is wrong with what it leaves.
-fn end(lab: Lab, what: &str) {
+/// Closes the store in order; `fsck` finds nothing wrong afterwards.
+fn end(lab: Lab, case: &str) {
     let Lab { dir, store } = lab;
     store.close().unwrap();
     drop(store);
     let report = fsck(dir.path(), true).unwrap();
-    assert_eq!(report.findings, [], "{what}");
+    assert_eq!(report.findings, [], "{case}");
 }
 
-type Case = (&'static str, fn(&Hurt<'_>), &'static str);
+/// What is done to a state directory.
+enum Damage {
+    None,
+    /// A statement about one record, whose id is its parameter.
+    Row(&'static str, &'static str),
+    /// Statements about the whole index.
+    Sql(&'static str),
+    /// The path is removed, below the snapshot of a record; an empty path is the snapshot.
+    NoFiles(&'static str, &'static str),
+    /// A folder of the state directory is removed.
+    NoFolder(&'static str),
+    Other(fn(&DamagedState<'_>)),
+}
 
+impl Damage {
+    fn apply(&self, state: &DamagedState<'_>) {
+        match self {
+            Self::None => {}
+            Self::Row(name, sql) => state.row(name, sql),
+            Self::Sql(sql) => state.sql(sql),
+            Self::NoFiles(name, path) => {
+                std::fs::remove_dir_all(state.snapshot(name).join(path)).unwrap();
+            }
+            Self::NoFolder(name) => std::fs::remove_dir_all(state.dir.join(name)).unwrap(),
+            Self::Other(damage) => damage(state),
+        }
+    }
+}
+
+/// The name of a case, the damage, and the records that are lost by it.
+type Case = (&'static str, Damage, &'static str);
+
+/// Starts on each damaged copy: the other records can be used, everything can be pruned, and `fsck` is content afterwards.
 fn check(sample: &Sample, cases: &[Case]) {
-    for (what, hurt, left) in cases {
-        let lab = restart(sample, hurt);
-        assert_eq!(records(&lab.store), *left, "{what}");
-        // What is said to be there can be used.
+    for (case, damage, lost) in cases {
+        let lab = restart(sample, &|state| damage.apply(state));
+        let remaining: Vec<&str> = ALL
+            .split(' ')
+            .filter(|name| !lost.split(' ').any(|lost_name| lost_name == *name))
+            .collect();
+        assert_eq!(records(&lab.store), remaining.join(" "), "{case}");
         for (name, id) in &sample.ids {
             if let Ok(record) = lab.store.get(id)
                 && *name != "lazy"
             {
-                assert_ne!(list(&record.root().unwrap()), "", "{what}: {name}");
+                assert_ne!(list(&record.root().unwrap()), "", "{case}: {name}");
             }
         }
-        let all = PruneOptions {
+        let everything = PruneOptions {
             all: true,
             ..PruneOptions::default()
         };
-        lab.store.prune(&all, &mut |_| {}).unwrap();
+        lab.store.prune(&everything, &mut |_| {}).unwrap();
         assert_eq!(
             records(&lab.store),
             "",
-            "{what}: something cannot be pruned"
+            "{case}: something cannot be pruned"
         );
-        end(lab, what);
+        end(lab, case);
     }
 }
 
 #[tokio::test]
 async fn files_that_are_missing_take_their_records_along_and_nothing_else() {
     requires!(overlay);
+    use Damage::{NoFiles, NoFolder, Other};
     let sample = sample().await;
-    let cases: &[Case] = &[
-        ("no damage", |_| {}, ALL),
-        (
-            "the snapshot of a base",
-            |h| std::fs::remove_dir_all(h.snapshot("base")).unwrap(),
-            "lazy mount other",
-        ),
-        (
-            "the files of a base",
-            |h| std::fs::remove_dir_all(h.snapshot("base").join("fs")).unwrap(),
-            "lazy mount other",
-        ),
-        (
-            "a file where the files of a record were",
-            |h| {
-                let fs = h.snapshot("top").join("fs");
-                std::fs::remove_dir_all(&fs).unwrap();
-                std::fs::write(fs, "").unwrap();
-            },
-            "base lazy mount other",
-        ),
-        (
-            "the files of a cache mount",
-            |h| std::fs::remove_dir_all(h.snapshot("mount")).unwrap(),
-            "base lazy other top",
-        ),
-        (
-            "all snapshots",
-            |h| {
-                std::fs::remove_dir_all(h.dir.join("snapshots")).unwrap();
-            },
-            "lazy",
-        ),
-        (
-            "all blobs",
-            |h| {
-                std::fs::remove_dir_all(h.dir.join("blobs")).unwrap();
-            },
-            ALL,
-        ),
-    ];
-    check(&sample, cases);
+    check(
+        &sample,
+        &[
+            ("no damage", Damage::None, ""),
+            ("the snapshot of a base", NoFiles("base", ""), "base top"),
+            ("the files of a base", NoFiles("base", "fs"), "base top"),
+            (
+                "a file where the files of a record were",
+                Other(|state| {
+                    let fs = state.snapshot("top").join("fs");
+                    std::fs::remove_dir_all(&fs).unwrap();
+                    std::fs::write(fs, "").unwrap();
+                }),
+                "top",
+            ),
+            ("the files of a cache mount", NoFiles("mount", ""), "mount"),
+            (
+                "all snapshots",
+                NoFolder("snapshots"),
+                "base mount other top",
+            ),
+            ("all blobs", NoFolder("blobs"), ""),
+        ],
+    );
 }
 
 #[tokio::test]
 async fn rows_that_mean_nothing_are_dropped_and_keep_no_daemon_from_starting() {
     requires!(overlay);
+    use Damage::{Other, Row, Sql};
     let sample = sample().await;
-    let cases: &[Case] = &[
-        (
-            "a parent that is gone",
-            |h| h.row("other", "INSERT INTO parents VALUES(?1, 0, 'nobody')"),
-            "base lazy mount top",
-        ),
-        (
-            "an unpacked layer without a snapshot",
-            |h| h.row("other", "UPDATE refs SET snapshot = NULL WHERE id = ?1"),
-            "base lazy mount top",
-        ),
-        (
-            "a lazy layer without a blob",
-            |h| h.row("lazy", "DELETE FROM layer_blobs WHERE ref = ?1"),
-            "base mount other top",
-        ),
-        (
-            "a lazy layer whose blob cannot be read",
-            |h| {
-                h.row(
+    check(
+        &sample,
+        &[
+            (
+                "a parent that is gone",
+                Row("other", "INSERT INTO parents VALUES(?1, 0, 'nobody')"),
+                "other",
+            ),
+            (
+                "an unpacked layer without a snapshot",
+                Row("other", "UPDATE refs SET snapshot = NULL WHERE id = ?1"),
+                "other",
+            ),
+            (
+                "a lazy layer without a blob",
+                Row("lazy", "DELETE FROM layer_blobs WHERE ref = ?1"),
+                "lazy",
+            ),
+            (
+                "a lazy layer whose blob cannot be read",
+                Row(
                     "lazy",
                     "UPDATE layer_blobs SET descriptor = '{' WHERE ref = ?1",
-                )
-            },
-            "base mount other top",
-        ),
-        (
-            "a lazy layer with a diff id that is none",
-            |h| {
-                h.row(
+                ),
+                "lazy",
+            ),
+            (
+                "a malformed diff id of a lazy layer",
+                Row(
                     "lazy",
                     "UPDATE layer_blobs SET diff_id = 'x' WHERE ref = ?1",
-                )
-            },
-            "base mount other top",
-        ),
-        (
-            "records that stand on each other",
-            |h| {
-                let (base, top) = (h.id("base"), h.id("top"));
-                let sql = "INSERT INTO parents VALUES(?1, 0, ?2)";
-                h.index.execute(sql, [base, top]).unwrap();
-            },
-            "lazy mount other",
-        ),
-        (
-            "a record that stands on itself",
-            |h| h.row("other", "INSERT INTO parents VALUES(?1, 0, ?1)"),
-            "base lazy mount top",
-        ),
-        (
-            "an unknown kind",
-            |h| h.row("other", "UPDATE refs SET kind = 9 WHERE id = ?1"),
-            "base lazy mount top",
-        ),
-        (
-            "a time that is none",
-            |h| {
-                h.row(
+                ),
+                "lazy",
+            ),
+            (
+                "records that stand on each other",
+                Other(|state| {
+                    let (base, top) = (state.id("base"), state.id("top"));
+                    let sql = "INSERT INTO parents VALUES(?1, 0, ?2)";
+                    state.index.execute(sql, [base, top]).unwrap();
+                }),
+                "base top",
+            ),
+            (
+                "a record that stands on itself",
+                Row("other", "INSERT INTO parents VALUES(?1, 0, ?1)"),
+                "other",
+            ),
+            (
+                "an unknown kind",
+                Row("other", "UPDATE refs SET kind = 9 WHERE id = ?1"),
+                "other",
+            ),
+            (
+                "a malformed time",
+                Row(
                     "other",
                     "UPDATE refs SET created = 'long ago' WHERE id = ?1",
-                )
-            },
-            "base lazy mount top",
-        ),
-        (
-            "a size that is none",
-            |h| h.row("top", "UPDATE refs SET size = 'much' WHERE id = ?1"),
-            "base lazy mount other",
-        ),
-        (
-            "a snapshot's name that is none",
-            |h| h.row("other", "UPDATE refs SET snapshot = x'00ff' WHERE id = ?1"),
-            "base lazy mount top",
-        ),
-        (
-            "a name that leads out of the directory",
-            |h| h.row("other", "UPDATE refs SET id = '../../etc' WHERE id = ?1"),
-            "base lazy mount top",
-        ),
-        (
-            "a snapshot that leads out of the directory",
-            |h| {
-                h.row(
+                ),
+                "other",
+            ),
+            (
+                "a malformed size",
+                Row("top", "UPDATE refs SET size = 'much' WHERE id = ?1"),
+                "top",
+            ),
+            (
+                "a malformed name of a snapshot",
+                Row("other", "UPDATE refs SET snapshot = x'00ff' WHERE id = ?1"),
+                "other",
+            ),
+            (
+                "a name that leads out of the directory",
+                Row("other", "UPDATE refs SET id = '../../etc' WHERE id = ?1"),
+                "other",
+            ),
+            (
+                "a snapshot that leads out of the directory",
+                Row(
                     "other",
                     "UPDATE refs SET snapshot = '../empty' WHERE id = ?1",
-                )
-            },
-            "base lazy mount top",
-        ),
-        (
-            "a twin that is gone",
-            |h| h.row("other", "UPDATE refs SET twin = 'nobody' WHERE id = ?1"),
-            ALL,
-        ),
-        (
-            "blobs without a digest",
-            |h| h.sql("INSERT INTO blobs VALUES('nonsense', 1, 1, 1), ('../../x', 1, 1, 1)"),
-            ALL,
-        ),
-        (
-            "values, forms and pins of nobody",
-            |h| {
-                h.sql(
-                    "INSERT INTO meta VALUES('nobody', 'k', x'00');
+                ),
+                "other",
+            ),
+            (
+                "a twin that is gone",
+                Row("other", "UPDATE refs SET twin = 'nobody' WHERE id = ?1"),
+                "",
+            ),
+            (
+                "blobs without a digest",
+                Sql("INSERT INTO blobs VALUES('nonsense', 1, 1, 1), ('../../x', 1, 1, 1)"),
+                "",
+            ),
+            (
+                "values, forms and pins of nobody",
+                Sql("INSERT INTO meta VALUES('nobody', 'k', x'00');
                      INSERT INTO layer_blobs VALUES('nobody', 'sha256:x', 0, 'gzip', '{}', 'x');
-                     INSERT INTO pins VALUES('history:z', 'sha256:gone');",
-                );
-            },
-            ALL,
-        ),
-    ];
-    check(&sample, cases);
+                     INSERT INTO pins VALUES('history:z', 'sha256:gone');"),
+                "",
+            ),
+        ],
+    );
 }
 
 #[tokio::test]
 async fn a_layer_made_here_whose_blob_is_lost_or_torn_is_packed_again() {
     requires!(overlay);
     let sample = sample().await;
-    type Damage = fn(&Hurt<'_>);
-    let cases: &[(&str, Damage)] = &[
-        ("missing", |h| std::fs::remove_file(h.layer()).unwrap()),
-        ("empty", |h| std::fs::write(h.layer(), "").unwrap()),
-        ("cut", |h| {
-            let bytes = std::fs::read(h.layer()).unwrap();
-            std::fs::write(h.layer(), &bytes[..bytes.len() / 2]).unwrap();
-        }),
-        ("too long", |h| {
-            let mut bytes = std::fs::read(h.layer()).unwrap();
-            bytes.push(0);
-            std::fs::write(h.layer(), bytes).unwrap();
-        }),
-        ("a folder", |h| {
-            std::fs::remove_file(h.layer()).unwrap();
-            std::fs::create_dir(h.layer()).unwrap();
-            std::fs::remove_dir(h.layer()).unwrap();
-        }),
-        ("of negative size", |h| h.sql("UPDATE blobs SET size = -5")),
-        ("without its row", |h| h.sql("DELETE FROM blobs")),
+    use Damage::{Other, Sql};
+    let cases = [
+        (
+            "missing",
+            Other(|state| std::fs::remove_file(state.layer()).unwrap()),
+        ),
+        (
+            "empty",
+            Other(|state| std::fs::write(state.layer(), "").unwrap()),
+        ),
+        (
+            "cut",
+            Other(|state| {
+                let bytes = std::fs::read(state.layer()).unwrap();
+                std::fs::write(state.layer(), &bytes[..bytes.len() / 2]).unwrap();
+            }),
+        ),
+        (
+            "too long",
+            Other(|state| {
+                let mut bytes = std::fs::read(state.layer()).unwrap();
+                bytes.push(0);
+                std::fs::write(state.layer(), bytes).unwrap();
+            }),
+        ),
+        ("of negative size", Sql("UPDATE blobs SET size = -5")),
+        ("without its row", Sql("DELETE FROM blobs")),
     ];
-    for (what, hurt) in cases {
-        let lab = restart(&sample, hurt);
-        assert_eq!(records(&lab.store), ALL, "{what}");
-        let other = &sample
-            .ids
-            .iter()
-            .find(|(name, _)| *name == "other")
-            .unwrap()
-            .1;
-        let other = lab.store.get(other).unwrap();
-        let again = other.blobs(CompressionSpec::default()).await.unwrap();
-        assert_eq!(again[0].descriptor.digest, sample.layer, "{what}");
-        let file = again[0].open().await.unwrap();
-        assert_eq!(
-            file.metadata().unwrap().len(),
-            again[0].descriptor.len(),
-            "{what}"
-        );
-        drop((other, again, file));
-        end(lab, what);
+    for (case, damage) in cases {
+        let lab = restart(&sample, &|state| damage.apply(state));
+        assert_eq!(records(&lab.store), ALL, "{case}");
+        check_packed_again(&lab, &sample, case).await;
+        end(lab, case);
     }
+}
+
+/// The blob of `other` is made again, with the bytes that it had.
+async fn check_packed_again(lab: &Lab, sample: &Sample, case: &str) {
+    let other = lab.store.get(sample.id("other")).unwrap();
+    let layers = other.blobs(CompressionSpec::default()).await.unwrap();
+    let descriptor = &layers[0].descriptor;
+    assert_eq!(descriptor.digest, sample.layer, "{case}");
+    let file = layers[0].open().await.unwrap();
+    assert_eq!(file.metadata().unwrap().len(), descriptor.len(), "{case}");
 }
 
 #[tokio::test]
 async fn a_blob_of_the_history_that_is_torn_is_forgotten_with_its_pin() {
     requires!(overlay);
     let sample = sample().await;
-    let lab = restart(&sample, &|h| {
-        std::fs::write(h.blob(&h.sample.pinned), "hist").unwrap();
+    let lab = restart(&sample, &|state| {
+        std::fs::write(state.blob(&state.sample.pinned), "hist").unwrap();
     });
     assert_eq!(lab.store.blob_info(&sample.pinned).unwrap(), None);
     assert!(lab.store.open_blob(&sample.pinned).is_err());
@@ -414,12 +430,12 @@ async fn files_that_no_row_names_are_deleted() {
     requires!(overlay);
     let sample = sample().await;
     let stray = ["snapshots/stray/fs", "snapshots/probe-x/fs"];
-    let lab = restart(&sample, &|h| {
+    let lab = restart(&sample, &|state| {
         for folder in stray {
-            std::fs::create_dir_all(h.dir.join(folder)).unwrap();
+            std::fs::create_dir_all(state.dir.join(folder)).unwrap();
         }
-        std::fs::write(h.dir.join("ingest/half"), "half").unwrap();
-        std::fs::write(h.dir.join("blobs/sha256/ab"), "x").unwrap();
+        std::fs::write(state.dir.join("ingest/half"), "half").unwrap();
+        std::fs::write(state.dir.join("blobs/sha256/ab"), "x").unwrap();
     });
     for path in stray.iter().chain(&["ingest/half", "blobs/sha256/ab"]) {
         assert!(!lab.dir.path().join(path).exists(), "{path}");
@@ -432,24 +448,25 @@ async fn files_that_no_row_names_are_deleted() {
 async fn cache_keys_that_lead_to_nothing_are_forgotten_and_others_stay() {
     requires!(overlay);
     let sample = sample().await;
-    let lab = restart(&sample, &|h| {
+    let lab = restart(&sample, &|state| {
         let digest = Digest::sha256("op");
         let link = |key: &str, target: &str| {
             let sql = "INSERT INTO key_links VALUES(?1, 0, 0, ?2, '', ?3)";
-            h.index
+            state
+                .index
                 .execute(sql, params![key, digest.as_str(), target])
                 .unwrap();
         };
         let result = |key: &str, id: &str| {
             let sql = "INSERT INTO key_results VALUES(?1, ?2, 1)";
-            h.index.execute(sql, [key, id]).unwrap();
+            state.index.execute(sql, [key, id]).unwrap();
         };
         // The chain a - b - c ends in a record that is gone; that of d - e in one that is there.
         link("a", "b");
         link("b", "c");
         result("c", "gone");
         link("d", "e");
-        result("e", h.id("top"));
+        result("e", state.id("top"));
         link("a", "nowhere");
         result("empty", "");
     });
@@ -508,10 +525,10 @@ async fn after_closing_in_order_the_check_is_made_only_if_fsck_found_something()
     let dir = sample.dir.path();
     let blob = dir.join("blobs/sha256").join(sample.pinned.hex());
     std::fs::write(&blob, "hist").unwrap();
-    let there = |store: &Store| store.blob_info(&sample.pinned).unwrap().is_some();
+    let has_blob = |store: &Store| store.blob_info(&sample.pinned).unwrap().is_some();
     let store = Store::open(Config::new(dir)).unwrap();
     assert!(
-        there(&store),
+        has_blob(&store),
         "sizes are not looked at after a close in order"
     );
     store.close().unwrap();
@@ -520,7 +537,7 @@ async fn after_closing_in_order_the_check_is_made_only_if_fsck_found_something()
     assert_eq!(report.findings.len(), 1, "{report:?}");
     assert!(!report.is_damaged());
     let store = Store::open(Config::new(dir)).unwrap();
-    assert!(!there(&store));
+    assert!(!has_blob(&store));
     store.close().unwrap();
     drop(store);
     assert_eq!(fsck(dir, true).unwrap().findings, []);
@@ -530,20 +547,13 @@ async fn after_closing_in_order_the_check_is_made_only_if_fsck_found_something()
 async fn the_machine_going_down_drops_what_was_not_synced_and_the_layer_is_packed_again() {
     requires!(overlay);
     let sample = sample().await;
-    let lab = restart(&sample, &|h| {
-        h.sql("UPDATE info SET value = 'another' WHERE key = 'boot'; UPDATE blobs SET synced = 0");
-        h.row("top", "UPDATE refs SET synced = 0 WHERE id = ?1");
+    let lab = restart(&sample, &|state| {
+        state.sql(
+            "UPDATE info SET value = 'another' WHERE key = 'boot'; UPDATE blobs SET synced = 0",
+        );
+        state.row("top", "UPDATE refs SET synced = 0 WHERE id = ?1");
     });
     assert_eq!(records(&lab.store), "base lazy mount other");
-    let other = &sample
-        .ids
-        .iter()
-        .find(|(name, _)| *name == "other")
-        .unwrap()
-        .1;
-    let other = lab.store.get(other).unwrap();
-    let again = other.blobs(CompressionSpec::default()).await.unwrap();
-    assert!(again[0].open().await.is_ok());
-    drop((other, again));
+    check_packed_again(&lab, &sample, "the machine went down").await;
     end(lab, "the machine went down");
 }

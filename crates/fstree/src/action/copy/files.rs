@@ -17,7 +17,7 @@ use crate::stat::Meta;
 const MIN_FILES_FOR_THREADS: usize = 16;
 /// Fewer bytes than this are not worth one either.
 const MIN_BYTES_FOR_THREADS: u64 = 8 << 20;
-/// How many threads copy at most.
+/// The most threads that copy.
 const MAX_THREADS: usize = 8;
 
 /// A file that waits to be copied.
@@ -27,7 +27,7 @@ pub(super) struct File {
     pub(super) target: PathBuf,
 }
 
-/// What copies get of owner, mode and times.
+/// Owner, mode and times of copies, where they differ from the source.
 pub(super) struct Attributes<'a> {
     pub(super) action: &'a Copy,
     pub(super) mode: Option<ModeChange>,
