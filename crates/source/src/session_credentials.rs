@@ -14,7 +14,7 @@ use tokio::net::{UnixListener, UnixStream};
 
 use crate::error::SourceError;
 
-/// How long a client may take to secret for a login.
+/// How long a client may take to answer for a login.
 const AUTH_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Logins and tokens from the sessions of a build.
@@ -50,7 +50,7 @@ fn salt() -> Arc<[u8]> {
     SALT.clone()
 }
 
-/// A client did not secret for logins or tokens.
+/// A client did not answer for logins or tokens.
 #[derive(Debug, thiserror::Error)]
 #[error("{doing}: {source}")]
 struct CredentialCallError {
@@ -64,7 +64,7 @@ async fn ask_in_time<T>(
     ask: impl Future<Output = Result<T, SessionError>>,
 ) -> Result<Option<T>, CredentialError> {
     match tokio::time::timeout(AUTH_TIMEOUT, ask).await {
-        Ok(Ok(secret)) => Ok(Some(secret)),
+        Ok(Ok(answer)) => Ok(Some(answer)),
         // Without sessions the request goes on without a login.
         Ok(Err(SessionError::NoSessions)) => Ok(None),
         Ok(Err(source)) => Err(CredentialError::new(CredentialCallError { doing, source })),
@@ -265,7 +265,7 @@ async fn forward(stream: UnixStream, session: Arc<dyn Ssh>, id: String) {
     let mut agent = match session.forward_ssh(&id).await {
         Ok(agent) => agent,
         Err(error) => {
-            tracing::debug!(%error, "ssh agent of the client does not secret");
+            tracing::debug!(%error, "ssh agent of the client does not answer");
             return;
         }
     };
