@@ -60,6 +60,8 @@ pub(crate) struct Group {
     pub(crate) procs: Vec<OwnedFd>,
     /// Whether a device program or the v1 controller limits which devices can be opened.
     pub(crate) limits_devices: bool,
+    /// Groups that the container sees, by the names that their hierarchies have below /sys/fs/cgroup.
+    pub(crate) shown: Vec<(String, PathBuf)>,
     oom_before: u64,
 }
 
@@ -190,6 +192,7 @@ impl Groups {
             fd: None,
             procs: Vec::new(),
             limits_devices: false,
+            shown: Vec::new(),
             oom_before: 0,
         };
         if let Some(root) = &self.v2 {
@@ -231,8 +234,32 @@ impl Groups {
             }
             group.limits_devices = true;
         }
+        if !confined {
+            self.make_shown(&mut group, &path);
+        }
         group.oom_before = group.oom_kills();
         Ok(group)
+    }
+
+    /// Makes groups in all v1 hierarchies, for a container that sees them. It does without those that cannot be made.
+    fn make_shown(&self, group: &mut Group, path: &Path) {
+        if self.unified || sys::userns::is_nested() {
+            return;
+        }
+        for (controller, root) in &self.v1 {
+            let Some(name) = root.file_name().and_then(|name| name.to_str()) else {
+                continue;
+            };
+            if group.shown.iter().any(|(shown, _)| shown == name) {
+                continue;
+            }
+            match self.v1_dir(group, controller, path) {
+                Ok(dir) => group.shown.push((name.to_owned(), dir)),
+                Err(error) => {
+                    tracing::debug!(%error, controller, "a privileged container has no group of this controller");
+                }
+            }
+        }
     }
 
     fn make_v2(&self, root: &Path, path: &Path, limits: &Resources) -> Result<PathBuf, ExecError> {
@@ -560,7 +587,7 @@ impl Drop for Group {
     fn drop(&mut self) {
         self.fd = None;
         for dir in self.v2.iter().chain(&self.v1) {
-            match remove_left(|| fs::remove_dir(dir)) {
+            match remove_left(|| remove_groups(dir)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     tracing::debug!(%error, group = %dir.display(), "control group stays");
                 }
@@ -568,6 +595,35 @@ impl Drop for Group {
             }
         }
     }
+}
+
+/// Removes a group and those that a privileged container made in it, the innermost first.
+fn remove_groups(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir(dir) {
+        // A group with groups in it is busy, as one with processes is.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::ResourceBusy | io::ErrorKind::DirectoryNotEmpty
+            ) => {}
+        result => return result,
+    }
+    let mut pending = vec![dir.to_owned()];
+    while let Some(innermost) = pending.last() {
+        let mut below = Vec::new();
+        for entry in fs::read_dir(innermost)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                below.push(entry.path());
+            }
+        }
+        if below.is_empty() {
+            fs::remove_dir(innermost)?;
+            pending.pop();
+        }
+        pending.append(&mut below);
+    }
+    Ok(())
 }
 
 /// Removes a group that is being left: the last process may still be in it when its parent learns that it ended.

@@ -127,13 +127,15 @@ pub enum ExecError {
         /// The group id in the container.
         gid: u32,
     },
-    /// A CDI device asks for a hook, which is a program of the host.
-    #[error(
-        "a CDI device of this step has the hook {hook}, which needs an OCI runtime: set worker.oci.binary"
-    )]
+    /// A hook of a CDI device, which is a program of the host, failed.
+    #[error("the {name} hook {hook} of a CDI device failed: {source}")]
     Hook {
+        /// When it is run.
+        name: String,
         /// The path of the hook on the host.
         hook: String,
+        /// Why it failed.
+        source: HookError,
     },
     /// A configured nameserver is not an address.
     #[error("bad nameserver address: {0:?}")]
@@ -249,6 +251,14 @@ pub enum StartError {
         /// The errno of the system call.
         errno: i32,
     },
+    /// A hook of a CDI device failed that runs in the container.
+    #[error("the startContainer hook {path} of a CDI device failed: {reason}")]
+    Hook {
+        /// The path of the hook in the container.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Another step of the set-up failed.
     #[error("failed to start container: {step}: {}", reason(*errno))]
     Step {
@@ -295,6 +305,50 @@ fn reason(errno: i32) -> String {
     errno_text(&io::Error::from_raw_os_error(errno))
 }
 
+/// Why a hook failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HookError {
+    /// It cannot be started.
+    #[error("cannot start it: {source}")]
+    Start {
+        /// The error of the system call.
+        source: io::Error,
+    },
+    /// It ended with an error.
+    #[error("{status}{}{stderr}", if stderr.is_empty() { "" } else { ": " })]
+    Exit {
+        /// How it ended.
+        status: std::process::ExitStatus,
+        /// The begin of its standard error.
+        stderr: String,
+    },
+    /// It did not end in time, and was killed.
+    #[error("it did not end within {} s", limit.as_secs())]
+    Timeout {
+        /// How long it may run.
+        limit: std::time::Duration,
+    },
+    /// Nothing can be written down for it.
+    #[error("cannot write its bundle: {source}")]
+    Bundle {
+        /// The error of the system call.
+        source: io::Error,
+    },
+}
+
+impl HookError {
+    /// What kind of failure it is.
+    #[must_use]
+    pub fn kind(&self) -> oci::ErrorKind {
+        match self {
+            Self::Start { source } | Self::Bundle { source } => oci::ErrorKind::of_host(source),
+            Self::Exit { .. } => oci::ErrorKind::Failed,
+            Self::Timeout { .. } => oci::ErrorKind::Unavailable,
+        }
+    }
+}
+
 impl ExecError {
     pub(crate) fn system(during: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::System { during, source }
@@ -327,9 +381,8 @@ impl ExecError {
             | Self::ZeroByteInEnvironment { .. }
             | Self::UnmappedId { .. }
             | Self::Nameserver(_) => ErrorKind::Invalid,
-            Self::Hook { .. } | Self::NoController { .. } | Self::NoSuchIds { .. } => {
-                ErrorKind::Unsupported
-            }
+            Self::Hook { source, .. } => source.kind(),
+            Self::NoController { .. } | Self::NoSuchIds { .. } => ErrorKind::Unsupported,
             Self::UserNamespace { source }
             | Self::Cgroup { source, .. }
             | Self::Launcher { source, .. }

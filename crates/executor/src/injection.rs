@@ -2,7 +2,7 @@
 
 use gostd::json::null_as_default as or_default;
 use rustix::fs::FileType;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::mount::Mount;
 
@@ -14,6 +14,14 @@ pub struct Injection {
     pub(crate) mounts: Vec<Mount>,
     pub(crate) groups: Vec<u32>,
     pub(crate) hooks: Vec<Hook>,
+}
+
+impl Injection {
+    /// Whether the container must have the users of the host: hooks write into its tree as root of the host, whose id no user namespace has.
+    #[must_use]
+    pub fn needs_host_users(&self) -> bool {
+        !self.hooks.is_empty()
+    }
 }
 
 /// What of an injection only an executor can do.
@@ -53,4 +61,16 @@ pub(crate) struct Hook {
     #[serde(deserialize_with = "or_default")]
     pub(crate) env: Vec<String>,
     pub(crate) timeout: Option<i64>,
+}
+
+/// A program that a container runs before its process.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct HookPlan {
+    pub(crate) path: String,
+    pub(crate) args: Vec<String>,
+    pub(crate) env: Vec<String>,
+    /// How long it may run.
+    pub(crate) seconds: u64,
+    /// What it gets on its standard input.
+    pub(crate) state: String,
 }

@@ -39,6 +39,7 @@ use crate::bounds;
 use crate::cgroup::{Group, Groups};
 use crate::dns::{self, DnsConfig};
 use crate::error::{ExecError, StartError};
+use crate::hooks::Hooks;
 use crate::injection::{DeviceEdits, Node};
 use crate::io::{Control, OutputEnd, ProcessIo, Pumps, Streams};
 use crate::network::{ContainerNetwork, SandboxNetwork};
@@ -48,7 +49,7 @@ use crate::spec::{ContainerId, ContainerSpec, ExitStatus, ProcessSpec};
 use crate::step_proxy;
 use crate::stubs::{self, Stubs};
 use connection::{ClonedProcess, Connection};
-use message::{JoinPlan, MAX_MESSAGE_BYTES, NetworkPlan, Plan, Report, Request};
+use message::{GIVE_UP, GO_ON, JoinPlan, MAX_MESSAGE_BYTES, NetworkPlan, Plan, Report, Request};
 use prepare::{Basics, PlanFds};
 
 /// The name under which this program is executed to be the launcher.
@@ -197,9 +198,7 @@ impl Executor for Launcher {
             groups,
             hooks,
         } = spec.apply_devices();
-        if let Some(hook) = hooks.into_iter().next() {
-            return Err(ExecError::Hook { hook: hook.path });
-        }
+        let mut hooks = Hooks::new(hooks, &spec.id)?;
         let registration = self.running.register(&spec.id)?;
         let (streams, pumps) = Streams::open(io, spec.process.tty)?;
         let connection = self.connection()?;
@@ -211,7 +210,7 @@ impl Executor for Launcher {
         let ids = spec.ids.clone();
         let stubs_recursive = spec.remove_mount_stubs_recursive;
         let dests = spec.mount_destinations();
-        let ready = self.prepare(spec, (&nodes, groups), streams, &network)?;
+        let ready = self.prepare(spec, (&nodes, groups, hooks.as_ref()), streams, &network)?;
         let (ours, theirs) = socket::pair().map_err(ExecError::system("cannot make a socket"))?;
         let Ready {
             plan,
@@ -242,19 +241,24 @@ impl Executor for Launcher {
             .clone_process(request, &fds, Some(Arc::clone(&group)))
             .await?;
         drop(theirs);
-        let start = match read_reports(&ours).await {
+        if let Some(hooks) = &mut hooks {
+            hooks.set_created();
+        }
+        let of_hooks = hooks.as_ref().map(|hooks| (hooks, &cloned.pidfd));
+        let start = match read_reports(&ours, of_hooks).await {
             Ok(start) => start,
             Err(error) => {
+                drop(ours);
                 drop(cloned.wait().await);
                 return Err(error);
             }
         };
         drop(ours);
         let stubs = stubs::to_remove(start.stubs, &dests, stubs_recursive);
-        if let Some(error) = start.failed {
+        if let Some(error) = start.hook_failed.or(start.failed.map(ExecError::from)) {
             drop(cloned.wait().await);
             stubs::remove(&root, &stubs);
-            return Err(error.into());
+            return Err(error);
         }
         let copy = |fd: &OwnedFd| {
             fd.try_clone()
@@ -277,12 +281,18 @@ impl Executor for Launcher {
         if let Some(started) = started {
             let _ = started.send(());
         }
+        if let Some(hooks) = &hooks {
+            hooks.run_after_start(&cloned.pidfd).await;
+        }
         let driven = drive(&mut cloned, pumps, start.terminal, OutputEnd::Certain);
         let (outcome, samples) = samples::while_running(group.dirs(), driven).await;
         // Nobody may join any more before the mount points go.
         registration.set_ended();
         stubs::remove(&root, &stubs);
         network.close().await;
+        if let Some(hooks) = hooks {
+            hooks.run_after_stop().await;
+        }
         let exit = outcome?;
         let mut usage = exit.usage;
         usage.memory_peak = group.memory_peak();
@@ -344,6 +354,7 @@ impl Executor for Launcher {
             joined: container.joined,
             process,
             cgroup_procs: procs.into_iter().map(|fd| fds.push(fd)).collect(),
+            hooks: Vec::new(),
         };
         let (ours, theirs) = socket::pair().map_err(ExecError::system("cannot make a socket"))?;
         prepare::send(&ours, &plan, &fds)?;
@@ -364,7 +375,7 @@ impl Executor for Launcher {
                 error
             }
         })?;
-        let start = match read_reports(&ours).await {
+        let start = match read_reports(&ours, None).await {
             Ok(start) => start,
             Err(error) => {
                 drop(cloned.wait().await);
@@ -389,7 +400,7 @@ impl Launcher {
     fn prepare(
         &self,
         spec: ContainerSpec,
-        (nodes, groups): (&[Node], Vec<u32>),
+        (nodes, groups, hooks): (&[Node], Vec<u32>, Option<&Hooks>),
         streams: Streams,
         network: &ContainerNetwork,
     ) -> Result<Ready, ExecError> {
@@ -432,6 +443,13 @@ impl Launcher {
             .map(|fd| fds.push(fd))
             .collect();
         group.procs.shrink_to_fit();
+        let mut cgroups = Vec::new();
+        for (name, dir) in &group.shown {
+            let mount = sys::path::open_dir(dir)
+                .and_then(|dir| sys::mount::open_tree_clone(&dir, false))
+                .map_err(ExecError::system("cannot show a control group"))?;
+            cgroups.push((name.clone(), fds.push(mount)));
+        }
         let shm_size = spec.shm_bytes();
         let basics = Basics {
             rootfs: fds.push(spec.rootfs),
@@ -443,6 +461,8 @@ impl Launcher {
             security,
             limits_devices: group.limits_devices,
             cgroup2: self.groups.shows(&group),
+            cgroups,
+            waits: hooks.is_some_and(Hooks::precede_start),
             devices: prepare::requested_devices(nodes, &process, ids)?,
             mounts: prepare::mounts(spec.mounts, ids, &mut fds)?,
             tty_gid: prepare::tty_gid(ids, TTY_GROUP)?,
@@ -452,6 +472,7 @@ impl Launcher {
             joined: JoinPlan::default(),
             process,
             cgroup_procs,
+            hooks: hooks.map(Hooks::in_container).unwrap_or_default(),
         };
         Ok(Ready {
             plan,
@@ -470,10 +491,15 @@ struct Start {
     terminal: Option<OwnedFd>,
     /// Why the program was not started.
     failed: Option<StartError>,
+    /// Why it may not be started.
+    hook_failed: Option<ExecError>,
 }
 
 /// Reads the reports of a starting process until its socket closes, which is when it has become the program, or has been killed.
-async fn read_reports(socket: &OwnedFd) -> Result<Start, ExecError> {
+async fn read_reports(
+    socket: &OwnedFd,
+    hooks: Option<(&Hooks, &OwnedFd)>,
+) -> Result<Start, ExecError> {
     let failed = ExecError::system("cannot hear a container");
     let listen = async {
         rustix::io::ioctl_fionbio(socket, true)?;
@@ -500,6 +526,17 @@ async fn read_reports(socket: &OwnedFd) -> Result<Start, ExecError> {
             match serde_json::from_slice(buffer.get(..length).unwrap_or_default())? {
                 Report::Stubs(stubs) => start.stubs.extend(stubs),
                 Report::Terminal => start.terminal = fds.into_iter().next(),
+                Report::Built => {
+                    if let Some((hooks, pidfd)) = hooks {
+                        start.hook_failed = hooks.run_before_start(pidfd).await.err();
+                    }
+                    let answer = match start.hook_failed {
+                        None => GO_ON,
+                        Some(_) => GIVE_UP,
+                    };
+                    // One that is gone is heard of by its end.
+                    drop(sys::socket::send(socket.get_ref(), answer, &[]));
+                }
                 Report::Failed(error) => {
                     start.failed = Some(error);
                     return Ok::<_, io::Error>(start);

@@ -16,6 +16,7 @@ mod cgroup;
 pub mod dns;
 mod environment;
 mod error;
+mod hooks;
 pub mod hosts;
 mod injection;
 mod io;
@@ -48,7 +49,7 @@ pub use access::{
 };
 pub use bounds::{MAX_MOUNTS, MAX_PATH_BYTES, MAX_PATH_PARTS, check_mount_count, check_path};
 pub use environment::Environment;
-pub use error::{ExecError, StartError};
+pub use error::{ExecError, HookError, StartError};
 pub use injection::Injection;
 pub use io::{Control, Output, OutputSink, ProcessIo, Signal, WinSize};
 pub use mount::{Mount, MountSource};

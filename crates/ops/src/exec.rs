@@ -187,7 +187,11 @@ impl Op<BuildDomain> for ExecOp {
             &inputs,
         )
         .await?;
-        let ids = self.parts.executor.id_mapping(&access);
+        let ids = if devices.needs_host_users() {
+            Ok(None)
+        } else {
+            self.parts.executor.id_mapping(&access)
+        };
         let prepared = prepared.with_ids(ids.map_err(|source| OpFailure::Start {
             args: meta.args.join(" "),
             source: Box::new(source),

@@ -45,6 +45,7 @@ fn group_with(v2: Option<PathBuf>) -> Group {
         fd: None,
         procs: Vec::new(),
         limits_devices: false,
+        shown: Vec::new(),
         oom_before: 0,
     }
 }
@@ -294,4 +295,52 @@ fn a_new_cpuset_starts_with_what_the_one_above_has() {
     );
     let error = inherit_cpuset(dir.path(), Path::new("missing")).unwrap_err();
     assert!(error.to_string().contains("missing/cpuset.cpus"), "{error}");
+}
+
+#[test]
+fn groups_that_a_container_made_go_with_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let group = dir.path().join("own");
+    for below in ["a/b/c", "a/d", "e"] {
+        fs::create_dir_all(group.join(below)).unwrap();
+    }
+    remove_groups(&group).unwrap();
+    assert!(!group.exists() && dir.path().exists());
+    assert_eq!(
+        remove_groups(&group).unwrap_err().kind(),
+        io::ErrorKind::NotFound
+    );
+    // What does not go is told, and is not tried for ever.
+    fs::create_dir_all(group.join("a")).unwrap();
+    fs::write(group.join("a/file"), "").unwrap();
+    assert!(remove_groups(&group).is_err());
+}
+
+#[test]
+fn only_privileged_containers_see_groups_of_every_controller() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut groups = Groups::default();
+    for (controller, place) in [
+        ("cpu", "cpu,cpuacct"),
+        ("cpuacct", "cpu,cpuacct"),
+        ("pids", "pids"),
+    ] {
+        let root = dir.path().join(place);
+        fs::create_dir_all(root.join("buildkit/abc")).unwrap();
+        // The kernel makes this file.
+        fs::write(root.join("buildkit/abc/cgroup.procs"), "").unwrap();
+        groups.v1.insert(controller.into(), root);
+    }
+    let id = ContainerId::new("abc").unwrap();
+    let shown = |devices| {
+        let group = groups
+            .make("", &id, &Resources::default(), devices)
+            .unwrap();
+        let names: Vec<String> = group.shown.iter().map(|(name, _)| name.clone()).collect();
+        let processes = group.procs.len();
+        (names, processes)
+    };
+    assert_eq!(shown(Some(&[])), (Vec::new(), 0));
+    let all = vec!["cpu,cpuacct".to_owned(), "pids".to_owned()];
+    assert_eq!(shown(None), (all, 2));
 }

@@ -57,6 +57,7 @@ pub(super) fn build(
     owner: (u32, u32),
     fds: &mut ReceivedFds,
     stubs: &mut Vec<Stubs>,
+    when_built: impl FnOnce() -> Result<(), StartError>,
 ) -> Result<(), StartError> {
     rustix::system::sethostname(plan.hostname.as_bytes())
         .map_err(|errno| step("sethostname")(errno.into()))?;
@@ -74,6 +75,15 @@ pub(super) fn build(
     devices(&root, plan, &files.nodes)?;
     attach(&root, "/sys", kernel.sys, "sysfs")?;
     attach(&root, "/sys/fs/cgroup", kernel.cgroup, "cgroup")?;
+    for (name, group) in &plan.cgroups {
+        let group = DetachedMount::from(fds.take(*group)?);
+        attach(
+            &root,
+            &format!("/sys/fs/cgroup/{name}"),
+            Ok(group),
+            "cgroup",
+        )?;
+    }
     if plan.confined {
         confine(&root).map_err(step("masked paths"))?;
     }
@@ -92,6 +102,9 @@ pub(super) fn build(
     }
     for mount in &plan.mounts {
         attach_mount(&root, plan, mount, (&mut files, fds), stubs)?;
+    }
+    if plan.waits {
+        when_built()?;
     }
     if plan.readonly_root {
         make_readonly(&root, false).map_err(step("read-only root"))?;

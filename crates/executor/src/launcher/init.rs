@@ -6,19 +6,27 @@
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use rustix::fs::{FileType, OFlags};
 use sys::mount::{self, AttrChange, Attrs};
 use sys::process::{self, Namespaces};
 use sys::{caps, file, landlock, notify, path, pty, seccomp, socket, userns};
+use task::clock;
 
 use super::filesystem;
-use super::message::{MAX_MESSAGE_BYTES, Opening, Plan, ProcessPlan, Report};
+use super::message::{GO_ON, MAX_MESSAGE_BYTES, Opening, Plan, ProcessPlan, Report};
 use super::setup::Prepared;
 use crate::error::{StartError, errno};
+use crate::injection::HookPlan;
 use crate::stubs::{self, Kind, Stubs};
+
+/// The pause before it is looked again whether a hook has ended.
+const HOOK_POLL_PAUSE: Duration = Duration::from_millis(5);
 
 /// The plan's descriptors, each taken once.
 pub(super) struct ReceivedFds(Vec<Option<OwnedFd>>);
@@ -127,8 +135,14 @@ fn start(
     }
     if let Some(container) = &plan.container {
         let mut stubs = Vec::new();
-        let result =
-            filesystem::build(container, &process.cwd, process.owner, &mut fds, &mut stubs);
+        let result = filesystem::build(
+            container,
+            &process.cwd,
+            process.owner,
+            &mut fds,
+            &mut stubs,
+            || wait_until_ready(control),
+        );
         // The daemon removes the mount points of a failed start as well.
         report_stubs(control, stubs);
         result?;
@@ -150,7 +164,60 @@ fn start(
     confine(prepared, process, seq, &groups)?;
     // Everything but the standard streams goes at exec, whatever was inherited from wherever (P5).
     process::close_on_exec_from(3).map_err(step("close_range"))?;
+    for hook in &plan.hooks {
+        run_hook(hook).map_err(|reason| StartError::Hook {
+            path: hook.path.clone(),
+            reason,
+        })?;
+    }
     execute(process)
+}
+
+/// Tells the daemon that the tree stands, and waits until it has done what it has to do for it.
+fn wait_until_ready(control: &OwnedFd) -> Result<(), StartError> {
+    report(control, &Report::Built, &[]);
+    let mut answer = [0; GO_ON.len()];
+    let (length, _) = socket::receive(control, &mut answer).map_err(step("hooks"))?;
+    if answer.get(..length) == Some(GO_ON) {
+        return Ok(());
+    }
+    Err(step("hooks")(io::Error::from_raw_os_error(libc::ECANCELED)))
+}
+
+/// Runs a program of the container to its end, with the rights of the process that is to come.
+fn run_hook(hook: &HookPlan) -> Result<(), String> {
+    let told = |error: io::Error| format!("cannot start it: {error}");
+    let (first, rest) = match hook.args.split_first() {
+        Some((first, rest)) => (first.as_str(), rest),
+        None => (hook.path.as_str(), &[][..]),
+    };
+    let mut command = Command::new(&hook.path);
+    command
+        .arg0(first)
+        .args(rest)
+        .env_clear()
+        .envs(hook.env.iter().filter_map(|entry| entry.split_once('=')))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let mut child = command.spawn().map_err(told)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A hook need not read it. It is shorter than a pipe.
+        drop(stdin.write_all(hook.state.as_bytes()));
+    }
+    let deadline = clock::monotonic() + Duration::from_secs(hook.seconds);
+    loop {
+        match child.try_wait().map_err(told)? {
+            Some(status) if status.success() => return Ok(()),
+            Some(status) => return Err(status.to_string()),
+            None if clock::monotonic() >= deadline => {
+                drop(child.kill());
+                drop(child.wait());
+                return Err(format!("it did not end within {} s", hook.seconds));
+            }
+            None => clock::sleep_thread(HOOK_POLL_PAUSE),
+        }
+    }
 }
 
 /// Takes the plan and its descriptors from the socket.

@@ -9,10 +9,16 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::error::StartError;
+use crate::injection::HookPlan;
 use crate::stubs::Stubs;
 
 /// The launcher's and a container's largest message, without descriptors.
 pub(super) const MAX_MESSAGE_BYTES: usize = 64 << 10;
+
+/// What a container that waits is told when it may be started.
+pub(super) const GO_ON: &[u8] = b"go on";
+/// What it is told when it may not.
+pub(super) const GIVE_UP: &[u8] = b"give up";
 
 /// To the launcher.
 #[derive(Debug, Serialize, Deserialize)]
@@ -79,6 +85,8 @@ pub(super) struct Plan {
     pub(super) process: ProcessPlan,
     /// Files of v1 control groups to write oneself into.
     pub(super) cgroup_procs: Vec<usize>,
+    /// Programs to be run before the process, with its rights.
+    pub(super) hooks: Vec<HookPlan>,
 }
 
 /// What the container that a process joins has of its own beside mounts, IPC and a host name. What it shares with the launcher is not
@@ -101,8 +109,12 @@ pub(super) struct ContainerPlan {
     pub(super) confined: bool,
     /// Nothing limits devices, so no mount that the container can write to may have working ones.
     pub(super) nodev: bool,
-    /// Mount the v2 hierarchy at /sys/fs/cgroup; else something empty.
+    /// Mount the v2 hierarchy at /sys/fs/cgroup; else what follows.
     pub(super) cgroup2: bool,
+    /// Folders of v1 hierarchies to be mounted below /sys/fs/cgroup: the name, and the place in the list of descriptors.
+    pub(super) cgroups: Vec<(String, usize)>,
+    /// Whether somebody else has to do something for the container when its tree stands, see [`Report::Built`].
+    pub(super) waits: bool,
     pub(super) devices: Vec<DevicePlan>,
     pub(super) mounts: Vec<MountPlan>,
     /// The host's id of the group of terminals.
@@ -182,6 +194,8 @@ pub(super) enum Report {
     Stubs(Vec<Stubs>),
     /// Its terminal. Descriptor: the master.
     Terminal,
+    /// The tree stands. It goes on when it gets [`GO_ON`], and fails with anything else.
+    Built,
     /// The program was not started.
     Failed(StartError),
 }

@@ -107,11 +107,11 @@ impl Kernel {
             Err(_) if nested => copy_readonly("sys"),
             sys => sys,
         };
-        // DIFFERS: without the v2 hierarchy /sys/fs/cgroup is empty, where runc binds the container's groups of each v1 controller.
+        // DIFFERS: without the v2 hierarchy /sys/fs/cgroup is empty in a confined container, where runc binds its groups of each v1 controller.
         let empty = || {
-            let options = [("size", "4k"), ("mode", "0755")];
+            let options = [("size", "64k"), ("mode", "0755")];
             let attrs = Attrs {
-                readonly: true,
+                readonly: plan.cgroups.is_empty(),
                 ..RESTRICTED_ATTRS
             };
             mount::new_mount(c"tmpfs", &options, attrs)

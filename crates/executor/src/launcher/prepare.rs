@@ -324,6 +324,8 @@ pub(super) struct Basics {
     pub(super) security: SecurityMode,
     pub(super) limits_devices: bool,
     pub(super) cgroup2: bool,
+    pub(super) cgroups: Vec<(String, usize)>,
+    pub(super) waits: bool,
     pub(super) devices: Vec<DevicePlan>,
     pub(super) mounts: Vec<MountPlan>,
     pub(super) tty_gid: u32,
@@ -348,6 +350,8 @@ impl Basics {
             // In a user namespace no filesystem of ours has working devices.
             nodev: userns::is_nested() || (confined && !self.limits_devices),
             cgroup2: self.cgroup2,
+            cgroups: self.cgroups,
+            waits: self.waits,
             devices: {
                 let mut devices = if confined {
                     Vec::new()

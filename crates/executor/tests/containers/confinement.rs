@@ -103,17 +103,157 @@ async fn a_step_has_the_devices_it_was_given_and_no_more() {
         }];
         let mut spec = tree.spec(&["true"]);
         spec.devices = devices.inject(&hooked, &Entitlements::default()).unwrap();
-        match run_on(&*executor, spec).await {
-            Ok((status, _)) => {
-                assert_eq!(status.code, 0);
-                let mark = std::fs::read_to_string(host.path().join("mark")).unwrap();
-                assert_eq!(mark, "hooked\n");
-            }
-            // Only an OCI runtime runs programs of the host.
-            Err(error) => assert!(
-                error.to_string().contains("has the hook /bin/sh"),
-                "{error}"
+        let (status, _) = run_on(&*executor, spec).await.unwrap();
+        assert_eq!(status.code, 0);
+        let mark = std::fs::read_to_string(host.path().join("mark")).unwrap();
+        assert_eq!(mark, "hooked\n");
+    }
+}
+
+/// Devices of one file, whose edits are these.
+fn devices_with(dir: &Path, edits: &[(&str, serde_json::Value)]) -> Arc<executor::cdi::Devices> {
+    let device = |(name, edits): &(&str, serde_json::Value)| serde_json::json!({"name": name, "containerEdits": edits});
+    let file = serde_json::json!({
+        "cdiVersion": "0.7.0",
+        "kind": "test.com/hook",
+        "devices": edits.iter().map(device).collect::<Vec<_>>(),
+    });
+    std::fs::write(dir.join("hooks.json"), file.to_string()).unwrap();
+    executor::cdi::Devices::new(executor::cdi::Config {
+        spec_dirs: vec![dir.to_owned()],
+        auto_allowed: vec!["test.com/hook".into()],
+    })
+}
+
+fn device(name: &str) -> [executor::cdi::DeviceRequest; 1] {
+    [executor::cdi::DeviceRequest {
+        name: format!("test.com/hook={name}"),
+        optional: false,
+    }]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hooks_of_devices_run_in_their_order_and_find_the_root_of_the_container() {
+    let Some(tree) = Tree::new() else { return };
+    let host = tempfile::tempdir().unwrap();
+    let log = host.path().join("log");
+    // What a hook of the host finds: its state, and by the bundle the root of the container, where it writes.
+    let of_host = |name: &str| {
+        let script = format!(
+            r#"state=$(cat); bundle=$(echo "$state" | sed 's/.*"bundle":"\([^"]*\)".*/\1/');
+            root=$(sed 's/.*"path":"\([^"]*\)".*/\1/' $bundle/config.json);
+            echo {name} $(echo "$state" | sed 's/.*"status":"\([^"]*\)".*/\1/') >> {};
+            [ {name} = createContainer ] && echo seen > $root/tmp/by-hook; true"#,
+            log.display()
+        );
+        serde_json::json!({"hookName": name, "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]})
+    };
+    let in_container = serde_json::json!({
+        "hookName": "startContainer", "path": "/bin/sh",
+        "args": ["sh", "-c", "read state; case $state in *startContainer*) ;; *created*) id -u > /tmp/by-start;; esac"],
+        "env": ["PATH=/usr/bin:/bin"],
+    });
+    let names = ["poststop", "poststart", "createContainer", "createRuntime"];
+    let mut all: Vec<_> = names.iter().map(|name| of_host(name)).collect();
+    all.push(in_container);
+    let devices = devices_with(host.path(), &[("all", serde_json::json!({"hooks": all}))]);
+    let mut spec = tree.shell("cat /tmp/by-hook /tmp/by-start; rm /tmp/by-hook /tmp/by-start");
+    spec.devices = devices
+        .inject(&device("all"), &Entitlements::default())
+        .unwrap();
+    let (status, output) = run(&launcher(), spec).await.unwrap();
+    assert_eq!((status.code, output.as_str()), (0, "seen\n0\n"));
+    assert_eq!(
+        std::fs::read_to_string(&log).unwrap(),
+        "createRuntime created\ncreateContainer created\npoststart running\npoststop stopped\n"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hook_that_fails_before_the_start_ends_it_and_later_ones_do_not() {
+    let Some(tree) = Tree::new() else { return };
+    let host = tempfile::tempdir().unwrap();
+    let stops = host.path().join("stops");
+    let hook = |name: &str, script: &str| serde_json::json!({"hookName": name, "path": "/bin/sh", "args": ["sh", "-c", script]});
+    let stopped = hook("poststop", &format!("echo x >> {}", stops.display()));
+    let edits = |name, script| serde_json::json!({"hooks": [hook(name, script), stopped]});
+    let devices = devices_with(
+        host.path(),
+        &[
+            (
+                "early",
+                edits("createContainer", "echo no such card >&2; exit 3"),
             ),
+            ("inside", edits("startContainer", "exit 4")),
+            ("late", edits("poststart", "exit 5")),
+        ],
+    );
+    for (name, error) in [
+        (
+            "early",
+            Some(
+                "the createContainer hook /bin/sh of a CDI device failed: exit status: 3: no such card",
+            ),
+        ),
+        (
+            "inside",
+            Some("the startContainer hook /bin/sh of a CDI device failed: exit status: 4"),
+        ),
+        ("late", None),
+    ] {
+        let mut spec = tree.spec(&["true"]);
+        spec.devices = devices
+            .inject(&device(name), &Entitlements::default())
+            .unwrap();
+        let outcome = run(&launcher(), spec).await;
+        match error {
+            None => assert_eq!(outcome.unwrap().0.code, 0),
+            Some(words) => {
+                let failure = outcome.unwrap_err().to_string();
+                assert!(failure.contains(words), "{name}: {failure}");
+            }
         }
     }
+    // The container was made each time. That it has gone may be told a little later than the failure.
+    let deadline = task::clock::monotonic() + std::time::Duration::from_secs(20);
+    while std::fs::read_to_string(&stops).unwrap_or_default() != "x\nx\nx\n" {
+        assert!(
+            task::clock::monotonic() < deadline,
+            "{:?}",
+            std::fs::read_to_string(&stops)
+        );
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_insecure_step_makes_groups_where_the_host_has_older_hierarchies() {
+    let Some(tree) = Tree::new() else { return };
+    if !Path::new("/sys/fs/cgroup/cpuset").exists() {
+        testkit::skip::skip("this host has no v1 hierarchy of cpusets");
+        return;
+    }
+    let granted = Entitlements {
+        network_host: false,
+        security_insecure: true,
+        devices: None,
+    };
+    let script = "mkdir /sys/fs/cgroup/cpuset/own /sys/fs/cgroup/cpuset/own/below && echo made; ls -d /sys/fs/cgroup/pids";
+    let mut spec = tree.shell(script);
+    spec.access = granted
+        .access(NetworkMode::None, SecurityMode::Insecure)
+        .unwrap();
+    let id = spec.id.clone();
+    let (_, output) = run(&launcher(), spec).await.unwrap();
+    assert_eq!(output, "made\n/sys/fs/cgroup/pids\n");
+    let left = Path::new("/sys/fs/cgroup/cpuset/buildkit").join(id.as_str());
+    assert!(!left.exists(), "{} stays", left.display());
+    // A confined one sees none.
+    let (_, output) = run(
+        &launcher(),
+        tree.shell("mkdir /sys/fs/cgroup/cpuset 2>&1; true"),
+    )
+    .await
+    .unwrap();
+    assert!(output.contains("Read-only"), "{output}");
 }
