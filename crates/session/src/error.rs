@@ -1,4 +1,4 @@
-//! Why a client could not be asked, or did not answer.
+//! Errors of sessions and their calls.
 
 use std::io;
 use std::sync::Arc;
@@ -7,64 +7,64 @@ use bytes::Bytes;
 use oci::ErrorKind;
 use oci::error::chain;
 
-/// Why a transfer may not go on.
+/// Why a transfer is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LimitError {
-    /// Lists of files that take too much memory.
+    /// The lists of files take too much memory.
     #[error(
         "the files that this session lists take more than {} MiB of memory: leave out what the build does not need, with .dockerignore",
         limit >> 20
     )]
     Memory {
-        /// The bound in bytes.
+        /// Limit in bytes.
         limit: u64,
     },
-    /// Too much on disk.
+    /// The transfers take too much space on disk.
     #[error(
         "this session sends more than the {} MB that it may: leave out what the build does not need with .dockerignore, or raise `context.maxSize` of the daemon",
         limit / 1_000_000
     )]
     Written {
-        /// The bound in bytes.
+        /// Limit in bytes.
         limit: u64,
     },
 }
 
-/// gRPC's numbers, as far as callers tell them apart.
+/// gRPC's status codes that callers distinguish.
 pub mod code {
-    /// The caller went away.
+    /// The caller has left.
     pub const CANCELLED: i32 = 1;
-    /// No better number is known.
+    /// No other code applies.
     pub const UNKNOWN: i32 = 2;
-    /// The request makes no sense.
+    /// The request is invalid.
     pub const INVALID_ARGUMENT: i32 = 3;
-    /// It took too long.
+    /// The time limit has passed.
     pub const DEADLINE_EXCEEDED: i32 = 4;
-    /// What was asked for is not there.
+    /// The requested thing does not exist.
     pub const NOT_FOUND: i32 = 5;
-    /// What was to be made is there already.
+    /// The thing to be created exists already.
     pub const ALREADY_EXISTS: i32 = 6;
-    /// The caller may not do this.
+    /// The caller lacks the right.
     pub const PERMISSION_DENIED: i32 = 7;
     /// The client does not have this service.
     pub const UNIMPLEMENTED: i32 = 12;
-    /// A broken invariant.
+    /// An invariant is broken.
     pub const INTERNAL: i32 = 13;
-    /// The connection is gone.
+    /// The connection is lost.
     pub const UNAVAILABLE: i32 = 14;
     /// The caller has not logged in.
     pub const UNAUTHENTICATED: i32 = 16;
 }
 
-/// Why one call of a client failed.
+/// Why a call of a client failed.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum CallError {
     /// The client did not list the method when it connected.
     #[error("method {method} not supported by the client")]
     Unsupported {
-        /// The method.
+        /// Path of the gRPC method.
         method: &'static str,
     },
     /// The client serves no local folders.
@@ -73,7 +73,7 @@ pub enum CallError {
     /// The client answered with an error.
     #[error("{message}")]
     Status {
-        /// gRPC's number.
+        /// gRPC's status code.
         code: i32,
         /// The client's sentence.
         message: String,
@@ -83,17 +83,17 @@ pub enum CallError {
     /// The session ended before the call did.
     #[error("session {id} ended")]
     Ended {
-        /// The session.
+        /// Id of the session.
         id: String,
     },
-    /// The client did not begin to send in time.
+    /// The client did not start to send in time.
     #[error(
         "unexpected answer of the client to {method}: the client did not begin to send within {seconds} seconds"
     )]
     NotBegun {
-        /// What was called.
+        /// Path of the gRPC method.
         method: &'static str,
-        /// How long it was waited for.
+        /// Time limit in seconds.
         seconds: u64,
     },
     /// The client stopped sending.
@@ -101,33 +101,33 @@ pub enum CallError {
         "unexpected answer of the client to {method}: the client stopped sending: nothing came for {seconds} seconds"
     )]
     Stalled {
-        /// What was called.
+        /// Path of the gRPC method.
         method: &'static str,
-        /// How long nothing came.
+        /// Seconds without data.
         seconds: u64,
     },
-    /// The client sends more than it may.
+    /// The client exceeded a limit of its session.
     #[error("unexpected answer of the client to {method}: {source}")]
     Limit {
-        /// What was called.
+        /// Path of the gRPC method.
         method: &'static str,
-        /// Which bound.
+        /// The exceeded limit.
         source: LimitError,
     },
-    /// The client broke the rules of the protocol.
+    /// The client broke the protocol.
     #[error("unexpected answer of the client to {method}: {}", chain(source.as_ref()))]
     Protocol {
-        /// What was called.
+        /// Path of the gRPC method.
         method: &'static str,
-        /// Which rule.
+        /// The broken rule, or the error of the decoder.
         source: Arc<dyn std::error::Error + Send + Sync>,
     },
-    /// Bytes for the client cannot be read here.
+    /// Bytes for the client cannot be read on this side.
     #[error("cannot read {what} for the client: {source}")]
     Read {
-        /// Whose bytes they are.
+        /// Description of the bytes, for people.
         what: String,
-        /// Why.
+        /// The error of the read.
         source: Arc<io::Error>,
     },
 }
@@ -152,7 +152,7 @@ impl CallError {
         }
     }
 
-    /// gRPC's number for this error.
+    /// gRPC's status code for this error.
     #[must_use]
     pub fn code(&self) -> i32 {
         match self {
@@ -167,33 +167,33 @@ impl CallError {
         }
     }
 
-    /// Whether the client does not have what was asked for: no such service, or no such thing.
+    /// Whether the client lacks the service or the requested thing.
     #[must_use]
     pub fn is_absent(&self) -> bool {
         matches!(self.code(), code::UNIMPLEMENTED | code::NOT_FOUND)
     }
 }
 
-/// Why no session answered.
+/// Why no session answered a call.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum SessionError {
     /// The group names no session.
     #[error("no active sessions")]
     NoSessions,
-    /// The session did not appear in time, or is gone.
+    /// The session did not connect in time, or has ended.
     #[error("no active session for {id}: context deadline exceeded")]
     NotActive {
-        /// The session.
+        /// Id of the session.
         id: String,
     },
-    /// The id is taken.
+    /// Another session has the id.
     #[error("session {id} already exists")]
     AlreadyExists {
-        /// The session.
+        /// Id of the session.
         id: String,
     },
-    /// All sessions of the group were asked; this is what the last one said.
+    /// All sessions of the group failed; this is the error of the last one.
     #[error(transparent)]
     Call(#[from] CallError),
 }
@@ -212,7 +212,7 @@ impl CallError {
                 6 => ErrorKind::Exists,
                 7 | 16 => ErrorKind::Denied,
                 14 => ErrorKind::Unavailable,
-                // A client whose disk is full is none of our disks.
+                // A full disk of the client is not an error of this machine.
                 _ => ErrorKind::Failed,
             },
             Self::Ended { .. } => ErrorKind::Unavailable,

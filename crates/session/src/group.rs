@@ -1,4 +1,4 @@
-//! Who may answer for a step.
+//! The sessions that may answer for a step.
 
 use std::fmt;
 use std::future::Future;
@@ -32,25 +32,25 @@ impl Group {
         group
     }
 
-    /// A group in which nobody answers.
+    /// A group without sessions.
     #[must_use]
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// The ids.
+    /// The ids of the sessions, in order of preference.
     #[must_use]
     pub fn ids(&self) -> &[String] {
         &self.ids
     }
 
-    /// Whether it names no session.
+    /// Whether the group has no sessions.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
     }
 
-    /// The same sessions and those of `other`.
+    /// The sessions of this group and of `other`.
     #[must_use]
     pub fn join(&self, other: &Self) -> Self {
         let manager = self.manager.clone().or_else(|| other.manager.clone());
@@ -60,7 +60,7 @@ impl Group {
         }
     }
 
-    /// One session, named by id, waited for if it is not connected yet.
+    /// The session with an id; waits for it if it is not connected yet.
     pub async fn named(&self, id: &str) -> Result<Arc<dyn Session>, SessionError> {
         let Some(manager) = &self.manager else {
             return Err(SessionError::NoSessions);
@@ -68,7 +68,7 @@ impl Group {
         manager.wait(id, SESSION_WAIT_TIMEOUT).await
     }
 
-    /// What the transfers of a session may take.
+    /// Limits of a session's transfers.
     #[must_use]
     pub fn share(&self, id: &str) -> Arc<Share> {
         match &self.manager {
@@ -77,7 +77,7 @@ impl Group {
         }
     }
 
-    /// The first session that is connected.
+    /// The first connected session.
     pub async fn first(&self) -> Result<Arc<dyn Session>, SessionError> {
         let Some(manager) = &self.manager else {
             return Err(SessionError::NoSessions);
@@ -95,7 +95,7 @@ impl Group {
         Err(last)
     }
 
-    /// Asks one session after the other until one answers; the last error counts.
+    /// Calls one session after the other until one succeeds; the error is that of the last one.
     pub async fn any<T, F, Fut>(&self, mut ask: F) -> Result<T, SessionError>
     where
         F: FnMut(Arc<dyn Session>) -> Fut,

@@ -4,9 +4,9 @@
 
 use gostd::url::{query_escape, query_unescape};
 
-/// The session's id.
+/// Id of the session.
 pub const SESSION_ID: &str = "x-docker-expose-session-uuid";
-/// The session's shared key.
+/// Shared key of the session.
 pub const SESSION_SHARED_KEY: &str = "x-docker-expose-session-sharedkey";
 /// Whether the shared key is escaped.
 pub const SESSION_SHARED_KEY_ENCODED: &str = "x-docker-expose-session-sharedkey-encoded";
@@ -14,31 +14,31 @@ pub const SESSION_SHARED_KEY_ENCODED: &str = "x-docker-expose-session-sharedkey-
 pub const SESSION_METHOD: &str = "x-docker-expose-session-grpc-method";
 /// Milliseconds between health checks (tests of the reference set it).
 pub const SESSION_HEALTH_TIMEOUT: &str = "x-buildkit-session-health-custom-timeout";
-/// Name of the folder.
+/// Name of the requested folder.
 pub const DIR_NAME: &str = "dir-name";
-/// What of the folder.
+/// Patterns of the requested files.
 pub const INCLUDE: &str = "include-patterns";
-/// What not of the folder.
+/// Patterns of files to leave out.
 pub const EXCLUDE: &str = "exclude-patterns";
-/// Which links to follow.
+/// Paths whose symlinks are followed.
 pub const FOLLOW: &str = "followpaths";
-/// Asks for marks of changes (ours; others do not know it).
+/// Requests marks of changes (an extension of this project; other clients ignore it).
 pub const CHANGE_MARKS: &str = "x-rbuild-change-marks";
 /// Prefix of values that go with an exported file.
 pub const EXPORTER_METADATA: &str = "exporter-md-";
-/// Which exporter of the request.
+/// Index of the exporter in the request.
 pub const EXPORTER_ID: &str = "buildkit-attachable-exporter-id";
-/// All platforms come as one tree.
+/// Set if all platforms come as one tree.
 pub const EXPORTER_MULTI_PLATFORM: &str = "buildkit-exporter-multi-platform";
-/// Which content store of the client.
+/// Name of the client's content store.
 pub const CONTENT_STORE: &str = "buildkit-attachable-store-id";
-/// Which ssh agent.
+/// Id of the SSH agent.
 pub const SSH_ID: &str = "buildkit.ssh.id";
 /// Host part of an upload's URL.
 pub const UPLOAD_HOST: &str = "urlhost";
 /// Path part of an upload's URL.
 pub const UPLOAD_PATH: &str = "urlpath";
-/// Which build a frontend's call belongs to.
+/// Build that the call of a frontend belongs to.
 pub const BUILD_ID: &str = "buildkit-controlapi-buildid";
 
 /// Escapes a list of values if one of them needs it; all or none are escaped.
@@ -64,7 +64,7 @@ pub fn encode(value: &str) -> (String, bool) {
     }
 }
 
-/// Takes the escapes out if the sender said that there are some.
+/// Removes the escapes if the sender set `encoded`.
 #[must_use]
 pub fn decode(value: &str, encoded: bool) -> String {
     if encoded {

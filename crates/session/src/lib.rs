@@ -1,4 +1,4 @@
-//! What a connected client can be asked for, as traits, and the protocol cores without I/O.
+//! The services of connected clients, as traits, and the protocol cores without I/O.
 //!
 //! ```text
 //!   source, exporter, ops ──► Group ──► SessionManager ──► dyn Session ──(control)──► the client
@@ -10,7 +10,7 @@
 //! knows the wire: `control` implements [`Session`] over the tunnel, tests implement it in memory.
 //!
 //! # Invariants
-//! - Words of a client are hostile: `diffcopy` checks order, names and ids of everything it is sent.
+//! - Data of clients is hostile: `diffcopy` checks order, names and ids of all packets.
 //! - Secrets have no `Debug`.
 
 pub mod diffcopy;

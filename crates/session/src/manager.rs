@@ -1,4 +1,4 @@
-//! The sessions that are connected now.
+//! Connected sessions.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,30 +12,30 @@ use crate::error::SessionError;
 use crate::traits::Session;
 use crate::transfers::{Share, TransferLimits, Transfers};
 
-/// How long a call waits for a session that a request names but that is not connected yet.
+/// Time for which a call waits for a session that is not connected yet.
 pub const SESSION_WAIT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The sessions that are connected now, by id.
+/// All connected sessions, by id.
 pub struct SessionManager {
     sessions: Mutex<HashMap<String, Connected>>,
     changed: Notify,
     transfers: Arc<Transfers>,
 }
 
-/// A session and what its transfers may take.
+/// A connected session and the limits of its transfers.
 struct Connected {
     session: Arc<dyn Session>,
     share: Arc<Share>,
 }
 
 impl SessionManager {
-    /// No sessions yet.
+    /// A manager without sessions.
     #[must_use]
     pub fn new() -> Arc<Self> {
         Self::with_limits(TransferLimits::default())
     }
 
-    /// No sessions yet, whose transfers have these bounds.
+    /// A manager without sessions, whose transfers have these limits.
     #[must_use]
     pub fn with_limits(limits: TransferLimits) -> Arc<Self> {
         Arc::new(Self {
@@ -65,7 +65,7 @@ impl SessionManager {
         })
     }
 
-    /// A session, if it is connected. `prefix:id` finds `id`.
+    /// The session with an id, if it is connected. `prefix:id` finds `id`.
     #[must_use]
     pub fn get(&self, id: &str) -> Option<Arc<dyn Session>> {
         let sessions = self.sessions.lock();
@@ -74,7 +74,7 @@ impl SessionManager {
             .map(|c| Arc::clone(&c.session))
     }
 
-    /// What the transfers of a session may take.
+    /// Limits of a session's transfers.
     #[must_use]
     pub fn share(&self, id: &str) -> Arc<Share> {
         let share = self
@@ -82,7 +82,7 @@ impl SessionManager {
             .lock()
             .get(without_prefix(id))
             .map(|c| c.share.clone());
-        // A session that has just left may still have a transfer to end.
+        // A session that has just left may still end a transfer.
         share.unwrap_or_else(|| self.transfers.share())
     }
 
@@ -111,13 +111,13 @@ impl SessionManager {
             })
     }
 
-    /// How many are connected.
+    /// Number of connected sessions.
     #[must_use]
     pub fn len(&self) -> usize {
         self.sessions.lock().len()
     }
 
-    /// Whether none is connected.
+    /// Whether no session is connected.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -140,7 +140,7 @@ fn without_prefix(id: &str) -> &str {
     }
 }
 
-/// Keeps a session in the manager; dropping it takes the session out.
+/// Keeps a session in the manager until it is dropped.
 #[derive(Debug)]
 pub struct Registration {
     manager: Arc<SessionManager>,

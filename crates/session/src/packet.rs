@@ -8,17 +8,17 @@ use fstree::Stat;
 pub enum Packet {
     /// The next file; files are numbered from zero in this order. `None` ends the list.
     Stat(Option<Box<Stat>>),
-    /// Asks for the contents of a file.
+    /// Requests the contents of a file by its number.
     Req(u32),
     /// A piece of a file; an empty one ends it.
     Data {
-        /// The number of the file.
+        /// Number of the file.
         id: u32,
-        /// The piece.
+        /// Bytes of the piece.
         bytes: Bytes,
     },
-    /// Everything is there; the other side repeats it and closes.
+    /// The transfer is complete; the other side repeats the packet and closes.
     Fin,
-    /// The sender of this gives up.
+    /// The side that sends this has failed, with the text of its error.
     Err(String),
 }

@@ -1,4 +1,4 @@
-//! The streams of a session. All are bounded, and dropping one ends the call.
+//! Streams of a session. All are bounded, and dropping one ends the call.
 
 use std::fmt;
 
@@ -10,14 +10,14 @@ use tokio::sync::mpsc;
 use crate::error::CallError;
 use crate::packet::Packet;
 
-/// How many packets may wait to be sent.
+/// Number of packets that may wait to be sent.
 pub const PACKETS_IN_FLIGHT: usize = 1024;
 
 /// A two-way stream of file-sync packets.
 pub struct PacketStream {
-    /// What the other side sends; ends when it closes. The call starts when this is first polled.
+    /// Packets of the other side, up to its end. The call starts when this is first polled.
     pub incoming: BoxStream<'static, Result<Packet, CallError>>,
-    /// What we send; dropping it half-closes.
+    /// Packets to the other side; dropping the sender half-closes the stream.
     pub outgoing: mpsc::Sender<Packet>,
 }
 
@@ -58,9 +58,9 @@ pub type ByteStream = BoxStream<'static, Result<Bytes, CallError>>;
 
 /// A two-way stream of bytes.
 pub struct Duplex {
-    /// What the client sends; ends when it closes.
+    /// Bytes of the client, up to its end.
     pub incoming: ByteStream,
-    /// What we send; dropping it half-closes.
+    /// Bytes to the client; dropping the sender half-closes the stream.
     pub outgoing: mpsc::Sender<Bytes>,
 }
 
@@ -77,10 +77,10 @@ pub struct ByteSink {
 }
 
 impl ByteSink {
-    /// The largest message that is sent; more is cut.
+    /// Size limit of a message in bytes; larger ones are split.
     pub const MAX_CHUNK: usize = 1 << 20;
 
-    /// Joins the two halves: a bounded queue, and what resolves when the client has taken everything.
+    /// Combines a bounded queue with a future that resolves when the client has received everything.
     #[must_use]
     pub fn new(
         outgoing: mpsc::Sender<Bytes>,
@@ -89,7 +89,7 @@ impl ByteSink {
         Self { outgoing, taken }
     }
 
-    /// Hands bytes over; waits while the client is slower than we are. The error is the client's.
+    /// Sends bytes; waits while the client is slower. The error is the client's.
     pub async fn write(&mut self, mut bytes: Bytes) -> Result<(), CallError> {
         while !bytes.is_empty() {
             let chunk = bytes.split_to(bytes.len().min(Self::MAX_CHUNK));
@@ -104,7 +104,7 @@ impl ByteSink {
         Ok(())
     }
 
-    /// Closes the stream and waits until the client has taken everything.
+    /// Closes the stream and waits until the client has received everything.
     pub async fn finish(self) -> Result<(), CallError> {
         drop(self.outgoing);
         self.taken.await

@@ -10,33 +10,33 @@ use oci::Digest;
 use crate::error::CallError;
 use crate::stream::{ByteSink, ByteStream, Duplex, PacketStream};
 
-/// Who is connected, and what it offers. Every service of a session has it.
+/// Identity and methods of a connected client. Every service of a session has it.
 #[async_trait]
 pub trait Connection: Send + Sync + fmt::Debug {
-    /// The id under which the client connected.
+    /// Id that the client chose when it connected.
     fn id(&self) -> &str;
 
-    /// What makes folders of different sessions of one client the same (its working directory and host).
+    /// Key that is the same for sessions of one client with the same folders (made of its working directory and host).
     fn shared_key(&self) -> &str;
 
     /// Whether the client listed this method; see [`crate::method`].
     fn supports(&self, method: &str) -> bool;
 
-    /// Resolves when the client is gone.
+    /// Resolves when the client has disconnected.
     async fn closed(&self);
 }
 
-/// Folders of the client.
+/// Service: folders of the client.
 #[async_trait]
 pub trait FileSync: Connection {
     /// Opens a folder of the client.
     async fn diff_copy(&self, request: SyncRequest) -> Result<PacketStream, CallError>;
 }
 
-/// Files and folders that the client takes.
+/// Service: the client receives files and folders.
 #[async_trait]
 pub trait FileSend: Connection {
-    /// Opens a file to export into. `exporter` numbers the exporters of the request.
+    /// Opens a file to export into. `exporter` is the exporter's index in the request.
     async fn send_file(
         &self,
         exporter: usize,
@@ -51,19 +51,19 @@ pub trait FileSend: Connection {
     ) -> Result<PacketStream, CallError>;
 }
 
-/// Logins and tokens of the client for registries.
+/// Service: logins and tokens of the client for registries.
 #[async_trait]
 pub trait Auth: Connection {
-    /// Name and password for a registry; `None` when the client has none to give.
+    /// Name and password for a registry; `None` if the client has none.
     async fn credentials(&self, host: &str) -> Result<Option<Login>, CallError>;
 
     /// Lets the client fetch a token.
     async fn fetch_token(&self, request: TokenRequest) -> Result<Token, CallError>;
 
-    /// The public key for which the client will fetch tokens; `None` when it does not do that.
+    /// The public key for which the client fetches tokens; `None` if it does not fetch tokens.
     async fn token_authority(&self, host: &str, salt: &[u8]) -> Result<Option<Bytes>, CallError>;
 
-    /// `payload`, signed by the client with that key.
+    /// Has the client sign `payload` with that key.
     async fn verify_token_authority(
         &self,
         host: &str,
@@ -72,31 +72,31 @@ pub trait Auth: Connection {
     ) -> Result<Option<Bytes>, CallError>;
 }
 
-/// Secrets of the client.
+/// Service: secrets of the client.
 #[async_trait]
 pub trait Secrets: Connection {
-    /// A secret; `None` when the client has none of that id.
+    /// The secret with an id; `None` if the client does not have it.
     async fn secret(&self, id: &str) -> Result<Option<Secret>, CallError>;
 }
 
-/// SSH agents of the client.
+/// Service: SSH agents of the client.
 #[async_trait]
 pub trait Ssh: Connection {
-    /// Fails when the client has no ssh agent of that id; an empty id is `default`.
+    /// Fails if the client has no SSH agent with this id; an empty id is `default`.
     async fn check_ssh(&self, id: &str) -> Result<(), CallError>;
 
     /// Connects to an ssh agent of the client.
     async fn forward_ssh(&self, id: &str) -> Result<Duplex, CallError>;
 }
 
-/// Streams that the client prepared.
+/// Service: streams that the client prepared.
 #[async_trait]
 pub trait Upload: Connection {
-    /// Takes a stream that the client prepared.
+    /// Opens a prepared stream, once.
     async fn upload(&self, target: UploadTarget) -> Result<ByteStream, CallError>;
 }
 
-/// Blobs in stores of the client.
+/// Service: blobs in stores of the client.
 #[async_trait]
 pub trait ContentStore: Connection {
     /// Size and labels of a blob in one of the client's stores.
@@ -111,7 +111,7 @@ pub trait ContentStore: Connection {
         size: u64,
     ) -> Result<ByteStream, CallError>;
 
-    /// Writes a blob into one of the client's stores. That it is there already is success.
+    /// Writes a blob into one of the client's stores. An existing blob is success.
     async fn content_write(
         &self,
         store: &str,
@@ -120,28 +120,28 @@ pub trait ContentStore: Connection {
     ) -> Result<(), CallError>;
 }
 
-/// Exporters that the client adds to its build.
+/// Service: exporters that the client adds to its build.
 #[async_trait]
 pub trait ClientExports: Connection {
-    /// Exporters that the client wants to add, given the metadata of the result and its ref names.
+    /// Exporters that the client adds, given the metadata of the result and the names of its refs.
     async fn find_exporters(
         &self,
         metadata: BTreeMap<String, Bytes>,
         refs: Vec<String>,
     ) -> Result<Vec<ExporterRequest>, CallError>;
 
-    /// Tells the client what its exporters gave.
+    /// Sends the client the answers of its exporters.
     async fn finalize_export(&self, response: BTreeMap<String, String>) -> Result<(), CallError>;
 }
 
-/// The client's say in the sources of a build.
+/// Service: the client decides on sources of a build.
 #[async_trait]
 pub trait SourcePolicy: Connection {
     /// Asks for a verdict on a source: an encoded `CheckPolicyRequest`, answered by an encoded `CheckPolicyResponse`.
     async fn check_policy(&self, request: Bytes) -> Result<Bytes, CallError>;
 }
 
-/// One connected client with all its services. Whoever needs one of them takes that one: an `Arc<dyn Session>` is an
+/// One connected client with all its services. Code that needs one service takes that trait: an `Arc<dyn Session>` is an
 /// `Arc<dyn Secrets>` too. Dropping the future of a call cancels the call.
 pub trait Session:
     FileSync + FileSend + Auth + Secrets + Ssh + Upload + ContentStore + ClientExports + SourcePolicy
@@ -161,28 +161,28 @@ impl<T> Session for T where
 {
 }
 
-/// Which files of which folder.
+/// A request for files of a folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SyncRequest {
     /// Name of the folder, such as `context` or `dockerfile`.
     pub name: String,
-    /// Only these; everything when empty.
+    /// Patterns of files to send; empty for all.
     pub include: Vec<String>,
-    /// Not these.
+    /// Patterns of files to leave out.
     pub exclude: Vec<String>,
-    /// These and what their links lead to.
+    /// Paths to send together with the targets of their symlinks.
     pub follow: Vec<String>,
-    /// Asks for what tells a changed file from one that looks the same; see [`crate::diffcopy::marks`]. Clients that do
-    /// not know it leave it out.
+    /// Requests marks that distinguish a changed file from one that looks the same; see [`crate::diffcopy::marks`]. Clients that do
+    /// not know marks send none.
     pub change_marks: bool,
 }
 
 /// Name and password for a registry; an empty name means that the password is a refresh token.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Login {
-    /// The name.
+    /// Name of the user; empty if `secret` is a refresh token.
     pub username: String,
-    /// The password or token.
+    /// Password or token.
     pub secret: String,
 }
 
@@ -192,29 +192,29 @@ impl fmt::Debug for Login {
     }
 }
 
-/// What the client needs to fetch a token.
+/// A request to fetch a token.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TokenRequest {
-    /// Names us to the token server.
+    /// Name of this program for the token server.
     pub client_id: String,
-    /// The registry.
+    /// Host of the registry.
     pub host: String,
-    /// The token server.
+    /// URL of the token server.
     pub realm: String,
-    /// The service name of the challenge.
+    /// Service in the registry's challenge.
     pub service: String,
-    /// The scopes.
+    /// Requested scopes.
     pub scopes: Vec<String>,
 }
 
 /// A token, fetched by the client.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Token {
-    /// The token.
+    /// Value of the token.
     pub token: String,
-    /// Seconds it is good for, zero if not said.
+    /// Lifetime in seconds, zero if unknown.
     pub expires_in: i64,
-    /// Seconds since 1970, zero if not said.
+    /// Time of issue in seconds since 1970, zero if unknown.
     pub issued_at: i64,
 }
 
@@ -226,18 +226,18 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Bytes that nothing prints.
+/// Bytes of a secret, which `Debug` does not show.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Bytes);
 
 impl Secret {
-    /// Takes the bytes.
+    /// Wraps the bytes.
     #[must_use]
     pub fn new(bytes: Bytes) -> Self {
         Self(bytes)
     }
 
-    /// The bytes.
+    /// Returns the bytes.
     #[must_use]
     pub fn expose(&self) -> &Bytes {
         &self.0
@@ -250,7 +250,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Which prepared stream.
+/// The address of a prepared stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UploadTarget {
     /// Host part of the URL that names it.
@@ -259,23 +259,23 @@ pub struct UploadTarget {
     pub path: String,
 }
 
-/// What is known of a blob of the client.
+/// Metadata of a client's blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlobInfo {
-    /// Its digest.
+    /// Digest of the bytes.
     pub digest: Digest,
-    /// Its size in bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// Its labels.
+    /// Labels of the blob in the store.
     pub labels: BTreeMap<String, String>,
 }
 
-/// A blob to be written at the client.
+/// A blob to be written into a client's store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlobWrite {
-    /// Its digest.
+    /// Digest of the bytes.
     pub digest: Digest,
-    /// Its size in bytes.
+    /// Size in bytes.
     pub size: u64,
     /// Labels to set.
     pub labels: BTreeMap<String, String>,
@@ -286,6 +286,6 @@ pub struct BlobWrite {
 pub struct ExporterRequest {
     /// `image`, `local`, ….
     pub kind: String,
-    /// Its attributes.
+    /// Attributes of that kind.
     pub attrs: BTreeMap<String, String>,
 }

@@ -1,4 +1,4 @@
-//! What the transfers of clients may take of this process: places, memory, space, and time without a word.
+//! Limits of client transfers: number, memory, disk space, and time without progress.
 //!
 //! ```text
 //!   Transfers (all sessions) ──► Share (one session) ──► Place (one transfer, with a thread of its own)
@@ -20,19 +20,19 @@ use task::{Permit, Permits};
 use crate::error::{CallError, LimitError};
 use crate::stream::ByteStream;
 
-/// A session that holds less than this may go on while others hold all that there is.
+/// A session with less memory than this may continue while others have used up the total.
 const GUARANTEED_SESSION_BYTES: u64 = 128 << 20;
-/// What a file costs on disk beside its contents.
+/// Space that a file takes on disk beside its contents.
 const FILE_DISK_BYTES: u64 = 4096;
 
-/// Bounds of transfers.
+/// Limits of transfers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TransferLimits {
-    /// How long a transfer may stand still; for ever without a limit.
+    /// Time without progress after which a transfer ends; none for no limit.
     pub idle: Option<Duration>,
-    /// Transfers of one session at the same time; others wait for their turn.
+    /// Number of simultaneous transfers of one session; others wait.
     pub session_transfers: usize,
-    /// Transfers of all sessions at the same time.
+    /// Number of simultaneous transfers of all sessions.
     pub transfers: usize,
     /// Bytes of memory that the lists of files of one session may take.
     pub session_memory: u64,
@@ -43,7 +43,7 @@ pub struct TransferLimits {
 }
 
 impl TransferLimits {
-    /// Without limits of time and space: for a client, whose daemon watches over both.
+    /// No limits of time and space: for clients, because the daemon limits both.
     #[must_use]
     pub fn of_client() -> Self {
         Self {
@@ -70,7 +70,7 @@ impl Default for TransferLimits {
     }
 }
 
-/// The transfers of all sessions.
+/// Usage of the limits by all sessions.
 #[derive(Debug)]
 pub struct Transfers {
     limits: TransferLimits,
@@ -79,7 +79,7 @@ pub struct Transfers {
 }
 
 impl Transfers {
-    /// None yet.
+    /// No usage yet, with these limits.
     #[must_use]
     pub fn new(limits: TransferLimits) -> Arc<Self> {
         Arc::new(Self {
@@ -89,7 +89,7 @@ impl Transfers {
         })
     }
 
-    /// The share of a new session.
+    /// A share for a new session.
     #[must_use]
     pub fn share(self: &Arc<Self>) -> Arc<Share> {
         Arc::new(Share {
@@ -101,7 +101,7 @@ impl Transfers {
     }
 }
 
-/// The share of one session.
+/// Usage of the limits by one session.
 pub struct Share {
     all: Arc<Transfers>,
     places: Permits,
@@ -109,7 +109,7 @@ pub struct Share {
     written: AtomicU64,
 }
 
-/// Leave for one transfer, given back on drop.
+/// Permission for one transfer, returned on drop.
 #[derive(Debug)]
 pub struct Place {
     _session: Permit,
@@ -117,15 +117,15 @@ pub struct Place {
 }
 
 impl Share {
-    /// The share of a client: without limits of time and space.
+    /// The share of a client, without limits of time and space.
     #[must_use]
     pub fn of_client() -> Arc<Self> {
         Transfers::new(TransferLimits::of_client()).share()
     }
 
-    /// Waits for a place, and takes no thread meanwhile.
+    /// Waits for permission for a transfer, without holding a thread.
     pub async fn place(&self) -> Place {
-        // The session's own first: who waits for it keeps nobody else waiting.
+        // The session's own permit comes first: a session that waits for it holds up no other.
         let session = self.places.acquire().await;
         Place {
             _session: session,
@@ -133,13 +133,13 @@ impl Share {
         }
     }
 
-    /// How long a transfer may stand still.
+    /// Time without progress after which a transfer ends.
     #[must_use]
     pub fn idle(&self) -> Option<Duration> {
         self.all.limits.idle
     }
 
-    /// Waits for `work`; `None` when the time that a transfer may stand still is over.
+    /// Waits for `work`; `None` if the time without progress has passed.
     pub async fn within<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         match self.idle() {
             Some(idle) => tokio::time::timeout(idle, work).await.ok(),
@@ -147,7 +147,7 @@ impl Share {
         }
     }
 
-    /// Counts bytes that are about to be written.
+    /// Counts bytes that will be written to disk.
     pub fn write(&self, bytes: u64) -> Result<(), LimitError> {
         let limit = self.all.limits.session_written;
         let before = self.written.fetch_add(bytes, Ordering::Relaxed);
@@ -157,12 +157,12 @@ impl Share {
         Ok(())
     }
 
-    /// Counts a file that is about to be made.
+    /// Counts a file that will be created.
     pub fn write_file(&self) -> Result<(), LimitError> {
         self.write(FILE_DISK_BYTES)
     }
 
-    /// Whether so many bytes may still be written.
+    /// Whether this number of bytes may still be written.
     pub fn may_write(&self, bytes: u64) -> Result<(), LimitError> {
         let limit = self.all.limits.session_written;
         if self.written.load(Ordering::Relaxed).saturating_add(bytes) > limit {
@@ -171,7 +171,7 @@ impl Share {
         Ok(())
     }
 
-    /// Opens a stream of the client and guards it; the client may not wait too long before it begins, either.
+    /// Opens a stream of the client and guards it; opening it has the same time limit.
     pub async fn open(
         self: &Arc<Self>,
         method: &'static str,
@@ -186,7 +186,7 @@ impl Share {
         }
     }
 
-    /// A stream that ends with an error when nothing comes for too long, or when it brings more than may be written.
+    /// A stream that ends with an error if nothing arrives for too long, or if it exceeds the session's disk space.
     #[must_use]
     pub fn guard(self: &Arc<Self>, method: &'static str, bytes: ByteStream) -> ByteStream {
         let guarded =
@@ -208,7 +208,7 @@ impl Share {
         guarded.boxed()
     }
 
-    /// The memory of a new transfer, which holds none yet.
+    /// The memory of a new transfer, zero at first.
     #[must_use]
     pub fn hold_memory(self: &Arc<Self>) -> HeldMemory {
         HeldMemory {
@@ -227,7 +227,7 @@ impl fmt::Debug for Share {
     }
 }
 
-/// Memory that one transfer holds, given back on drop.
+/// Memory that one transfer holds, returned on drop.
 #[derive(Debug)]
 pub struct HeldMemory {
     share: Arc<Share>,
@@ -235,7 +235,7 @@ pub struct HeldMemory {
 }
 
 impl HeldMemory {
-    /// Holds more.
+    /// Adds to the held memory.
     pub fn add(&mut self, bytes: u64) -> Result<(), LimitError> {
         let (share, all) = (&self.share, &self.share.all);
         self.bytes = self.bytes.saturating_add(bytes);
@@ -254,7 +254,7 @@ impl HeldMemory {
         Ok(())
     }
 
-    /// Holds less.
+    /// Returns a part of the held memory.
     pub fn give_back(&mut self, bytes: u64) {
         let bytes = bytes.min(self.bytes);
         self.bytes -= bytes;

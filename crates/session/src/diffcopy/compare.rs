@@ -1,24 +1,24 @@
-//! Whether a listed file is the one that is there already.
+//! Decides whether a listed file is the same as the existing one.
 
 use fstree::Stat;
 
 use crate::diffcopy::marks::Change;
 
-/// What makes two files the same.
+/// The properties by which two files count as the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Compare {
-    /// Kind, mode, owner, device, link, and for all but folders size and modification time; and a sender that tells of
-    /// changes must not tell of one.
+    /// Kind, mode, owner, device, link, and for all but folders size and modification time; a sender that reports
+    /// changes must not report one.
     #[default]
     Metadata,
-    /// The same, but contents are only believed to be the same when the sender tells that nothing changed.
+    /// The same, but contents count as equal only if the sender reports that nothing changed.
     Contents,
-    /// Nothing: every file is asked for.
+    /// None: the contents of every file are requested.
     Nothing,
 }
 
 impl Compare {
-    /// Whether the file that is there will do for the one that is listed.
+    /// Whether the existing file can stay for the listed one.
     #[must_use]
     pub fn is_same(self, existing: &Stat, listed: &Stat, change: Change) -> bool {
         let contents = match self {

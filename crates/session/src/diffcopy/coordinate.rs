@@ -22,14 +22,14 @@ use crate::error::LimitError;
 use crate::packet::Packet;
 use crate::transfers::HeldMemory;
 
-/// How many files that are larger than a piece may be under way at the same time: each has a descriptor. Senders have four.
+/// Number of files larger than a piece that may be open at the same time, each with a descriptor. Senders use four.
 const MAX_OPEN_FILES: usize = 64;
-/// What a listed file takes in memory, and a file whose contents are asked for.
+/// Memory for a listed file, and for a file whose contents are requested.
 const LISTED_FILE_BYTES: u64 = 128;
 const REQUESTED_FILE_BYTES: u64 = 256;
-/// The largest first piece that waits for the next message; with a window of files this bounds what is held.
+/// Size limit of a first piece that is held until the next message; with the window of files this bounds the held memory.
 const MAX_HELD_PIECE_BYTES: usize = 32 << 10;
-/// Receives what comes in batches until the other side has seen our `FIN`.
+/// Handles batches of packets until the other side has received our `FIN`.
 pub(super) fn coordinate(
     arriving: mpsc::Receiver<Batch>,
     outgoing: mpsc::Sender<Packet>,
@@ -207,7 +207,7 @@ impl Coordinator<'_, '_> {
         Ok(false)
     }
 
-    /// Lets a writer open a file that comes in several pieces.
+    /// Lets a writer open a file that arrives in several pieces.
     fn begin(&mut self, id: u32, file: Box<Incoming>) -> Result<(), ReceiveError> {
         if self.open.len() >= MAX_OPEN_FILES {
             return Err(ProtocolError::Interleaved {
@@ -412,7 +412,7 @@ impl Coordinator<'_, '_> {
         self.write_listing()
     }
 
-    /// Writes the list. The one of the last transfer was removed with everything that is not listed.
+    /// Writes the list. The list of the last transfer was removed with everything that is not listed now.
     fn write_listing(&mut self) -> Result<(), ReceiveError> {
         let Some(listing) = &self.listing else {
             return Ok(());
@@ -437,7 +437,7 @@ impl Coordinator<'_, '_> {
     }
 }
 
-/// What a file takes in memory while its contents are awaited.
+/// Memory that a file takes while its contents are awaited.
 fn cost(stat: &Stat) -> u64 {
     let attributes = stat.xattrs.iter().map(|(k, v)| k.len() + v.len() + 64);
     let names = stat.path.as_os_str().len() + stat.linkname.as_os_str().len();

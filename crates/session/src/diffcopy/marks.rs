@@ -1,4 +1,4 @@
-//! What tells a file that was changed from one that only looks the same.
+//! Marks that distinguish a changed file from one that only looks the same.
 //!
 //! Names, sizes, modes and times of two files can be equal while their contents are not: files of two folders that were
 //! made alike, a file that was changed in place and got its time back. The time of the last change of an inode and its
@@ -14,18 +14,18 @@ use fstree::Stat;
 use fstree::stat::CHANGE_MARK;
 use parking_lot::Mutex;
 
-/// What a mark says about a file.
+/// The change that a mark reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
-    /// The sender does not tell.
+    /// The sender reports no changes.
     Unknown,
     /// Nothing has changed since the file was received.
     Unchanged,
-    /// It changed, or nothing is known of it.
+    /// The file changed, or was not received before.
     Changed,
 }
 
-/// The marks of a folder's files: of the last time, and of this time.
+/// The marks of a folder's files: those of the last transfer and those of this one.
 #[derive(Debug, Default)]
 pub struct Marks {
     before: HashMap<u64, u64>,
@@ -39,7 +39,7 @@ fn number(bytes: &[u8]) -> u64 {
 }
 
 impl Marks {
-    /// Reads what [`Marks::encode`] wrote; anything else knows no file.
+    /// Decodes the bytes of [`Marks::encode`]; other bytes give no marks.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Self {
         let number = |part: &[u8]| part.try_into().map(u64::from_le_bytes).unwrap_or_default();
@@ -56,7 +56,7 @@ impl Marks {
         }
     }
 
-    /// The marks of this time as bytes; nothing where they are those of the last time.
+    /// Encodes the marks of this transfer; none if they equal those of the last one.
     #[must_use]
     pub fn encode(&self) -> Option<Vec<u8>> {
         let now = self.now.lock();
@@ -69,7 +69,7 @@ impl Marks {
         Some(pairs.into_iter().flat_map(bytes).collect())
     }
 
-    /// Those of this time become those of the last time.
+    /// Makes the marks of this transfer those of the last one.
     #[must_use]
     pub fn next(&self) -> Self {
         Self {
@@ -90,7 +90,7 @@ impl Marks {
     }
 }
 
-/// Takes the mark out of a listed file and says what it tells.
+/// Removes the mark from a listed file and returns the change that it reports.
 pub(super) fn take(stat: &mut Stat, marks: Option<&Marks>) -> Change {
     match (stat.xattrs.remove(CHANGE_MARK), marks) {
         (Some(mark), Some(marks)) if stat.is_file() => marks.change(&stat.path, &mark),

@@ -1,4 +1,4 @@
-//! A tree of which the client wants most files listed only: `local.metadatatransfer`.
+//! Transfers of which most files are only listed: `local.metadatatransfer`.
 //!
 //! Every file's metadata goes into the file `.fsutil-metadata` at the top, each as its length in four bytes, the low one first, and the
 //! protocol's `Stat` message. Files are made only where they are asked for, and the folders above them.
@@ -14,18 +14,18 @@ use fstree::Stat;
 
 use crate::diffcopy::receiver::ProtocolError;
 
-/// The file that holds the list.
+/// Name of the file with the list.
 pub(super) const LISTING_FILE: &str = ".fsutil-metadata";
-/// The longest list.
+/// Size limit of the list in bytes.
 const MAX_LISTING_BYTES: usize = 256 << 20;
 
-/// Says of which files the contents are wanted.
+/// Decides which files are transferred with their contents.
 pub type WantsContents = Arc<dyn Fn(&Path) -> bool + Send + Sync>;
 
-/// The list of a tree of which most files are listed only.
+/// The list of a tree of which most files are only listed.
 pub(super) struct Listing {
     wants_contents: WantsContents,
-    /// Folders that have not been made, each in the one before.
+    /// Folders that were not created yet, each inside the one before.
     folders: Vec<(u32, Stat)>,
     list: Vec<u8>,
 }
@@ -47,9 +47,9 @@ impl Listing {
         }
     }
 
-    /// Takes the next file of the list; returns what is to be made now, in order.
+    /// Takes the next listed file; returns the files to create now, in order.
     pub(super) fn take(&mut self, id: u32, stat: Stat) -> Result<Vec<(u32, Stat)>, ProtocolError> {
-        // A list of the client's own would be taken for ours.
+        // A file of the client with this name would be mistaken for the list.
         if stat.path.as_os_str() == LISTING_FILE {
             return Ok(Vec::new());
         }
@@ -80,13 +80,13 @@ impl Listing {
         Ok(Vec::new())
     }
 
-    /// The contents of the file of the list.
+    /// The bytes of the list's file.
     pub(super) fn contents(&self) -> &[u8] {
         &self.list
     }
 }
 
-/// The protocol's `Stat` message: fields in order, those that are zero left out.
+/// Encodes the protocol's `Stat` message: fields in order, without those that are zero.
 fn encode(stat: &Stat) -> Vec<u8> {
     let mut out = Vec::with_capacity(64);
     let path = stat.path.as_os_str().as_bytes();

@@ -9,60 +9,60 @@ use std::path::{Component, Path, PathBuf};
 
 use fstree::Stat;
 
-/// Longest path that is taken.
+/// Size limit of a path in bytes.
 pub const MAX_PATH_BYTES: usize = 4096;
 
-/// Why a list of files was refused.
+/// Why a list of files is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OrderError {
     /// Not in its shortest form.
     #[error("unclean path {}: invalid argument", path.display())]
     Unclean {
-        /// The path.
+        /// The path as listed.
         path: PathBuf,
     },
-    /// It begins at a root.
+    /// The path is absolute.
     #[error("absolute path {}: invalid argument", path.display())]
     Absolute {
-        /// The path.
+        /// The path as listed.
         path: PathBuf,
     },
-    /// It leads out of the tree.
+    /// The path leads out of the tree.
     #[error("escape check {}: invalid argument", path.display())]
     Escape {
-        /// The path.
+        /// The path as listed.
         path: PathBuf,
     },
-    /// It does not come after the one before, or its directory was not listed.
+    /// The path does not follow the one before, or its folder was not listed.
     #[error("changes out of order: {path:?} {before:?}")]
     OutOfOrder {
-        /// The path.
+        /// The path as listed.
         path: PathBuf,
-        /// The one before it in its directory.
+        /// The path before it in its folder.
         before: PathBuf,
     },
     /// A later name of a file whose first name was not listed.
     #[error("invalid link {} to unknown path: {target:?}", path.display())]
     UnknownLink {
-        /// The later name.
+        /// Path of the link.
         path: PathBuf,
-        /// The first name.
+        /// Path that it links to.
         target: PathBuf,
     },
-    /// Longer than any path can be.
+    /// The path is longer than paths can be.
     #[error("path of {length} bytes: file name too long")]
     TooLong {
-        /// Its length.
+        /// Length of the path in bytes.
         length: usize,
     },
-    /// Nested deeper than a tree may be.
+    /// The path is nested deeper than trees may be.
     #[error("path of {names} names: nested too deep")]
     TooDeep {
-        /// How many names it has.
+        /// Number of components of the path.
         names: usize,
     },
-    /// A name or a link with a zero byte.
+    /// A path or a link target contains a zero byte.
     #[error("path with a zero byte: invalid argument")]
     ZeroByte,
 }
@@ -87,7 +87,7 @@ pub struct OrderCheck {
 }
 
 impl OrderCheck {
-    /// Nothing listed yet.
+    /// A check before the first file.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -97,7 +97,7 @@ impl OrderCheck {
         }
     }
 
-    /// Takes the next file, or refuses it.
+    /// Checks the next file.
     pub fn next(&mut self, stat: &Stat) -> Result<(), OrderError> {
         let path = stat.path.as_path();
         check_name(path)?;

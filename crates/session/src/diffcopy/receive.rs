@@ -35,36 +35,36 @@ use crate::transfers::Share;
 /// Changes the metadata of a file before it is used; `false` leaves the file out.
 pub type MapStat = Arc<dyn Fn(&mut Stat) -> bool + Send + Sync>;
 
-/// Is told how many bytes have come so far.
+/// Called with the number of bytes received so far.
 pub type Progress = Arc<dyn Fn(u64) + Send + Sync>;
 
-/// How to receive a tree.
+/// Options of receiving a tree.
 #[derive(Clone)]
 pub struct ReceiveOptions {
-    /// What the sender's tree is called in errors.
+    /// Name of the sender's tree in errors.
     pub name: String,
     /// Which side of the call we are.
     pub side: Side,
-    /// What the transfer may take.
+    /// Limits of the transfer.
     pub share: Arc<Share>,
-    /// Leave alone what is there and not listed.
+    /// Whether existing files that are not listed stay.
     pub merge: bool,
-    /// Which files need not be asked for.
+    /// Which existing files count as the listed ones.
     pub compare: Compare,
-    /// Changes metadata before it is compared and written. Digests are made of what was listed.
+    /// Changes metadata before it is compared and written. Digests are made of the metadata as listed.
     pub map: Option<MapStat>,
-    /// Digests of the tree as it is there; kept up to date on the way. Must know the tree in full or be empty with it.
+    /// Digests of the existing tree; updated by the transfer. They must cover the whole tree, or both must be empty.
     pub hashes: Option<Arc<TreeHashes>>,
-    /// Told about bytes.
+    /// Called with the number of bytes received.
     pub progress: Option<Progress>,
-    /// Only list files, but for these.
+    /// Files whose contents are transferred while all others are only listed; none transfers all.
     pub metadata_only: Option<WantsContents>,
-    /// What a sender that tells of changes told the last time; kept up to date on the way.
+    /// Marks of the last transfer from a sender that reports changes; updated by this one.
     pub marks: Option<Arc<Marks>>,
 }
 
 impl Default for ReceiveOptions {
-    /// Those of a client: no limits of time and space.
+    /// Options of a client: no limits of time and space.
     fn default() -> Self {
         Self {
             name: "the tree".to_owned(),
@@ -90,58 +90,58 @@ impl fmt::Debug for ReceiveOptions {
     }
 }
 
-/// What receiving did.
+/// Counts of a finished transfer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Received {
-    /// Files listed.
+    /// Files in the list.
     pub listed: u64,
-    /// Files whose contents were asked for.
+    /// Files whose contents were requested.
     pub requested: u64,
-    /// Files made, changed or removed.
+    /// Files created, changed or removed.
     pub changed: u64,
-    /// Bytes of contents and metadata that came.
+    /// Bytes of contents and metadata that were received.
     pub bytes: u64,
 }
 
-/// Why a tree did not arrive.
+/// Why a tree was not received.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReceiveError {
     /// The call failed.
     #[error(transparent)]
     Call(#[from] CallError),
-    /// The sender was not understood, or gave up.
+    /// The sender broke the protocol or reported an error.
     #[error(transparent)]
     Protocol(#[from] ProtocolError),
     /// A file could not be written.
     #[error(transparent)]
     Write(#[from] PathError),
-    /// What is there could not be listed.
+    /// The existing tree could not be listed.
     #[error("failed to walk: {0}")]
     Walk(#[from] WalkError),
-    /// It takes more than it may.
+    /// The transfer exceeds a limit of its session.
     #[error("{name}: {source}")]
     Limit {
-        /// What the tree is called.
+        /// Name of the tree.
         name: String,
-        /// Which bound.
+        /// The exceeded limit.
         source: LimitError,
     },
-    /// The sender says nothing.
+    /// The sender has stopped sending.
     #[error(
         "{name}: the client stopped sending: nothing came for {seconds} seconds, after {listed} files and {bytes} bytes"
     )]
     Stalled {
-        /// What the tree is called.
+        /// Name of the tree.
         name: String,
-        /// For how long.
+        /// Seconds without a packet.
         seconds: u64,
-        /// Packets that had come.
+        /// Number of files listed so far.
         listed: u64,
-        /// Bytes of contents that had come.
+        /// Bytes of contents received so far.
         bytes: u64,
     },
-    /// There is no thread for it.
+    /// No thread could be started.
     #[error("cannot start a thread for a transfer: {0}")]
     Thread(#[source] std::io::Error),
 }
@@ -155,7 +155,7 @@ const MAX_BATCH_PACKETS: usize = 64;
 const MAX_BATCH_BYTES: usize = 1 << 20;
 const MAX_WAITING_BATCHES: usize = 4;
 
-/// The packets that are there, at least one.
+/// The packets that have arrived, at least one.
 async fn next_batch(incoming: &mut Packets) -> Option<Batch> {
     let mut batch = vec![incoming.next().await?];
     let size = |packet: Option<&Result<Packet, CallError>>| match packet {

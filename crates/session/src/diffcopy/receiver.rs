@@ -14,98 +14,98 @@ use fstree::Stat;
 use crate::diffcopy::order::{OrderCheck, OrderError};
 use crate::packet::Packet;
 
-/// How many files may be asked for and not complete.
+/// Number of requested files that are not complete.
 const MAX_REQUESTED_FILES: usize = 512;
-/// How many files a list may have.
+/// Number of files in a list.
 pub const MAX_FILES: u32 = 16 << 20;
 /// Bytes of extended attributes, names and values, that a file may have. A kernel takes 64 KiB of names, and as much in a
 /// value.
 const MAX_ATTRIBUTES_BYTES: usize = 1 << 20;
-/// The longest value of an extended attribute, which is the kernel's own bound.
+/// Size limit of an extended attribute's value in bytes, which is the kernel's.
 const MAX_ATTRIBUTE_BYTES: usize = 64 << 10;
 
-/// Why the other side was not understood.
+/// Why packets of the other side are refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProtocolError {
-    /// The list is no walk of a tree.
+    /// The order of the list is wrong.
     #[error(transparent)]
     Order(#[from] OrderError),
-    /// Contents that nobody asked for.
+    /// Contents of a file that was not requested.
     #[error("invalid file request {id}")]
     NotRequested {
-        /// The number of the file.
+        /// Number of the file.
         id: u32,
     },
-    /// The other side gave up.
+    /// The sender reported an error.
     #[error("error from sender: {text}")]
     Sender {
-        /// What it said.
+        /// Text of the error.
         text: String,
     },
-    /// The other side gave up.
+    /// The receiver reported an error.
     #[error("error from receiver: {text}")]
     Receiver {
-        /// What it said.
+        /// Text of the error.
         text: String,
     },
-    /// A packet that makes no sense at this point.
+    /// A packet of a type that is not allowed now.
     #[error("unexpected {packet} packet")]
     Unexpected {
-        /// Which.
+        /// Type of the packet.
         packet: &'static str,
     },
-    /// More files than we take.
+    /// The list has too many files.
     #[error("more than {} files", MAX_FILES)]
     TooManyFiles,
-    /// Attributes that no file has.
+    /// A file has more extended attributes than files can have.
     #[error("{} has {size} bytes of extended attributes, more than a file may have", path.display())]
     Attributes {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Their size.
+        /// Size of the attributes in bytes.
         size: usize,
     },
-    /// More files under way at once than anybody sends.
+    /// Contents of more files are interleaved than senders do.
     #[error("the contents of more than {limit} files come at the same time")]
     Interleaved {
-        /// How many may.
+        /// Number of files that may be.
         limit: usize,
     },
-    /// The stream ended in the middle.
+    /// The stream ended before the transfer did.
     #[error("unexpected EOF")]
     Truncated,
 }
 
-/// What a packet means to the receiver.
+/// The meaning of a packet for the receiver.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ReceiveEvent {
     /// The next file of the list.
     File {
-        /// Its number.
+        /// Number of the file.
         id: u32,
-        /// Its metadata.
+        /// Metadata of the file.
         stat: Box<Stat>,
     },
     /// The list is complete.
     ListEnd,
-    /// Contents of a file, which may be empty: what comes after the listed size is left out.
+    /// A piece of a file's contents, which may be empty: bytes beyond the listed size are dropped.
     Data {
-        /// Its number.
+        /// Number of the file.
         id: u32,
-        /// The piece.
+        /// Bytes of the piece.
         bytes: Bytes,
     },
     /// The contents of a file are complete.
     DataEnd {
-        /// Its number.
+        /// Number of the file.
         id: u32,
     },
-    /// The other side has seen our `FIN`.
+    /// The other side has received our `FIN`.
     Done,
 }
 
-/// The receiving side.
+/// The state machine of the receiving side.
 #[derive(Debug)]
 pub struct Receiver {
     order: OrderCheck,
@@ -124,7 +124,7 @@ impl Default for Receiver {
 }
 
 impl Receiver {
-    /// Nothing received yet.
+    /// A receiver before the first packet.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -176,7 +176,7 @@ impl Receiver {
         }
     }
 
-    /// Wants the contents of a file that was listed with this size.
+    /// Requests the contents of a file with this listed size.
     pub fn request(&mut self, id: u32, size: u64) {
         self.waiting.push_back((id, size));
     }
@@ -197,7 +197,7 @@ impl Receiver {
         self.listed && self.waiting.is_empty() && self.running.is_empty()
     }
 
-    /// Says that everything is written; the packet is to be sent.
+    /// Reports that everything is written; the returned packet is to be sent.
     pub fn finish(&mut self) -> Packet {
         self.finished = true;
         Packet::Fin

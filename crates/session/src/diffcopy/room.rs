@@ -1,11 +1,11 @@
-//! A bound on bytes that are under way between two threads.
+//! A limit on the bytes in flight between two threads.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
-/// So many bytes may be under way. One piece always may, however large.
+/// A limit on bytes in flight. A single piece is allowed, however large.
 #[derive(Debug)]
 pub(crate) struct Room {
     limit: usize,
@@ -13,7 +13,7 @@ pub(crate) struct Room {
     freed: Condvar,
 }
 
-/// Bytes that give their room back when nobody holds them any more.
+/// Bytes that return their room when the last owner drops them.
 struct Piece {
     bytes: Vec<u8>,
     _room: TakenRoom,
@@ -25,7 +25,7 @@ impl AsRef<[u8]> for Piece {
     }
 }
 
-/// Room that was taken, given back on drop.
+/// Reserved room, returned on drop.
 #[derive(Debug)]
 pub(crate) struct TakenRoom {
     room: Arc<Room>,
@@ -41,7 +41,7 @@ impl Room {
         })
     }
 
-    /// Waits on this thread until there is room.
+    /// Blocks this thread until there is room.
     pub(crate) fn take(self: &Arc<Self>, size: usize) -> TakenRoom {
         let mut taken = self.taken_bytes.lock();
         while *taken > 0 && taken.saturating_add(size) > self.limit {
@@ -54,7 +54,7 @@ impl Room {
         }
     }
 
-    /// The same, for a copy of bytes that keeps its room.
+    /// Copies bytes into room that they keep until they are dropped.
     pub(crate) fn copy(self: &Arc<Self>, bytes: &[u8]) -> Bytes {
         let taken = self.take(bytes.len());
         Bytes::from_owner(Piece {

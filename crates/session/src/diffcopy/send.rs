@@ -27,9 +27,9 @@ use crate::packet::Packet;
 use crate::stream::PacketStream;
 use crate::transfers::Share;
 
-/// Bytes of a file in one packet.
+/// Size limit of a file's bytes in one packet.
 const CHUNK_BYTES: usize = 128 << 10;
-/// Bytes of contents that wait to be taken by the other side.
+/// Size limit of contents that wait for the other side.
 const MAX_WAITING_BYTES: usize = 8 << 20;
 
 /// A tree that can be listed and read.
@@ -39,20 +39,20 @@ pub trait TreeSource: Send + Sync {
         &self,
     ) -> Result<Box<dyn Iterator<Item = Result<Stat, SendError>> + Send + '_>, SendError>;
 
-    /// Opens a file that was listed.
+    /// Opens a listed file.
     fn open(&self, path: &Path) -> io::Result<Box<dyn Read + Send>>;
 }
 
 /// A part of a tree on disk.
 #[derive(Clone)]
 pub struct FilteredTree {
-    /// The tree.
+    /// Root of the tree.
     pub root: Root,
-    /// Which part.
+    /// Selects the part of the tree.
     pub filter: Filter,
     /// Changes the metadata that is sent; `false` leaves a file out.
     pub map: Option<MapStat>,
-    /// Tells of changes that the rest of the metadata does not show; see [`marks`](crate::diffcopy::marks).
+    /// Sends marks of changes that the metadata does not show; see [`marks`](crate::diffcopy::marks).
     pub change_marks: bool,
 }
 
@@ -98,7 +98,7 @@ pub enum SendError {
     /// The call failed.
     #[error(transparent)]
     Call(#[from] CallError),
-    /// The receiver was not understood, or gave up.
+    /// The receiver broke the protocol or reported an error.
     #[error(transparent)]
     Protocol(#[from] ProtocolError),
     /// The tree could not be listed.
@@ -107,34 +107,34 @@ pub enum SendError {
     /// A file could not be read.
     #[error(transparent)]
     Read(#[from] PathError),
-    /// The receiver takes nothing.
+    /// The receiver has stopped reading.
     #[error("{name}: the client stopped taking files: nothing moved for {seconds} seconds")]
     Stalled {
-        /// What the tree is called.
+        /// Name of the tree.
         name: String,
-        /// For how long.
+        /// Seconds without progress.
         seconds: u64,
     },
-    /// There is no thread for it.
+    /// No thread could be started.
     #[error("cannot start a thread for a transfer: {0}")]
     Thread(#[source] io::Error),
 }
 
-/// How to send a tree.
+/// Options of sending a tree.
 #[derive(Clone)]
 pub struct SendOptions {
-    /// What the tree is called in errors.
+    /// Name of the tree in errors.
     pub name: String,
     /// Which side of the call we are.
     pub side: Side,
-    /// What the transfer may take.
+    /// Limits of the transfer.
     pub share: Arc<Share>,
-    /// Is told how many bytes have gone so far.
+    /// Called with the number of bytes sent so far.
     pub progress: Option<Progress>,
 }
 
 impl Default for SendOptions {
-    /// Those of a client: no limit of time.
+    /// Options of a client: no limit of time.
     fn default() -> Self {
         Self {
             name: "the tree".to_owned(),
@@ -283,7 +283,7 @@ impl Shared {
         }
     }
 
-    /// Hands a packet over. Gives `false` when the other side is gone.
+    /// Sends a packet. Returns `false` if the other side is gone.
     fn put(&self, outgoing: &mpsc::Sender<Packet>, packet: Packet) -> bool {
         let is_taken = outgoing.blocking_send(packet).is_ok();
         self.moved.fetch_add(1, Ordering::Relaxed);

@@ -8,23 +8,23 @@ use fstree::Stat;
 use crate::diffcopy::receiver::ProtocolError;
 use crate::packet::Packet;
 
-/// What a packet means to the sender.
+/// The meaning of a packet for the sender.
 #[derive(Debug, PartialEq, Eq)]
 pub enum SendRequest {
-    /// The contents of a file are wanted.
+    /// The contents of a file are requested.
     Contents {
-        /// Its number.
+        /// Number of the file.
         id: u32,
-        /// Its path.
+        /// Path of the file.
         path: PathBuf,
-        /// The size that it was listed with.
+        /// Listed size of the file in bytes.
         size: u64,
     },
     /// The other side has everything.
     Finished,
 }
 
-/// The sending side.
+/// The state machine of the sending side.
 #[derive(Debug, Default)]
 pub struct Sender {
     next: u32,
@@ -34,7 +34,7 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// Nothing sent yet.
+    /// A sender before the first packet.
     #[must_use]
     pub fn new() -> Self {
         Self::default()

@@ -17,12 +17,12 @@ use fstree::{Dir, PathError, Root, Stat, Times};
 
 use crate::diffcopy::room::{Room, TakenRoom};
 
-/// How many messages may wait for one writer.
+/// Number of messages that may wait for one writer.
 const MAX_QUEUED_ORDERS: usize = 64;
-/// How many bytes may wait for all writers of a transfer.
+/// Size limit of the bytes that wait for all writers of a transfer.
 const MAX_WAITING_BYTES: usize = 8 << 20;
 
-/// What a writer is told.
+/// A message to a writer.
 pub(crate) enum Order {
     /// A file and all its contents.
     Whole {
@@ -42,11 +42,11 @@ pub(crate) enum Order {
     },
 }
 
-/// A file that was asked for.
+/// A file whose contents were requested.
 pub(crate) struct Incoming {
-    /// As listed; this is what is hashed.
+    /// Metadata as listed, which is digested.
     pub(crate) listed: Stat,
-    /// As it is to be written.
+    /// Metadata as written.
     pub(crate) written: Stat,
 }
 
@@ -94,7 +94,7 @@ impl<'scope, 'env> Writers<'scope, 'env> {
         }
     }
 
-    /// Whether one has failed; its error is what [`Writers::join`] returns.
+    /// Whether a writer has failed; [`Writers::join`] returns its error.
     pub(crate) fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Relaxed)
     }
