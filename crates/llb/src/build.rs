@@ -1,10 +1,10 @@
 //! States → definition, byte for byte as BuildKit's client marshals.
 //!
-//! A [`State`] is an output of a vertex together with what later steps inherit (environment, directory, user, …). It is
+//! A [`State`] is an output of a vertex together with the settings that later steps inherit (environment, directory, user, …). It is
 //! a value: every change gives a new state. [`marshal`] walks from an output to the sources and writes ops in the order,
 //! with the defaults, and in the encoding of BuildKit's Go client, so that vertex digests are equal to its own.
 //!
-//! | what decides a digest | where |
+//! | decides a digest | defined in |
 //! |---|---|
 //! | field order: plain fields by number, then the `oneof` | [`encode`] |
 //! | every op carries an empty constraints message | [`encode`] |
@@ -49,34 +49,34 @@ use crate::definition::DefinitionError;
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// A process without arguments.
+    /// A process has no arguments.
     #[error("arguments are required")]
     NoArgs,
-    /// A process without a directory.
+    /// A process has no working directory.
     #[error("working directory is required")]
     NoDir,
-    /// A file op without actions.
+    /// A file op has no actions.
     #[error("action is required")]
     NoAction,
-    /// A tmpfs mount with content.
+    /// A tmpfs mount has a source.
     #[error("tmpfs mounts must use scratch")]
     TmpfsSource,
-    /// A mount whose result cannot be built on.
+    /// The output of a mount without output is used.
     #[error("mount {target} can't be used as a parent")]
     NoOutput {
-        /// Where it is mounted.
+        /// Path of the mount in the container.
         target: String,
     },
-    /// An output that was promised for later and never came.
+    /// A postponed output was never set.
     #[error("an output was not set before the definition was marshaled")]
     Unset,
-    /// An invalid image reference.
+    /// An image reference cannot be parsed.
     #[error("{0}")]
     Reference(#[source] oci::ReferenceError),
-    /// An invalid definition.
+    /// An input's definition is invalid.
     #[error("{0}")]
     Definition(#[source] Arc<DefinitionError>),
-    /// More than a daemon takes.
+    /// The definition exceeds the size limit of daemons.
     #[error(
         "the steps of the build take more than {} bytes as a definition",
         crate::definition::MAX_BYTES

@@ -1,4 +1,4 @@
-//! The encoding of ops: what Go's deterministic marshal writes.
+//! Encodes ops as Go's deterministic marshal does.
 //!
 //! Go writes the fields of a message by number and a `oneof` after them; prost writes the `oneof` at its lowest number.
 //! `Op` is the one message with plain fields after its `oneof`, so it is written in two parts.

@@ -1,4 +1,4 @@
-//! Vertices taken from a definition as they are: inputs that a client hands to a frontend.
+//! Encoded vertices of a definition that a client hands to a frontend as an input.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ impl EncodedOp {
     }
 }
 
-/// The state that a definition describes; scratch for one without ops.
+/// The state of a definition's terminal op; scratch for a definition without ops.
 pub fn state_from_definition(definition: &pb::Definition) -> Result<State, BuildError> {
     if definition.def.is_empty() {
         return Ok(State::scratch());

@@ -1,10 +1,10 @@
-//! Environment lists: an immutable chain, the order in which a key was last set being its place.
+//! Environments: an immutable chain; a key has the position at which it was last set.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-/// An environment. Cloning is cheap; adding makes a new one.
+/// An environment. Cloning is cheap; a change creates a new one.
 #[derive(Clone, Default)]
 pub struct Env(Option<Arc<Link>>);
 
@@ -13,16 +13,16 @@ struct Link {
     /// `None` deletes the key.
     value: Option<Arc<str>>,
     parent: Env,
-    /// How many links there are, this one included.
+    /// Length of the chain up to this link.
     length: usize,
-    /// What the keys have here; made when first asked for, and only at each [`LINKS_BEFORE_INDEX`]th link.
+    /// Values of all keys at this link; computed on first use, and only at each [`LINKS_BEFORE_INDEX`]th link.
     index: OnceLock<Box<Index>>,
 }
 
-/// What each key has; `None` where it was deleted.
+/// Values of keys; `None` for deleted ones.
 type Index = HashMap<Arc<str>, Option<Arc<str>>>;
 
-/// How far a look-up goes from link to link before it asks an index.
+/// Number of links that a look-up follows before it uses an index.
 const LINKS_BEFORE_INDEX: usize = 256;
 
 impl Env {
@@ -61,7 +61,7 @@ impl Env {
         None
     }
 
-    /// All pairs, each at the place where it was last set.
+    /// All pairs, each at the position where its key was last set.
     pub fn pairs(&self) -> Vec<(&str, &str)> {
         let mut keys: HashSet<&str> = HashSet::new();
         let mut pairs: Vec<(&str, &str)> = Vec::new();
@@ -119,7 +119,7 @@ impl fmt::Debug for Env {
 }
 
 impl Drop for Link {
-    // A chain is as long as the Dockerfile that made it: take it apart without recursion.
+    // A chain is as long as its Dockerfile, so it is dropped without recursion.
     fn drop(&mut self) {
         let mut next = self.parent.0.take();
         while let Some(link) = next {

@@ -12,7 +12,7 @@ use crate::validate::{EMPTY, SKIP_OUTPUT};
 
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The search path of processes on `os` when nobody set one.
+/// The search path of processes on `os` without a `PATH`.
 pub fn default_path(os: &str) -> &'static str {
     if os == "windows" {
         "c:\\Windows\\System32;c:\\Windows;C:\\Windows\\System32\\WindowsPowerShell\\v1.0"
@@ -21,34 +21,34 @@ pub fn default_path(os: &str) -> &'static str {
     }
 }
 
-/// How concurrent users share a cache mount.
+/// Whether concurrent steps share a cache mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Sharing {
-    /// All at once.
+    /// All steps use it at the same time.
     #[default]
     Shared,
-    /// Each its own.
+    /// Each concurrent step gets a mount of its own.
     Private,
-    /// One after the other.
+    /// Steps wait for each other.
     Locked,
 }
 
-/// What a mount is, beside its source.
+/// The type of a mount.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum MountContent {
-    /// The source's files.
+    /// Files of the source.
     #[default]
     Bind,
-    /// A directory kept between builds, named by its id.
+    /// A directory that is kept between builds, found by its id.
     Cache {
-        /// Its name.
+        /// Id of the directory.
         id: String,
-        /// How it is shared.
+        /// Sharing between concurrent steps.
         sharing: Sharing,
     },
-    /// Memory.
+    /// A file system in memory.
     Tmpfs {
-        /// Most bytes, zero for no limit.
+        /// Size limit in bytes, zero for none.
         size: i64,
     },
 }
@@ -56,17 +56,17 @@ pub enum MountContent {
 /// A mount of a process.
 #[derive(Debug, Clone)]
 pub struct Mount {
-    /// Where.
+    /// Path in the container.
     pub target: String,
-    /// Its files; none for scratch.
+    /// Output with the files; none for scratch.
     pub source: Option<Output>,
     /// Path inside the source.
     pub selector: String,
-    /// Whether writes are refused.
+    /// Whether the process cannot write to it.
     pub readonly: bool,
-    /// Whether writes are lost.
+    /// Whether changes are discarded instead of becoming an output.
     pub no_output: bool,
-    /// What it is.
+    /// Type of the mount.
     pub content: MountContent,
 }
 
@@ -92,43 +92,43 @@ impl Mount {
     }
 }
 
-/// A secret given to a process.
+/// A secret for a process, as a file, a variable or both.
 #[derive(Debug, Clone, Default)]
 pub struct Secret {
-    /// Its id.
+    /// Id of the secret.
     pub id: String,
-    /// File to put it in.
+    /// Path of the file, if it becomes one.
     pub target: Option<String>,
-    /// Environment variable to put it in.
+    /// Name of the environment variable, if it becomes one.
     pub env: Option<String>,
-    /// Mode of the file.
+    /// Permission bits of the file.
     pub mode: u32,
-    /// Owner of the file.
+    /// User id of the file's owner.
     pub uid: u32,
-    /// Group of the file.
+    /// Group id of the file.
     pub gid: u32,
-    /// Whether the process runs without it.
+    /// Whether the process also runs without the secret.
     pub optional: bool,
 }
 
-/// An ssh agent given to a process.
+/// An SSH agent for a process.
 #[derive(Debug, Clone, Default)]
 pub struct Ssh {
-    /// Its id.
+    /// Id of the agent.
     pub id: String,
-    /// Path of the socket; empty for a default.
+    /// Path of the socket; empty for the default.
     pub target: String,
-    /// Mode of the socket.
+    /// Permission bits of the socket.
     pub mode: u32,
-    /// Owner of the socket.
+    /// User id of the socket's owner.
     pub uid: u32,
-    /// Group of the socket.
+    /// Group id of the socket.
     pub gid: u32,
-    /// Whether the process runs without it.
+    /// Whether the process also runs without the agent.
     pub optional: bool,
 }
 
-/// A process to run on a state.
+/// A process on the files and settings of a state.
 #[derive(Debug, Clone)]
 pub struct Run {
     base: State,
@@ -160,21 +160,21 @@ impl Run {
         }
     }
 
-    /// Changes settings for this process only.
+    /// Changes the settings for this process only.
     #[must_use]
     pub fn with(mut self, change: impl FnOnce(&State) -> State) -> Self {
         self.base = change(&self.base);
         self
     }
 
-    /// Refuses writes to the root file system.
+    /// Makes the root file system read-only.
     #[must_use]
     pub fn readonly_root(mut self) -> Self {
         self.readonly_root = true;
         self
     }
 
-    /// Sets proxy variables that are in no digest of results.
+    /// Sets proxy variables, which are not in the cache key.
     #[must_use]
     pub fn proxy(mut self, proxy: Option<pb::ProxyEnv>) -> Self {
         self.proxy = proxy;
@@ -212,20 +212,20 @@ impl Run {
         self
     }
 
-    /// Takes these exit codes for success.
+    /// Accepts these exit codes as success.
     #[must_use]
     pub fn valid_exit_codes(mut self, codes: Vec<i32>) -> Self {
         self.valid_exit_codes = codes;
         self
     }
 
-    /// The state after the process: the settings of `state`, the root file system as the process left it.
+    /// The state after the process: the settings of `state` with the root file system as the process leaves it.
     pub fn root_of(self, state: &State) -> State {
         let (root, _) = self.outputs();
         state.with_output(root)
     }
 
-    /// The outputs: root file system, then each mount in the order given.
+    /// The outputs: root file system, then each mount in the order in which they were added.
     pub fn outputs(self) -> (Option<Output>, Vec<Output>) {
         let Self {
             base,
@@ -243,7 +243,7 @@ impl Run {
         root.readonly = readonly_root;
         let mut all = vec![root];
         all.extend(mounts);
-        // The wire has mounts sorted by target; `order[i]` is what stands at place i.
+        // In the message, mounts are sorted by target; `order[i]` is the mount at position i.
         let mut order: Vec<usize> = (0..all.len()).collect();
         order.sort_by(|&a, &b| all[a].target.cmp(&all[b].target));
         let mut index_of = vec![None; all.len()];

@@ -12,18 +12,18 @@ use gostd::path;
 /// A user or group, by name or number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UserOpt {
-    /// Looked up in the target's files.
+    /// A name, looked up in the target's passwd and group files.
     Name(String),
-    /// A number.
+    /// A numeric id.
     Id(u32),
 }
 
-/// Owner and group to give.
+/// Owner and group of the results.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Chown {
-    /// Owner.
+    /// User of the results; none keeps it.
     pub user: Option<UserOpt>,
-    /// Group.
+    /// Group of the results; none keeps it.
     pub group: Option<UserOpt>,
 }
 
@@ -47,7 +47,7 @@ impl Chown {
         }
     }
 
-    /// Owner and group by number.
+    /// Owner and group by their ids.
     pub fn ids(uid: u32, gid: u32) -> Self {
         Self {
             user: Some(UserOpt::Id(uid)),
@@ -82,43 +82,43 @@ impl Chown {
     }
 }
 
-/// Permissions to give.
+/// Permissions of the results.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Chmod {
-    /// As bits.
+    /// Permission bits.
     Bits(u32),
-    /// As chmod(1) has them: `u+x`.
+    /// A mode as in chmod(1), such as `u+x`.
     Symbolic(String),
 }
 
-/// How to copy.
+/// Options of a copy, as `FileActionCopy` has them. The flags are independent of each other.
 #[derive(Debug, Clone, Default)]
 pub struct CopyInfo {
-    /// Permissions to give.
+    /// Permissions of the copies; none keeps them.
     pub mode: Option<Chmod>,
-    /// Follow a symlink named as source.
+    /// Whether a symlink as source is followed.
     pub follow_symlinks: bool,
-    /// Copy what is in a directory, not the directory.
+    /// Whether the contents of a directory are copied instead of the directory itself.
     pub dir_contents_only: bool,
-    /// Take these only.
+    /// Patterns of files to copy; empty for all.
     pub include: Vec<String>,
-    /// Leave these out.
+    /// Patterns of files to leave out.
     pub exclude: Vec<String>,
-    /// Paths that must be there.
+    /// Paths that must exist.
     pub required: Vec<String>,
-    /// Unpack an archive.
+    /// Whether an archive is unpacked.
     pub unpack: bool,
-    /// Make the directories above the destination.
+    /// Whether the directories above the destination are created.
     pub create_dest: bool,
-    /// The source is a pattern.
+    /// Whether the source is a pattern.
     pub allow_wildcard: bool,
-    /// A pattern may match nothing.
+    /// Whether a pattern may match nothing.
     pub allow_empty_wildcard: bool,
-    /// Owner to give.
+    /// Owner of the copies; none keeps it.
     pub owner: Option<Chown>,
-    /// Time to give, in nanoseconds since the epoch.
+    /// Modification time in nanoseconds since the epoch; none keeps it.
     pub created: Option<i64>,
-    /// Replace what is in the way.
+    /// Whether existing files of other types are replaced.
     pub always_replace: bool,
 }
 
@@ -158,14 +158,14 @@ enum Action {
     },
 }
 
-/// Actions to do one after the other.
+/// A chain of file actions.
 #[derive(Debug, Clone, Default)]
 pub struct FileChain {
     actions: Vec<Action>,
 }
 
 impl FileChain {
-    /// No actions.
+    /// A chain without actions.
     pub fn new() -> Self {
         Self::default()
     }
@@ -175,7 +175,7 @@ impl FileChain {
         self.actions.is_empty()
     }
 
-    /// Makes a directory.
+    /// Creates a directory.
     #[must_use]
     pub fn mkdir(
         mut self,
@@ -195,7 +195,7 @@ impl FileChain {
         self
     }
 
-    /// Makes a file.
+    /// Creates a file.
     #[must_use]
     pub fn mkfile(mut self, path: &str, mode: u32, data: impl Into<Vec<u8>>) -> Self {
         let data = data.into();
@@ -209,7 +209,7 @@ impl FileChain {
         self
     }
 
-    /// Removes a file or tree.
+    /// Removes a file or a tree. `allow_wildcard` takes the path as a pattern.
     #[must_use]
     pub fn rm(mut self, path: &str, allow_not_found: bool, allow_wildcard: bool) -> Self {
         self.actions.push(Action::Rm {
@@ -220,7 +220,7 @@ impl FileChain {
         self
     }
 
-    /// Makes a symlink `new` to `old`.
+    /// Creates a symlink `new` to `old`.
     #[must_use]
     pub fn symlink(mut self, old: &str, new: &str) -> Self {
         self.actions.push(Action::Symlink {
@@ -245,7 +245,7 @@ impl FileChain {
         self
     }
 
-    /// Does the actions on `state`.
+    /// Performs the actions on `state`.
     pub fn on(self, state: &State, constraints: Constraints) -> State {
         let op = FileOp {
             base: state.output().cloned(),
@@ -269,7 +269,7 @@ pub(crate) struct FileOp {
 }
 
 impl FileOp {
-    /// Base first, then copy sources from the last action to the first: the order definitions list them in.
+    /// Base first, then the copy sources from the last action to the first: the order in which definitions list them.
     pub(crate) fn inputs(&self) -> Vec<&Output> {
         let sources = self.actions.iter().rev().filter_map(|action| match action {
             Action::Copy { source, .. } => source.as_ref(),
@@ -446,7 +446,7 @@ impl FileOp {
     }
 }
 
-/// An absolute path under `parent`. With `keep_slash` a trailing `/` or `/.` survives.
+/// An absolute path under `parent`. With `keep_slash` a trailing `/` or `/.` is kept.
 fn normalize(parent: &str, path: &str, keep_slash: bool) -> String {
     let mut out = path::clean(path);
     if !path::is_abs(&out) {

@@ -8,7 +8,7 @@ use super::vertex::Constraints;
 use crate::git_url::{GitRef, GitUrl, GitUrlError};
 use gostd::path;
 
-/// How to check a repository out.
+/// Options of a git checkout.
 #[derive(Debug, Clone, Default)]
 pub struct GitOpts {
     /// Branch, tag or commit.
