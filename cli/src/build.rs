@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use crate::args::{Build, ProgressMode};
 use crate::build::call::{Answer, Call};
 use crate::build::request::Written;
-use crate::failure::{CliError, explain, told_warnings};
+use crate::failure::{CliError, explain, show_warnings};
 use crate::interrupt::interrupted;
 use crate::progress::text::harmless;
 use crate::progress::{self, Display};
@@ -83,12 +83,15 @@ pub(crate) async fn run(client: &Client, flags: Build) -> Result<(), CliError> {
     enter(&prepared.layouts, &result)?;
     if shows(mode) {
         let mut page = Vec::new();
-        let _in_memory = told_warnings(display.trace(), yellow(), &mut page);
+        let _in_memory = show_warnings(display.trace(), yellow(), &mut page);
         let _closed = io::stderr().lock().write_all(&page);
     }
     finish(&flags, &id, &result)?;
     if mode != ProgressMode::Rawjson {
-        let report: String = folders.iter().filter_map(outputs::told).collect();
+        let report: String = folders
+            .iter()
+            .filter_map(outputs::left_out_report)
+            .collect();
         let _closed = io::stderr().lock().write_all(report.as_bytes());
     }
     if idle && shows(mode) {
@@ -149,8 +152,9 @@ pub(crate) fn enter(layouts: &[Written], result: &SolveResult) -> Result<(), Cli
             Written::Image(folder) => {
                 let names = response.get("image.name").map_or_else(
                     || vec![LayoutName::Tag("latest".into())],
-                    |all| {
-                        all.split(',')
+                    |metadata| {
+                        metadata
+                            .split(',')
                             .map(|n| LayoutName::Image(n.into()))
                             .collect()
                     },
@@ -203,13 +207,13 @@ fn metadata(id: &str, result: &SolveResult) -> Value {
             .ok()
             .filter(|v| v.is_object() || v.is_array())
     };
-    let mut all = Map::new();
-    all.insert("rbuild.build.ref".into(), id.into());
+    let mut metadata = Map::new();
+    metadata.insert("rbuild.build.ref".into(), id.into());
     for (key, value) in &result.response {
         let decoded = object(value.as_bytes())
             .or_else(|| STANDARD.decode(value).ok().and_then(|raw| object(&raw)))
             .unwrap_or_else(|| value.clone().into());
-        all.insert(key.clone(), decoded);
+        metadata.insert(key.clone(), decoded);
     }
-    Value::Object(all)
+    Value::Object(metadata)
 }

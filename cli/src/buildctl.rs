@@ -7,6 +7,7 @@ mod args;
 mod build;
 mod debug;
 mod format;
+mod log;
 mod metrics;
 mod records;
 mod template;
@@ -20,7 +21,7 @@ use client::Client;
 
 use self::args::{Arguments, Command};
 use crate::connection;
-use crate::failure::{self, CliError};
+use crate::failure::{self, CalledAs, CliError};
 use crate::interrupt::interrupted;
 use crate::progress::text::harmless_lines;
 
@@ -44,6 +45,12 @@ pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             Err(error) => fail(&error),
         };
     }
+    if let Err(error) = log::begin(
+        arguments.connection.log_format(),
+        arguments.connection.debug(),
+    ) {
+        return fail(&error);
+    }
     let Some(command) = arguments.command else {
         let _closed = Arguments::command().print_help();
         return ExitCode::SUCCESS;
@@ -66,7 +73,7 @@ pub(crate) fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 fn fail(error: &CliError) -> ExitCode {
     let text = format!("error: {}\n", harmless_lines(&error.to_string()));
     let _closed = io::stderr().write_all(text.as_bytes());
-    if let Some(hint) = failure::hint_line(error) {
+    if let Some(hint) = failure::hint_line(error, CalledAs::Buildctl) {
         let _closed = io::stderr().write_all(hint.as_bytes());
     }
     ExitCode::FAILURE

@@ -11,14 +11,14 @@ use crate::args::Connection;
 use crate::embedded::Embedded;
 use crate::failure::CliError;
 
-/// A daemon to talk to.
+/// A connection to a daemon, which may run inside this process.
 #[derive(Debug)]
 pub(crate) struct Connected {
     client: Client,
     embedded: Option<Embedded>,
 }
 
-fn named(connection: &Connection) -> Option<String> {
+fn named_address(connection: &Connection) -> Option<String> {
     let host = || env::var_os("BUILDKIT_HOST").and_then(|v| v.into_string().ok());
     connection
         .addr
@@ -29,7 +29,7 @@ fn named(connection: &Connection) -> Option<String> {
 
 /// The address that was named, or the default one of the program's name.
 pub(crate) fn address(connection: &Connection, program: &str) -> Result<Address, CliError> {
-    let text = named(connection).unwrap_or_else(|| default_address(program));
+    let text = named_address(connection).unwrap_or_else(|| default_address(program));
     Ok(text.parse()?)
 }
 
@@ -63,7 +63,7 @@ pub(crate) fn state_directory() -> PathBuf {
 pub(crate) fn will_embed(connection: &Connection, program: &str) -> bool {
     let address = default_address(program);
     let path = address.strip_prefix("unix://").unwrap_or_default();
-    named(connection).is_none() && std::os::unix::net::UnixStream::connect(path).is_err()
+    named_address(connection).is_none() && std::os::unix::net::UnixStream::connect(path).is_err()
 }
 
 fn tls(connection: &Connection) -> TlsFiles {
@@ -144,7 +144,7 @@ impl Connected {
         let files = tls(connection);
         let address = address(connection, program)?;
         let client = Client::connect(&address, &files).await;
-        if named(connection).is_some() {
+        if named_address(connection).is_some() {
             return Ok(Self {
                 client: client?,
                 embedded: None,

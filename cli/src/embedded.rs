@@ -8,7 +8,7 @@ use oci::ErrorKind;
 use task::Task;
 use tokio::sync::oneshot;
 
-/// A running daemon.
+/// A daemon that runs inside this process.
 #[derive(Debug)]
 pub(crate) struct Embedded {
     address: String,
@@ -18,7 +18,7 @@ pub(crate) struct Embedded {
     _folder: tempfile::TempDir,
 }
 
-/// Why there is no daemon.
+/// Why no daemon could be started in this process.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EmbeddedError {
     #[error("cannot make a folder for the daemon's socket: {source}")]
@@ -78,7 +78,7 @@ impl Embedded {
         let mut running = task::spawn("embedded daemon", async move {
             let until = async move {
                 // A sender that is gone means stop as well.
-                let _told = stopped.await;
+                let _stop = stopped.await;
             };
             Box::pin(daemon::run(settings, ready, until)).await
         });
@@ -87,8 +87,8 @@ impl Embedded {
                 Err(source) => EmbeddedError::Start { source },
                 Ok(()) => EmbeddedError::Ended,
             }),
-            told = is_ready => {
-                if told.is_err() {
+            readiness = is_ready => {
+                if readiness.is_err() {
                     return Err(match running.await {
                         Err(source) => EmbeddedError::Start { source },
                         Ok(()) => EmbeddedError::Ended,
@@ -103,7 +103,7 @@ impl Embedded {
         &self.address
     }
 
-    /// Stops it in order.
+    /// Stops the daemon in order and waits for its end.
     pub(crate) async fn stop(self) {
         let _gone = self.stop.send(());
         if let Err(error) = self.running.await {

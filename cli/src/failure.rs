@@ -70,21 +70,35 @@ pub(crate) enum CliError {
     Findings { code: u8 },
 }
 
-/// For a daemon that is not there.
-const NOBODY: &str = "is a daemon running there? `rbuildd --addr ADDRESS` starts one; without --addr, RBUILD_HOST and BUILDKIT_HOST \
+/// The hint for a daemon that is not there.
+const RBUILDD_IS_NOT_THERE: &str = "is a daemon running there? `rbuildd --addr ADDRESS` starts one; without --addr, RBUILD_HOST and BUILDKIT_HOST \
                       `rbuild build` needs none";
-/// For a connection that breaks under the first call.
+/// The same under the name of BuildKit's client, which starts no daemon and reads one variable.
+const BUILDKITD_IS_NOT_THERE: &str = "is a daemon running there? `buildkitd --addr ADDRESS` starts one; --addr or BUILDKIT_HOST names another";
+/// The hint for a connection that breaks under the first call.
 const WANTS_TLS: &str = "does the daemon want TLS? --tlscacert, --tlscert and --tlskey, or --tlsdir, name what it takes";
-/// For an answer that is not TLS.
+/// The hint for an answer that is not TLS.
 const SPEAKS_NO_TLS: &str =
     "does the daemon speak TLS there? without --tlscacert and --tlsdir it is called without";
 
+/// The name that the program was called by, as far as its hints differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CalledAs {
+    /// `rbuild`, which may start a daemon.
+    Rbuild,
+    /// `buildctl`, which needs one.
+    Buildctl,
+}
+
 impl CliError {
     /// What the user may do next. Follows from the types of the causes, not from their words.
-    pub(crate) fn hint(&self) -> Option<&'static str> {
+    pub(crate) fn hint(&self, name: CalledAs) -> Option<&'static str> {
         match self {
             Self::Connect(error) => match error.obstacle() {
-                Some(Obstacle::Nobody) => Some(NOBODY),
+                Some(Obstacle::Nobody) => Some(match name {
+                    CalledAs::Rbuild => RBUILDD_IS_NOT_THERE,
+                    CalledAs::Buildctl => BUILDKITD_IS_NOT_THERE,
+                }),
                 Some(Obstacle::Tls) => Some(SPEAKS_NO_TLS),
                 Some(Obstacle::Certificate) | None => None,
             },
@@ -150,17 +164,14 @@ impl CliError {
 }
 
 /// What the user may do next, on a line of its own.
-pub(crate) fn hint_line(error: &CliError) -> Option<String> {
-    error.hint().map(|hint| format!("{hint}\n"))
+pub(crate) fn hint_line(error: &CliError, name: CalledAs) -> Option<String> {
+    error.hint(name).map(|hint| format!("{hint}\n"))
 }
 
-/// The last lines on standard error: the error, then the hint.
-pub(crate) fn told(error: &CliError) -> String {
+/// The last lines of `rbuild` on standard error: the error, then the hint.
+pub(crate) fn last_lines(error: &CliError) -> String {
     let mut text = format!("ERROR: {}\n", harmless_lines(&error.to_string()));
-    if let Some(hint) = error.hint() {
-        text += hint;
-        text.push('\n');
-    }
+    text += &hint_line(error, CalledAs::Rbuild).unwrap_or_default();
     text
 }
 
@@ -184,7 +195,7 @@ pub(crate) fn explain(
         writeln!(out, "------")?;
     }
     if aloud {
-        told_warnings(trace, colour, out)?;
+        show_warnings(trace, colour, out)?;
     }
     for source in &failure.sources {
         excerpt(source, out)?;
@@ -193,7 +204,7 @@ pub(crate) fn explain(
 }
 
 /// Counts and lists the warnings, if there are any.
-pub(crate) fn told_warnings(
+pub(crate) fn show_warnings(
     trace: &Trace,
     (on, off): (&str, &str),
     out: &mut dyn Write,
@@ -298,16 +309,50 @@ mod tests {
     #[tokio::test]
     async fn a_daemon_that_is_not_there_is_hinted_at_and_a_wrong_address_is_not() {
         for (address, hint) in [
-            ("unix:///no/such/rbuildd.sock", Some(NOBODY)),
-            ("tcp://127.0.0.1:1", Some(NOBODY)),
+            ("unix:///no/such/rbuildd.sock", Some(RBUILDD_IS_NOT_THERE)),
+            ("tcp://127.0.0.1:1", Some(RBUILDD_IS_NOT_THERE)),
             // The words of an address say nothing about what failed.
-            ("unix:///certificate.sock", Some(NOBODY)),
+            ("unix:///certificate.sock", Some(RBUILDD_IS_NOT_THERE)),
             ("tcp://not a host:1", None),
             ("http://x", None),
             ("", None),
         ] {
-            assert_eq!(connecting(address).await.hint(), hint, "{address:?}");
+            assert_eq!(
+                connecting(address).await.hint(CalledAs::Rbuild),
+                hint,
+                "{address:?}"
+            );
         }
+    }
+
+    #[tokio::test]
+    async fn a_hint_speaks_of_the_daemon_that_belongs_to_the_name_of_the_program() {
+        let error = connecting("unix:///no/such/buildkitd.sock").await;
+        let hints = [CalledAs::Rbuild, CalledAs::Buildctl]
+            .map(|name| hint_line(&error, name).expect("a hint"));
+        for (hint, own, foreign) in [
+            (
+                &hints[0],
+                ["rbuildd", "RBUILD_HOST", "rbuild build"],
+                ["buildkitd", "buildctl"],
+            ),
+            (
+                &hints[1],
+                ["buildkitd", "BUILDKIT_HOST", "--addr"],
+                ["rbuild", "RBUILD"],
+            ),
+        ] {
+            assert!(own.iter().all(|word| hint.contains(word)), "{hint}");
+            assert!(!foreign.iter().any(|word| hint.contains(word)), "{hint}");
+        }
+        let broken = CliError::Call(Failure {
+            origin: Origin::Connection,
+            ..Failure::local("x")
+        });
+        assert_eq!(
+            broken.hint(CalledAs::Buildctl),
+            broken.hint(CalledAs::Rbuild)
+        );
     }
 
     #[test]
@@ -322,8 +367,16 @@ mod tests {
             (Origin::Daemon, None),
             (Origin::Client, None),
         ] {
-            assert_eq!(CliError::Build(of(origin)).hint(), hint, "{origin:?}");
-            assert_eq!(CliError::Call(of(origin)).hint(), hint, "{origin:?}");
+            assert_eq!(
+                CliError::Build(of(origin)).hint(CalledAs::Rbuild),
+                hint,
+                "{origin:?}"
+            );
+            assert_eq!(
+                CliError::Call(of(origin)).hint(CalledAs::Rbuild),
+                hint,
+                "{origin:?}"
+            );
         }
         let others = [
             CliError::Usage(grepped.into()),
@@ -335,7 +388,7 @@ mod tests {
             ),
         ];
         for error in others {
-            assert_eq!(error.hint(), None, "{error:?}");
+            assert_eq!(error.hint(CalledAs::Rbuild), None, "{error:?}");
         }
     }
 
@@ -396,12 +449,12 @@ mod tests {
     #[tokio::test]
     async fn the_last_words_are_the_error_and_then_the_hint_in_lines_of_their_own() {
         let error = connecting("unix:///no/such/rbuildd.sock").await;
-        let text = told(&error);
+        let text = last_lines(&error);
         let (sentence, hint) = text.split_once('\n').expect("two lines");
         assert!(sentence.starts_with("ERROR: cannot connect to unix:///no/such/rbuildd.sock: "));
-        assert_eq!(hint, format!("{NOBODY}\n"));
+        assert_eq!(hint, format!("{RBUILDD_IS_NOT_THERE}\n"));
         let evil = CliError::Usage("x\u{1b}[2Jy\nz".into());
-        assert_eq!(told(&evil), "ERROR: xy\nz\n");
+        assert_eq!(last_lines(&evil), "ERROR: xy\nz\n");
     }
 
     #[test]

@@ -79,7 +79,7 @@ pub fn main() -> ExitCode {
 fn fail(error: &CliError) -> ExitCode {
     tracing::debug!(kind = ?error.kind(), error = error as &dyn std::error::Error, "the program fails");
     // Standard error may be closed; the exit code says the same.
-    let _closed = io::stderr().write_all(failure::told(error).as_bytes());
+    let _closed = io::stderr().write_all(failure::last_lines(error).as_bytes());
     ExitCode::FAILURE
 }
 

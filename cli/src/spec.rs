@@ -9,11 +9,11 @@ use client::{CacheSpec, ExporterSpec};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid value {value:?} of --{flag}: {reason}")]
 pub struct SpecError {
-    /// The flag.
+    /// The flag without its dashes.
     pub flag: &'static str,
-    /// As given.
+    /// The value as it was given.
     pub value: String,
-    /// Why.
+    /// Why it is refused.
     pub reason: String,
 }
 
@@ -37,22 +37,22 @@ impl SpecError {
 /// Splits a line of comma separated values; quoted ones may hold commas, and `""` is a quote.
 #[must_use]
 pub fn fields(line: &str) -> Vec<String> {
-    let mut all = vec![String::new()];
+    let mut fields = vec![String::new()];
     let mut quoted = false;
     let mut chars = line.chars().peekable();
     while let Some(c) = chars.next() {
-        let Some(last) = all.last_mut() else { break };
+        let Some(last) = fields.last_mut() else { break };
         match c {
             '"' if quoted && chars.peek() == Some(&'"') => {
                 let _quote = chars.next();
                 last.push('"');
             }
             '"' => quoted = !quoted,
-            ',' if !quoted => all.push(String::new()),
+            ',' if !quoted => fields.push(String::new()),
             c => last.push(c),
         }
     }
-    all
+    fields
 }
 
 /// Splits `key=value` pairs.

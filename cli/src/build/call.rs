@@ -100,7 +100,9 @@ impl Call {
                     .map_err(CliError::io("cannot write to standard output"))?;
             }
             if let Some(error) = findings.error {
-                return Err(CliError::Usage(error.told(&findings.sources, dockerfile)));
+                return Err(CliError::Usage(
+                    error.sentence(&findings.sources, dockerfile),
+                ));
             }
         }
         let code = answer
@@ -209,7 +211,7 @@ impl Findings {
 }
 
 impl BuildError {
-    fn told(&self, sources: &[Source], dockerfile: &str) -> String {
+    fn sentence(&self, sources: &[Source], dockerfile: &str) -> String {
         let mut text = Vec::new();
         let _in_memory = self.location.show(sources, dockerfile, &mut text);
         format!("{}\n{}", self.message, String::from_utf8_lossy(&text))
@@ -219,14 +221,14 @@ impl BuildError {
 }
 
 impl Location {
-    fn source<'a>(&self, all: &'a [Source]) -> Option<&'a Source> {
+    fn source<'a>(&self, sources: &'a [Source]) -> Option<&'a Source> {
         usize::try_from(self.source_index)
             .ok()
-            .and_then(|i| all.get(i))
+            .and_then(|i| sources.get(i))
     }
 
-    fn show(&self, all: &[Source], dockerfile: &str, out: &mut dyn Write) -> io::Result<()> {
-        let Some(source) = self.source(all) else {
+    fn show(&self, sources: &[Source], dockerfile: &str, out: &mut dyn Write) -> io::Result<()> {
+        let Some(source) = self.source(sources) else {
             return Ok(());
         };
         let Ok(data) = STANDARD.decode(&source.data) else {

@@ -169,7 +169,7 @@ pub(super) fn folders(offer: &Attachables) -> Vec<FolderTarget> {
 }
 
 /// Says what of a result was left out of a folder.
-pub(super) fn told(folder: &FolderTarget) -> Option<String> {
+pub(super) fn left_out_report(folder: &FolderTarget) -> Option<String> {
     let left_out = folder.left_out.files();
     let first = left_out.first?;
     let count = |n: u64, one: &str, many: &str| match n {

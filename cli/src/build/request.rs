@@ -40,11 +40,11 @@ impl Build {
     /// What the steps may do.
     #[must_use]
     pub fn entitlements(&self) -> Vec<String> {
-        let mut all = self.allow.clone();
-        if self.network.as_deref() == Some("host") && !all.iter().any(|a| a == NETWORK_HOST) {
-            all.push(NETWORK_HOST.into());
+        let mut values = self.allow.clone();
+        if self.network.as_deref() == Some("host") && !values.iter().any(|a| a == NETWORK_HOST) {
+            values.push(NETWORK_HOST.into());
         }
-        all
+        values
     }
 }
 
@@ -260,7 +260,7 @@ fn build_contexts(
 }
 
 pub(crate) fn secrets(specs: &[String]) -> Result<BTreeMap<String, SecretSource>, CliError> {
-    let mut all = BTreeMap::new();
+    let mut values = BTreeMap::new();
     for text in specs {
         let bad = |reason: &str| SpecError::new("secret", text, reason);
         let mut fields = spec::pairs("secret", text)?;
@@ -294,13 +294,13 @@ pub(crate) fn secrets(specs: &[String]) -> Result<BTreeMap<String, SecretSource>
                 SecretSource::File(path)
             }
         };
-        all.insert(id, source);
+        values.insert(id, source);
     }
-    Ok(all)
+    Ok(values)
 }
 
 pub(crate) fn agents(specs: &[String]) -> Result<BTreeMap<String, PathBuf>, CliError> {
-    let mut all = BTreeMap::new();
+    let mut values = BTreeMap::new();
     for text in specs {
         let bad = |reason: &str| SpecError::new("ssh", text, reason);
         let (id, path) = match text.split_once('=') {
@@ -325,9 +325,9 @@ pub(crate) fn agents(specs: &[String]) -> Result<BTreeMap<String, PathBuf>, CliE
             )
             .into());
         }
-        all.insert(id.to_owned(), path);
+        values.insert(id.to_owned(), path);
     }
-    Ok(all)
+    Ok(values)
 }
 
 // Offers an image layout, and names an image in it by its digest: `FOLDER[:TAG][@DIGEST]`.
@@ -369,7 +369,7 @@ pub(crate) fn offer_cache_sources(
     caches: Vec<CacheSpec>,
     offer: &mut Attachables,
 ) -> Result<Vec<CacheSpec>, CliError> {
-    let mut all = Vec::new();
+    let mut values = Vec::new();
     for mut cache in caches {
         if cache.kind == "local" {
             let folder = cache
@@ -394,9 +394,9 @@ pub(crate) fn offer_cache_sources(
                 .stores
                 .insert(format!("local:{folder}"), folder.into());
         }
-        all.push(cache);
+        values.push(cache);
     }
-    Ok(all)
+    Ok(values)
 }
 
 /// Offers the folders of caches that are written.
@@ -431,8 +431,8 @@ mod tests {
     type TestResult = Result<(), Box<dyn std::error::Error>>;
 
     async fn prepared(argv: &[&str]) -> Result<Prepared, Box<dyn std::error::Error>> {
-        let all = ["rbuild", "build"].iter().chain(argv);
-        let Command::Build(flags) = Cli::try_parse_from(all)?.command else {
+        let values = ["rbuild", "build"].iter().chain(argv);
+        let Command::Build(flags) = Cli::try_parse_from(values)?.command else {
             return Err("not a build".into());
         };
         Ok(prepare(&flags, None).await?)

@@ -32,9 +32,8 @@ pub(super) struct Connection {
     /// buildkitd address (default: $BUILDKIT_HOST, else unix:///run/buildkit/buildkitd.sock)
     #[arg(long, global = true, value_name = "ADDRESS")]
     addr: Option<String>,
-    // Taken for the sake of scripts: this program writes no log.
     /// log formatter: json or text
-    #[arg(long, global = true, value_name = "FORMAT", default_value = "text", value_parser = ["text", "json"])]
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
     log_format: String,
     /// buildkitd server name for certificate validation
     #[arg(long, global = true, value_name = "NAME")]
@@ -60,6 +59,14 @@ pub(super) struct Connection {
 }
 
 impl Connection {
+    pub(super) fn log_format(&self) -> &str {
+        &self.log_format
+    }
+
+    pub(super) fn debug(&self) -> bool {
+        self.debug
+    }
+
     /// The same in the terms of `rbuild`.
     pub(super) fn reach(&self) -> crate::args::Connection {
         crate::args::Connection {

@@ -34,6 +34,9 @@ fn usage(text: impl Into<String>) -> CliError {
 pub(super) async fn run(client: &Client, flags: Build) -> Result<(), CliError> {
     let started = task::clock::monotonic();
     let trace = flags.trace.as_deref().map(append).transpose()?;
+    if let Some(path) = &flags.trace {
+        tracing::info!("tracing logs to {}", path.display());
+    }
     let mut metrics = flags
         .debug_json_cache_metrics
         .as_deref()
@@ -77,6 +80,9 @@ pub(super) async fn run(client: &Client, flags: Build) -> Result<(), CliError> {
     match answer {
         Answer::Solved(result) => {
             build::enter(&layouts, &result)?;
+            for (key, value) in &result.response {
+                tracing::debug!("exporter response: {key}={value}");
+            }
             if let Some(path) = &flags.metadata_file {
                 build::write(path, &metadata(&result.response)?)?;
             }
@@ -150,9 +156,12 @@ impl MetricsPlace {
         Ok(match place {
             "stdout" => Self::Stdout,
             "stderr" => Self::Stderr,
-            path => Self::File(
-                File::create(path).map_err(CliError::io(format!("cannot create {path}")))?,
-            ),
+            path => {
+                let file =
+                    File::create(path).map_err(CliError::io(format!("cannot create {path}")))?;
+                tracing::info!("writing JSON cache metrics to {path}");
+                Self::File(file)
+            }
         })
     }
 
@@ -204,7 +213,7 @@ fn prepare(flags: &Build) -> Result<Prepared, CliError> {
         .as_deref()
         .map(source_policy)
         .transpose()?;
-    for (name, dir) in named(&flags.local, "local")? {
+    for (name, dir) in key_values(&flags.local, "local")? {
         if !Path::new(&dir).is_dir() {
             return Err(usage(format!("invalid local: {dir} is no folder")));
         }
@@ -262,7 +271,7 @@ fn allowed(name: &str) -> Result<(), CliError> {
 }
 
 /// `key=value` pairs, the last of one key wins.
-fn named(pairs: &[String], flag: &str) -> Result<BTreeMap<String, String>, CliError> {
+fn key_values(pairs: &[String], flag: &str) -> Result<BTreeMap<String, String>, CliError> {
     pairs
         .iter()
         .map(|pair| {
@@ -276,9 +285,10 @@ fn named(pairs: &[String], flag: &str) -> Result<BTreeMap<String, String>, CliEr
 
 /// `--opt`. A build argument without a value has that of the environment, or stays unset.
 fn options(pairs: &[String]) -> Result<BTreeMap<String, String>, CliError> {
-    let mut all = BTreeMap::new();
+    let mut options = BTreeMap::new();
     if let Some(epoch) = request::variable("SOURCE_DATE_EPOCH") {
-        all.insert("build-arg:SOURCE_DATE_EPOCH".to_owned(), epoch);
+        tracing::debug!("Propagating SOURCE_DATE_EPOCH from the client env to the build arg");
+        options.insert("build-arg:SOURCE_DATE_EPOCH".to_owned(), epoch);
     }
     let mut resolved = Vec::new();
     for pair in pairs {
@@ -289,8 +299,8 @@ fn options(pairs: &[String]) -> Result<BTreeMap<String, String>, CliError> {
             _ => resolved.push(pair.clone()),
         }
     }
-    all.extend(named(&resolved, "opt")?);
-    Ok(all)
+    options.extend(key_values(&resolved, "opt")?);
+    Ok(options)
 }
 
 fn source_policy(path: &Path) -> Result<SourcePolicy, CliError> {
@@ -353,6 +363,9 @@ fn typed(flag: &str, text: &str) -> Result<(String, BTreeMap<String, String>), C
 /// `--import-cache`: a reference, or `type=…`.
 fn import(text: &str) -> Result<CacheSpec, CliError> {
     if !text.contains("type=") {
+        tracing::warn!(
+            "--import-cache <ref> is deprecated. Please use --import-cache type=registry,ref=<ref>,<opt>=<optval>[,<opt>=<optval>] instead."
+        );
         return Ok(spec::cache("import-cache", text)?);
     }
     let (kind, attrs) = typed("import-cache", text)?;
@@ -365,6 +378,9 @@ fn export(text: &str) -> Result<CacheSpec, CliError> {
         let (kind, attrs) = typed("export-cache", text)?;
         CacheSpec { kind, attrs }
     } else {
+        tracing::warn!(
+            "--export-cache <ref> is deprecated. Please use --export-cache type=registry,ref=<ref>,<opt>=<optval>[,<opt>=<optval>] instead"
+        );
         spec::cache("export-cache", text)?
     };
     cache
@@ -379,7 +395,7 @@ fn exporters(
     offer: &mut Attachables,
     layouts: &mut Vec<Written>,
 ) -> Result<Vec<ExporterSpec>, CliError> {
-    let mut all = Vec::new();
+    let mut exporters = Vec::new();
     for text in specs {
         let (kind, mut attrs) = typed("output", text)?;
         if let Some(place) = attrs.get("output") {
@@ -399,7 +415,7 @@ fn exporters(
                     .remove("special")
                     .is_some_and(|v| gostd::strconv::is_true(&v));
                 offer.targets.insert(
-                    all.len(),
+                    exporters.len(),
                     Target::Folder(FolderTarget {
                         path: dest.into(),
                         mirror,
@@ -429,7 +445,7 @@ fn exporters(
                     path => FileTarget::File(path.into()),
                 };
                 attrs.remove("dest");
-                offer.targets.insert(all.len(), Target::Bytes(target));
+                offer.targets.insert(exporters.len(), Target::Bytes(target));
             }
             _ if !dest.is_empty() => {
                 return Err(usage(format!(
@@ -438,9 +454,9 @@ fn exporters(
             }
             _ => {}
         }
-        all.push(ExporterSpec { kind, attrs });
+        exporters.push(ExporterSpec { kind, attrs });
     }
-    Ok(all)
+    Ok(exporters)
 }
 
 fn folder(kind: &str, attrs: &mut BTreeMap<String, String>) -> Result<String, CliError> {
@@ -461,7 +477,7 @@ fn metadata(response: &BTreeMap<String, String>) -> Result<String, CliError> {
         let object: Map<String, Value> = serde_json::from_slice(&bytes).ok()?;
         (!object.is_empty()).then_some(Value::Object(object))
     };
-    let all: Map<String, Value> = response
+    let members: Map<String, Value> = response
         .iter()
         .map(|(key, text)| {
             (
@@ -470,7 +486,7 @@ fn metadata(response: &BTreeMap<String, String>) -> Result<String, CliError> {
             )
         })
         .collect();
-    serde_json::to_string_pretty(&all).map_err(|error| usage(error.to_string()))
+    serde_json::to_string_pretty(&members).map_err(|error| usage(error.to_string()))
 }
 
 #[cfg(test)]

@@ -29,6 +29,9 @@ pub(super) async fn run(client: &Client, what: Debug) -> Result<(), CliError> {
             verbose,
             format,
         } => {
+            if format.is_some() && verbose {
+                tracing::debug!("Ignoring --verbose");
+            }
             let template = format.as_deref().map(Template::parse).transpose()?;
             let workers = client.workers(filter).await?;
             print(&match template {

@@ -111,6 +111,9 @@ fn summary(records: &[UsageRecord]) -> String {
 }
 
 pub(super) async fn du(client: &Client, flags: Du) -> Result<(), CliError> {
+    if flags.format.is_some() && flags.verbose {
+        tracing::debug!("Ignoring --verbose");
+    }
     let template = flags.format.as_deref().map(Template::parse).transpose()?;
     let summed = flags.filter.is_empty();
     let mut records = client.disk_usage(flags.filter).await?;
@@ -137,6 +140,9 @@ pub(super) async fn prune(client: &Client, flags: Prune) -> Result<(), CliError>
         reason = "megabytes as a person writes them; the cast saturates"
     )]
     let megabytes = |mb: f64| (mb * 1e6) as i64;
+    if flags.format.is_some() && flags.verbose {
+        tracing::debug!("Ignoring --verbose");
+    }
     let template = flags.format.as_deref().map(Template::parse).transpose()?;
     let filter = PruneFilter {
         filters: flags.filter,

@@ -218,7 +218,7 @@ fn long_names_are_cut_only_if_that_is_wanted() -> io::Result<()> {
 
 #[test]
 fn sizes_have_units_of_a_thousand_and_widths_are_those_of_a_terminal() {
-    for (count, told) in [
+    for (count, text) in [
         (-5, "-5B"),
         (0, "0B"),
         (999, "999B"),
@@ -227,7 +227,7 @@ fn sizes_have_units_of_a_thousand_and_widths_are_those_of_a_terminal() {
         (12_340_000, "12.34MB"),
         (i64::MAX, "9223.37PB"),
     ] {
-        assert_eq!(text::bytes(count), told);
+        assert_eq!(text::bytes(count), text);
     }
     for (word, columns) in [("", 0), ("abc", 3), ("漢字", 4), ("e\u{301}", 1), ("🙂", 2)] {
         assert_eq!(text::width(word), columns, "{word}");

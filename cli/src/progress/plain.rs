@@ -28,7 +28,7 @@ pub struct Plain {
     printed: Vec<Printed>,
     next: usize,
     current: Option<usize>,
-    any: bool,
+    has_printed: bool,
     truncate: bool,
 }
 
@@ -50,7 +50,7 @@ impl Plain {
             printed: Vec::new(),
             next: 0,
             current: None,
-            any: false,
+            has_printed: false,
             truncate,
         }
     }
@@ -69,7 +69,7 @@ impl Plain {
         let mut ended: Vec<(bool, Option<SystemTime>, usize)> = self
             .trace
             .shown()
-            .filter(|(_, s)| s.news.any && s.has_ended() && (last || is_settled(s, now)))
+            .filter(|(_, s)| s.changes.is_changed && s.has_ended() && (last || is_settled(s, now)))
             .map(|(n, s)| (Some(n) != self.current, s.end(), n))
             .collect();
         ended.sort();
@@ -80,7 +80,7 @@ impl Plain {
         let talking: Vec<usize> = self
             .trace
             .shown()
-            .filter(|(n, s)| running(s) && (s.news.any || self.current == Some(*n)))
+            .filter(|(n, s)| running(s) && (s.changes.is_changed || self.current == Some(*n)))
             .map(|(n, _)| n)
             .collect();
         let Some(current) = self.current else {
@@ -95,18 +95,24 @@ impl Plain {
         } else {
             0.0
         };
-        let news_age = self.news_age(current, now);
-        if talking.contains(&current) && self.trace.steps.get(current).is_some_and(|s| s.news.any) {
+        let age_of_changes = self.age_of_changes(current, now);
+        if talking.contains(&current)
+            && self
+                .trace
+                .steps
+                .get(current)
+                .is_some_and(|s| s.changes.is_changed)
+        {
             self.print(current, now, last, out)?;
         }
         let others: Vec<usize> = talking.into_iter().filter(|n| *n != current).collect();
         let starved = others
             .iter()
-            .find(|n| self.news_age(**n, now) > MAX_WAIT_SECONDS)
+            .find(|n| self.age_of_changes(**n, now) > MAX_WAIT_SECONDS)
             .copied();
         let next = match starved {
             Some(n) => Some(n),
-            None if KEEP_FLOOR_SECONDS / (1.0 - share).max(1e-9) < news_age => {
+            None if KEEP_FLOOR_SECONDS / (1.0 - share).max(1e-9) < age_of_changes => {
                 self.loudest(&others, now)
             }
             None => None,
@@ -115,14 +121,14 @@ impl Plain {
     }
 
     // Since when a step has had news, or the floor.
-    fn news_age(&self, n: usize, now: SystemTime) -> f64 {
-        let since = self.trace.steps.get(n).and_then(|s| s.news.since);
+    fn age_of_changes(&self, n: usize, now: SystemTime) -> f64 {
+        let since = self.trace.steps.get(n).and_then(|s| s.changes.since);
         since.map_or(0.0, |t| seconds(t, now))
     }
 
     fn speed(&self, n: usize, now: SystemTime) -> f64 {
-        let weight = self.trace.steps.get(n).map_or(0, |s| s.news.weight);
-        f64::from(weight) / self.news_age(n, now).max(0.001)
+        let weight = self.trace.steps.get(n).map_or(0, |s| s.changes.weight);
+        f64::from(weight) / self.age_of_changes(n, now).max(0.001)
     }
 
     fn share(&self, n: usize, among: &[usize], now: SystemTime) -> f64 {
@@ -171,11 +177,11 @@ impl Plain {
         let same_end = printed.end.is_some_and(|(state, took)| {
             ended && state == end.0 && end.1 - took < MIN_MORE_SECONDS && step.error.is_empty()
         });
-        let more = !step.news.lines.is_empty()
-            || !step.news.statuses.is_empty()
+        let more = !step.changes.lines.is_empty()
+            || !step.changes.statuses.is_empty()
             || step.warnings.len() > printed.warnings;
         if self.current != Some(n) && same_end && !more {
-            step.news = Default::default();
+            step.changes = Default::default();
             return Ok(());
         }
         if printed.number == 0 {
@@ -188,10 +194,10 @@ impl Plain {
                 let old_number = self.printed.get(old).map_or(0, |t| t.number);
                 writeln!(out, "#{old_number} ...")?;
                 if let Some(old) = self.trace.steps.get_mut(old) {
-                    (old.news.weight, old.news.since) = (0, None);
+                    (old.changes.weight, old.changes.since) = (0, None);
                 }
             }
-            if std::mem::replace(&mut self.any, true) {
+            if std::mem::replace(&mut self.has_printed, true) {
                 writeln!(out)?;
             }
             let name = self.trace.steps.get(n).map_or("", |s| &s.name);
@@ -202,7 +208,7 @@ impl Plain {
             };
             writeln!(out, "#{number} {name}")?;
             if let Some(step) = self.trace.steps.get_mut(n) {
-                (step.news.weight, step.news.since) = (0, Some(now));
+                (step.changes.weight, step.changes.since) = (0, Some(now));
             }
         }
         self.current = Some(n);
@@ -214,7 +220,7 @@ impl Plain {
         // A part that outlives the step, such as a late download, keeps the floor.
         if ended && (!open || last) {
             self.current = None;
-            step.news = Default::default();
+            step.changes = Default::default();
             printed.end = Some(end);
             match end {
                 (State::Canceled, _) => writeln!(out, "#{number} CANCELED")?,
@@ -234,7 +240,7 @@ impl Printed {
         let mut open = false;
         for s in &step.statuses {
             open |= s.completed.is_none();
-            if !step.news.statuses.remove(&s.id) {
+            if !step.changes.statuses.remove(&s.id) {
                 continue;
             }
             if s.completed.is_none()
@@ -268,15 +274,15 @@ impl Printed {
             }
             writeln!(out, "#{n} {line}")?;
         }
-        step.news.statuses.clear();
+        step.changes.statuses.clear();
         for warning in step.warnings.iter().skip(self.warnings) {
             writeln!(out, "#{n} WARN: {warning}")?;
         }
         self.warnings = step.warnings.len();
-        for line in step.news.lines.drain(..) {
+        for line in step.changes.lines.drain(..) {
             writeln!(out, "#{n} {}", line.stamped())?;
         }
-        step.news.any = false;
+        step.changes.is_changed = false;
         Ok(open)
     }
 }
@@ -429,7 +435,9 @@ mod tests {
                 ..client::Failure::local(evil)
             };
             crate::failure::explain(&failure, plain.trace(), ("", ""), true, &mut out)?;
-            out.extend(crate::failure::told(&crate::failure::CliError::Build(failure)).bytes());
+            out.extend(
+                crate::failure::last_lines(&crate::failure::CliError::Build(failure)).bytes(),
+            );
             Ok(String::from_utf8_lossy(&out).into_owned())
         };
         let text = run(Plain::new(false))?;

@@ -24,7 +24,7 @@ const CANCELED: &str = "context canceled";
 pub struct Line {
     /// Seconds since the step began.
     pub at: f64,
-    /// Without its end.
+    /// The line without its line break.
     pub text: String,
 }
 
@@ -41,40 +41,40 @@ impl Line {
     }
 }
 
-/// How a step stands.
+/// In which state a step is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// Not begun.
+    /// The step has not begun.
     Waiting,
-    /// At work.
+    /// The step runs.
     Running,
-    /// Ended well.
+    /// The step ended without an error.
     Done,
     /// The step was cached.
     Cached,
-    /// Ended badly.
+    /// The step ended with an error.
     Failed,
-    /// Given up, because something else failed or the user wanted it.
+    /// The step was cancelled, because another one failed or the user interrupted the build.
     Canceled,
 }
 
-/// A step.
+/// A step as it is shown.
 #[derive(Debug, Default)]
 pub struct Step {
-    /// For people.
+    /// The step's name, or that of its progress group.
     pub name: String,
-    /// The step was cached.
+    /// Whether the step was cached.
     pub cached: bool,
-    /// Why it failed.
+    /// Why the step failed; empty if it did not.
     pub error: String,
-    /// Parts of its work.
+    /// The parts of its work that report progress, such as downloads.
     pub statuses: Vec<Status>,
     /// Warnings, in a line each.
     pub warnings: Vec<String>,
-    /// When its last end was heard of, by our clock.
+    /// When this program received the step's last end, by this machine's clock.
     pub ended: Option<SystemTime>,
-    /// What happened since it was last looked at.
-    pub news: News,
+    /// What has changed since the step was last shown.
+    pub changes: StepChanges,
     members: BTreeMap<String, Vertex>,
     hidden: bool,
     runs: BTreeMap<SystemTime, Option<SystemTime>>,
@@ -84,38 +84,38 @@ pub struct Step {
 
 /// Output, statuses and the like of a step that have not been shown.
 #[derive(Debug, Default)]
-pub struct News {
-    /// There is something.
-    pub any: bool,
-    /// How much, and since when by our clock.
+pub struct StepChanges {
+    /// Whether anything has changed.
+    pub is_changed: bool,
+    /// How much has changed, as a number that steps are compared by.
     pub weight: u32,
-    /// The first of it.
+    /// When the first of the changes came, by this machine's clock.
     pub since: Option<SystemTime>,
     /// Names of the parts that changed.
     pub statuses: HashSet<String>,
-    /// Lines, if they are wanted.
+    /// New lines of output, if [`Lines::keep`] is set.
     pub lines: VecDeque<Line>,
 }
 
-/// What becomes of lines of output.
+/// What is done with lines of output.
 #[derive(Debug, Clone, Copy)]
 pub struct Lines {
-    /// New ones wait to be taken.
+    /// Whether new lines wait in [`Step::changes`] to be shown.
     pub keep: bool,
-    /// Colours stay in them.
+    /// Whether colours stay in the lines.
     pub colours: bool,
 }
 
-/// A build.
+/// The state of a build as it is shown.
 #[derive(Debug, Default)]
 pub struct Trace {
-    /// Its steps, in the order in which they were first heard of.
+    /// The steps, in the order in which they were first received.
     pub steps: Vec<Step>,
     by_digest: HashMap<String, usize>,
     by_group: HashMap<String, usize>,
     order: Vec<usize>,
-    begun: Option<SystemTime>,
-    // Ours less the daemon's, when the first step was heard of.
+    first_start: Option<SystemTime>,
+    // This machine's clock less the daemon's, measured when the first step was received.
     ahead: Duration,
     behind: Duration,
     warnings: Vec<Warning>,
@@ -149,8 +149,8 @@ impl Trace {
 
     /// When the first step began.
     #[must_use]
-    pub fn begun(&self) -> Option<SystemTime> {
-        self.begun
+    pub fn first_start(&self) -> Option<SystemTime> {
+        self.first_start
     }
 
     /// The steps that began and are not hidden, by number, in the order in which they began.
@@ -164,8 +164,11 @@ impl Trace {
     /// How many steps ended, and of how many.
     #[must_use]
     pub fn counts(&self) -> (usize, usize) {
-        let all = || self.steps.iter().filter(|s| !s.hidden);
-        (all().filter(|s| s.has_ended()).count(), all().count())
+        let visible_steps = || self.steps.iter().filter(|s| !s.hidden);
+        (
+            visible_steps().filter(|s| s.has_ended()).count(),
+            visible_steps().count(),
+        )
     }
 
     /// The warnings, each once.
@@ -187,7 +190,7 @@ impl Trace {
             .collect()
     }
 
-    /// Takes news in.
+    /// Takes a message of the daemon in.
     pub fn take(&mut self, change: &SolveStatus, now: SystemTime) {
         for v in &change.vertexes {
             self.vertex(v, now);
@@ -200,8 +203,8 @@ impl Trace {
                     Some(old) => *old = s.clone(),
                     None => step.statuses.push(s.clone()),
                 }
-                step.news.statuses.insert(s.id);
-                step.news.add(now);
+                step.changes.statuses.insert(s.id);
+                step.changes.add(now);
             }
         }
         for w in &change.warnings {
@@ -216,7 +219,7 @@ impl Trace {
             }
             if let Some(step) = self.step(&w.vertex) {
                 step.warnings.push(w.short.clone());
-                step.news.add(now);
+                step.changes.add(now);
             }
             self.warnings.push(w);
         }
@@ -224,12 +227,12 @@ impl Trace {
         for l in &change.logs {
             if let Some(step) = self.step(&l.vertex) {
                 step.log(l, lines);
-                step.news.add(now);
+                step.changes.add(now);
             }
         }
     }
 
-    /// There will be no more: what is still running was given up.
+    /// Ends the build: steps that still run are shown as cancelled.
     pub fn end(&mut self, now: SystemTime) {
         let at = self.daemon_time(now);
         let lines = self.lines();
@@ -242,13 +245,13 @@ impl Trace {
                     step.error = CANCELED.into();
                 }
                 step.ended = Some(now);
-                step.news.add(now);
+                step.changes.add(now);
             }
             step.close_lines(lines);
         }
     }
 
-    /// What becomes of lines of output.
+    /// What is done with lines of output.
     #[must_use]
     pub fn lines(&self) -> Lines {
         Lines {
@@ -263,8 +266,8 @@ impl Trace {
     }
 
     fn vertex(&mut self, v: &Vertex, now: SystemTime) {
-        if let (None, Some(started)) = (self.begun, v.started) {
-            self.begun = Some(started);
+        if let (None, Some(started)) = (self.first_start, v.started) {
+            self.first_start = Some(started);
             match now.duration_since(started) {
                 Ok(ahead) => self.ahead = ahead,
                 Err(error) => self.behind = error.duration(),
@@ -298,7 +301,7 @@ impl Trace {
             step.become_as(v)
         };
         if changed {
-            step.news.add(now);
+            step.changes.add(now);
             if step.has_ended() {
                 step.ended = Some(now);
             }
@@ -314,16 +317,16 @@ impl Trace {
     }
 }
 
-impl News {
+impl StepChanges {
     fn add(&mut self, now: SystemTime) {
-        self.any = true;
+        self.is_changed = true;
         self.weight = self.weight.saturating_add(1);
         self.since.get_or_insert(now);
     }
 }
 
 impl Step {
-    /// How it stands.
+    /// The state in which the step is shown.
     #[must_use]
     pub fn state(&self) -> State {
         if self.runs.is_empty() {
@@ -341,7 +344,7 @@ impl Step {
         }
     }
 
-    /// Whether it began and is not at work.
+    /// Whether the step began and does not run any more.
     #[must_use]
     pub fn has_ended(&self) -> bool {
         !matches!(self.state(), State::Waiting | State::Running)
@@ -370,21 +373,21 @@ impl Step {
             let text = visible(&text);
             (!text.trim().is_empty()).then(|| text.to_owned())
         });
-        let mut all: Vec<String> = self.tail.iter().map(|l| l.text.clone()).collect();
-        all.extend(writing);
-        all.split_off(all.len().saturating_sub(count))
+        let mut lines: Vec<String> = self.tail.iter().map(|l| l.text.clone()).collect();
+        lines.extend(writing);
+        lines.split_off(lines.len().saturating_sub(count))
     }
 
     fn merged(&self, now: SystemTime) -> Vec<(SystemTime, SystemTime)> {
-        let mut all: Vec<(SystemTime, SystemTime)> = Vec::new();
+        let mut merged: Vec<(SystemTime, SystemTime)> = Vec::new();
         for (from, to) in &self.runs {
             let to = to.unwrap_or(now).max(*from);
-            match all.last_mut() {
+            match merged.last_mut() {
                 Some(last) if last.1 >= *from => last.1 = last.1.max(to),
-                _ => all.push((*from, to)),
+                _ => merged.push((*from, to)),
             }
         }
-        all
+        merged
     }
 
     fn ran(&mut self, v: &Vertex) -> bool {
@@ -429,8 +432,8 @@ impl Step {
     }
 
     fn log(&mut self, log: &Log, how: Lines) {
-        let begun = self.merged(log.timestamp).last().map(|run| run.0);
-        let at = seconds(begun.unwrap_or(log.timestamp), log.timestamp);
+        let first_start = self.merged(log.timestamp).last().map(|run| run.0);
+        let at = seconds(first_start.unwrap_or(log.timestamp), log.timestamp);
         let partial = self.partial.entry(log.stream).or_default();
         partial.extend_from_slice(&log.data);
         let mut from = 0;
@@ -461,8 +464,8 @@ impl Step {
             self.tail.pop_front();
         }
         if how.keep {
-            self.news.lines.push_back(line);
-            self.news.any = true;
+            self.changes.lines.push_back(line);
+            self.changes.is_changed = true;
         }
     }
 
@@ -568,7 +571,7 @@ mod tests {
             .collect();
         trace.take(&change, at(0));
         let lines: Vec<_> = trace.steps[0]
-            .news
+            .changes
             .lines
             .iter()
             .map(Line::stamped)

@@ -134,7 +134,10 @@ impl Tty {
             .map(|(_, s)| self.block(s, now, room))
             .collect();
         let (done, total) = self.trace.counts();
-        let took = self.trace.begun().map_or(0.0, |from| seconds(from, now));
+        let took = self
+            .trace
+            .first_start()
+            .map_or(0.0, |from| seconds(from, now));
         let was = |state| self.trace.shown().any(|(_, s)| s.state() == state);
         let finished = match last {
             false => "",
