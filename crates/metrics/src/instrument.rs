@@ -391,4 +391,78 @@ mod tests {
         });
         assert_eq!(COUNTER.get(NoLabels), 4000);
     }
+
+    #[test]
+    fn a_new_instrument_has_a_series_of_nothing_for_each_member() {
+        let counter = Counter::<CacheKind, { CacheKind::COUNT }>::default();
+        let gauge = Gauge::<CacheKind, { CacheKind::COUNT }>::default();
+        let histogram = Histogram::<CacheKind, { CacheKind::COUNT }>::default();
+        let none = || Value::Histogram {
+            buckets: vec![0; BOUNDS.len() + 1],
+            sum: 0,
+        };
+        let instruments: [(&dyn Instrument, Kind, Value); 3] = [
+            (&counter, Kind::Counter, Value::Counter(0)),
+            (&gauge, Kind::Gauge, Value::Gauge(0)),
+            (&histogram, Kind::Histogram, none()),
+        ];
+        for (instrument, kind, value) in instruments {
+            assert_eq!(instrument.kind(), kind);
+            let samples = instrument.samples();
+            let labels: Vec<_> = samples.iter().map(|sample| sample.labels[0].1).collect();
+            assert_eq!(labels, ["local", "imported", "shared"], "{kind:?}");
+            assert!(
+                samples.iter().all(|sample| sample.value == value),
+                "{kind:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_gauge_is_set_per_member_and_a_guard_of_one_leaves_the_others() {
+        static GAUGE: Gauge<CacheKind, { CacheKind::COUNT }> = Gauge::new();
+        GAUGE.set(CacheKind::Local, 5);
+        let guard = GAUGE.enter(CacheKind::Shared);
+        let numbers = || {
+            CacheKind::ALL
+                .iter()
+                .map(|kind| GAUGE.get(*kind))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(numbers(), [5, 0, 1]);
+        drop(guard);
+        assert_eq!(numbers(), [5, 0, 0]);
+    }
+
+    #[test]
+    fn a_follower_that_starts_later_counts_its_own_total_from_nothing() {
+        static COUNTER: Counter<CacheKind, { CacheKind::COUNT }> = Counter::new();
+        COUNTER.add(CacheKind::Imported, 100);
+        let follower = COUNTER.follow(CacheKind::Imported);
+        for (total, number) in [
+            (0, 100),
+            (7, 107),
+            (3, 107),
+            (8, 108),
+            (u64::from(u32::MAX), 4_294_967_395),
+        ] {
+            follower.reach(total);
+            assert_eq!(COUNTER.get(CacheKind::Imported), number, "{total}");
+        }
+        assert_eq!(COUNTER.get(CacheKind::Local), 0);
+    }
+
+    #[test]
+    fn bounds_grow_so_that_every_duration_has_one_bucket() {
+        assert!(BOUNDS.is_sorted_by(|a, b| a < b));
+        let histogram = Histogram::<NoLabels, 1>::new();
+        for bound in BOUNDS {
+            histogram.observe(NoLabels, Duration::from_nanos(bound));
+        }
+        histogram.observe(NoLabels, Duration::MAX);
+        let Value::Histogram { buckets, .. } = &histogram.samples()[0].value else {
+            panic!("a histogram has buckets");
+        };
+        assert_eq!(*buckets, vec![1; BOUNDS.len() + 1]);
+    }
 }

@@ -256,4 +256,38 @@ mod tests {
             );
         }
     }
+
+    /// The labels of all members, checked for what a scraper takes: names of letters, the same of each member but for those that only
+    /// failures have, and no two members alike.
+    fn check<L: Labels + std::fmt::Debug>(members: &[L], names: &[&str]) {
+        assert_eq!(L::PAIRS.len(), members.len());
+        for (index, member) in members.iter().enumerate() {
+            assert_eq!(member.index(), index, "{member:?}");
+            let pairs = L::PAIRS[index];
+            for (position, (name, value)) in pairs.iter().enumerate() {
+                assert_eq!(*name, names[position], "{member:?}");
+                assert!(
+                    !value.is_empty() && !value.contains(['"', '\\', '\n']),
+                    "{member:?}"
+                );
+            }
+            let alike = L::PAIRS.iter().filter(|other| **other == pairs).count();
+            assert_eq!(alike, 1, "{member:?}");
+        }
+    }
+
+    #[test]
+    fn every_member_has_labels_of_its_own_under_the_names_of_its_set() {
+        check(BuildOutcome::ALL, &["status", "error_code"]);
+        check(BuildStatus::ALL, &["status"]);
+        check(StepKind::ALL, &["kind"]);
+        check(Phase::ALL, &["phase"]);
+        check(CacheKind::ALL, &["kind"]);
+        check(Transfer::ALL, &["direction", "peer"]);
+        check(GcOutcome::ALL, &["outcome"]);
+        check(StoreKind::ALL, &["kind"]);
+        check(Signal::ALL, &["signal"]);
+        check(RpcMethod::ALL, &["rpc_system_name", "rpc_method"]);
+        check(&[NoLabels], &[]);
+    }
 }

@@ -207,4 +207,54 @@ mod tests {
             "{table}"
         );
     }
+
+    #[test]
+    fn the_exposition_is_lines_that_a_scraper_reads() {
+        let text = exposition();
+        assert!(text.ends_with('\n') && !text.contains("\n\n"));
+        let mut family = String::new();
+        for line in text.lines() {
+            if let Some(comment) = line.strip_prefix("# ") {
+                let mut words = comment.splitn(3, ' ');
+                let (word, name) = (words.next().unwrap(), words.next().unwrap());
+                assert!(matches!(word, "HELP" | "TYPE"), "{line}");
+                assert!(words.next().is_some_and(|rest| !rest.is_empty()), "{line}");
+                name.clone_into(&mut family);
+                continue;
+            }
+            let (series, value) = line.rsplit_once(' ').expect(line);
+            assert!(value.parse::<f64>().is_ok(), "{line}");
+            let name = series.split('{').next().unwrap_or_default();
+            let suffix = name.strip_prefix(family.as_str());
+            assert!(
+                matches!(suffix, Some("" | "_bucket" | "_sum" | "_count")),
+                "{line} is below {family}"
+            );
+            assert_eq!(series.contains('{'), series.ends_with('}'), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_unit_of_a_family_is_in_its_name_and_in_its_values() {
+        static BYTES: Counter<NoLabels, 1> = Counter::new();
+        static TIME: Counter<NoLabels, 1> = Counter::new();
+        static LEVEL: Gauge<NoLabels, 1> = Gauge::new();
+        BYTES.add(NoLabels, 1_500_000_000);
+        TIME.add(NoLabels, 1_500_000_000);
+        LEVEL.set(NoLabels, -4);
+        for (unit, instrument, line) in [
+            (
+                Unit::Bytes,
+                &BYTES as &'static dyn Instrument,
+                "a_b_bytes_total 1500000000",
+            ),
+            (Unit::Seconds, &TIME, "a_b_seconds_total 1.5"),
+            (Unit::One, &BYTES, "a_b_total 1500000000"),
+            (Unit::One, &LEVEL, "a_b -4"),
+            (Unit::Bytes, &LEVEL, "a_b_bytes -4"),
+        ] {
+            let text = family(unit, instrument);
+            assert!(text.lines().any(|l| l == line), "{line}:\n{text}");
+        }
+    }
 }

@@ -555,4 +555,116 @@ mod tests {
             assert_eq!(faults(source), [fault]);
         }
     }
+
+    #[test]
+    fn a_cause_is_printed_by_its_name_or_its_position_in_any_form() {
+        for (message, field) in [
+            (r#""cannot read: {source}""#, "{ source: io::Error }"),
+            (r#""cannot read: {source:#}""#, "{ source: io::Error }"),
+            (
+                r#""cannot read: {}", errno_text(source)"#,
+                "{ source: io::Error }",
+            ),
+            (
+                r#""cannot read: {}", errno_text(.source)"#,
+                "{ source: io::Error }",
+            ),
+            (r#""cannot read: {0}""#, "(#[source] io::Error)"),
+            (r#""cannot read: {0:?}""#, "(#[from] io::Error)"),
+            (r#""cannot read: {}", words(.0)"#, "(#[from] io::Error)"),
+            (r#""{1}: {0}""#, "(String, #[source] io::Error)"),
+            ("transparent", "(#[from] io::Error)"),
+        ] {
+            let source = format!("#[derive(Error)] enum E {{ #[error({message})] Read {field} }}");
+            assert_eq!(faults(&source), Vec::<String>::new(), "{source}");
+        }
+        for (message, field) in [
+            (r#""cannot read: {sources}""#, "{ source: io::Error }"),
+            (r#""cannot read: source""#, "{ source: io::Error }"),
+            (r#""cannot read: {1}""#, "(#[source] io::Error, u8)"),
+            (r#""cannot read: {}", 0"#, "(#[source] io::Error)"),
+        ] {
+            let source = format!("#[derive(Error)] enum E {{ #[error({message})] Read {field} }}");
+            assert_eq!(
+                faults(&source),
+                ["a.rs: E::Read: the message does not print its cause"],
+                "{source}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_error_is_known_in_any_field_and_what_only_sounds_like_one_is_not() {
+        for (field, is_error) in [
+            ("Read(u8, io::Error)", true),
+            ("Read(u8, Box<io::Error>)", true),
+            ("Read(u8, Option<Arc<ParseError>>)", true),
+            ("Read { path: String, cause: Mine }", true),
+            ("Read(u8, ErrorKind)", false),
+            ("Read(u8, HashMap<String, u8>)", false),
+            ("Read { errors: u8 }", false),
+            ("Read", false),
+        ] {
+            let source = format!(
+                "#[derive(Error)] #[error(\"x\")] struct Mine; #[derive(Error)] enum E {{ #[error(\"x\")] {field} }}"
+            );
+            let report = faults(&source);
+            assert_eq!(!report.is_empty(), is_error, "{source}: {report:?}");
+            assert!(
+                report.iter().all(|fault| fault.contains("is no cause")),
+                "{report:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_error_of_any_type_is_printed_with_its_chain() {
+        for (kind, message, is_kept) in [
+            ("Box<dyn Error>", r#""{source}""#, false),
+            ("Box<dyn Error>", r#""{}", chain(source)"#, true),
+            ("reqwest::Error", r#""{source}""#, false),
+            (
+                "reqwest::Error",
+                r#""{}", oci::error::innermost(source)"#,
+                true,
+            ),
+            ("tonic::transport::Error", r#""{source}""#, false),
+            ("hyper::Error", r#""{source}""#, false),
+            ("io::Error", r#""{source}""#, true),
+        ] {
+            let source =
+                format!("#[derive(Error)] #[error({message})] struct S {{ source: {kind} }}");
+            assert_eq!(faults(&source).is_empty(), is_kept, "{source}");
+        }
+    }
+
+    #[test]
+    fn what_is_listed_with_a_reason_and_what_derives_no_error_is_left_alone() {
+        for source in [
+            "impl std::error::Error for BridgeError {}",
+            "#[derive(Debug, Clone)] enum E { Read(io::Error) }",
+            "#[derive(Debug)] struct S { source: io::Error }",
+            "fn f() -> Result<(), io::Error> { Ok(()) }",
+            "// impl Error for Mine {}",
+            "const T: &str = \"impl Error for Mine {}\";",
+        ] {
+            assert_eq!(faults(source), Vec::<String>::new(), "{source}");
+        }
+        let two = [
+            (
+                "a.rs".to_owned(),
+                tokens("#[derive(Error)] #[error(\"x\")] pub struct Foreign;"),
+            ),
+            (
+                "b.rs".to_owned(),
+                tokens("#[derive(Error)] enum E { #[error(\"x\")] A(u8, Foreign) }"),
+            ),
+        ];
+        let (types, report) = check(&two);
+        assert_eq!(types, 2);
+        assert!(
+            report.len() == 1 && report[0].starts_with("b.rs: E::A: the error in `1` is no cause"),
+            "{report:?}"
+        );
+    }
 }

@@ -162,3 +162,144 @@ fn constant(wire: &str) -> String {
     };
     wire.trim_start_matches('.').chars().map(upper).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use prost_types::{FileDescriptorProto, MessageOptions};
+
+    use super::*;
+
+    #[test]
+    fn names_of_messages_become_those_of_rust() {
+        for (name, camel_name) in [
+            ("Definition", "Definition"),
+            ("APICap", "ApiCap"),
+            ("HostIP", "HostIp"),
+            ("SSHOpt", "SshOpt"),
+            ("ID", "Id"),
+            ("A", "A"),
+            ("", ""),
+        ] {
+            assert_eq!(camel(name), camel_name, "{name}");
+        }
+        for (wire, name) in [
+            (".pb.Definition", "PB_DEFINITION"),
+            (".moby.buildkit.v1.Solve2", "MOBY_BUILDKIT_V1_SOLVE2"),
+            ("x-y", "X_Y"),
+        ] {
+            assert_eq!(constant(wire), name, "{wire}");
+        }
+    }
+
+    fn field(name: &str, number: i32, kind: Type, type_name: Option<&str>) -> FieldDescriptorProto {
+        FieldDescriptorProto {
+            name: Some(name.into()),
+            number: Some(number),
+            r#type: Some(kind.into()),
+            type_name: type_name.map(str::to_owned),
+            ..FieldDescriptorProto::default()
+        }
+    }
+
+    fn file(package: &str, messages: Vec<DescriptorProto>) -> FileDescriptorProto {
+        FileDescriptorProto {
+            name: Some("one.proto".into()),
+            package: Some(package.into()),
+            message_type: messages,
+            ..FileDescriptorProto::default()
+        }
+    }
+
+    fn message(name: &str, fields: Vec<FieldDescriptorProto>) -> DescriptorProto {
+        DescriptorProto {
+            name: Some(name.into()),
+            field: fields,
+            ..DescriptorProto::default()
+        }
+    }
+
+    #[test]
+    fn fields_stand_by_number_and_messages_of_google_have_the_types_of_prost() {
+        let ask = message(
+            "Ask",
+            vec![
+                field("size", 7, Type::Uint64, None),
+                field("name", 2, Type::String, None),
+            ],
+        );
+        let set = FileDescriptorSet {
+            file: vec![
+                file("one.v1", vec![ask]),
+                file(
+                    "google.protobuf",
+                    vec![message("Timestamp", vec![]), message("Empty", vec![])],
+                ),
+            ],
+        };
+        let shapes = generate(&set).unwrap();
+        let name = shapes.find("number: 2, name: \"name\"").unwrap();
+        let size = shapes.find("number: 7, name: \"size\"").unwrap();
+        assert!(name < size, "{shapes}");
+        for line in [
+            "impl Shaped for crate::one::Ask {",
+            "impl Shaped for ::prost_types::Timestamp {",
+            "impl Shaped for () {",
+        ] {
+            assert!(shapes.contains(line), "{line} is not in {shapes}");
+        }
+        assert_eq!(
+            shapes,
+            generate(&set).unwrap(),
+            "the order is always the same"
+        );
+    }
+
+    #[test]
+    fn an_entry_of_a_map_is_as_large_as_its_key_and_its_value() {
+        let entry = |value: FieldDescriptorProto| DescriptorProto {
+            options: Some(MessageOptions {
+                map_entry: Some(true),
+                ..MessageOptions::default()
+            }),
+            ..message(
+                "BlobsEntry",
+                vec![value, field("key", 1, Type::String, None)],
+            )
+        };
+        for (value, expected) in [
+            (
+                field("value", 2, Type::Bytes, None),
+                Ok("(::std::string::String, ::std::string::String)"),
+            ),
+            (
+                field("value", 2, Type::Int32, None),
+                Ok("(::std::string::String, u64)"),
+            ),
+            (
+                field("value", 2, Type::Message, Some(".one.v1.Ask")),
+                Ok("(::std::string::String, crate::one::Ask)"),
+            ),
+            (
+                field("value", 2, Type::Message, Some(".none.Ask")),
+                Err(".none.Ask is unknown"),
+            ),
+        ] {
+            let ask = DescriptorProto {
+                nested_type: vec![entry(value)],
+                ..message("Ask", vec![])
+            };
+            let set = FileDescriptorSet {
+                file: vec![file("one.v1", vec![ask])],
+            };
+            match (generate(&set), expected) {
+                (Ok(shapes), Ok(size)) => {
+                    let size = format!("size: ::core::mem::size_of::<{size}>(),");
+                    assert!(shapes.contains(&size), "{size} is not in {shapes}");
+                }
+                (outcome, expected) => {
+                    assert_eq!(outcome.err().as_deref(), expected.err());
+                }
+            }
+        }
+    }
+}

@@ -341,4 +341,28 @@ fn after() {}
             ]
         );
     }
+
+    #[test]
+    fn blank_lines_and_comments_are_no_lines_and_an_item_ends_at_its_own_indentation() {
+        for (text, code, test) in [
+            ("", 0, 0),
+            ("\n\n// a\n/// b\n//! c\n", 0, 0),
+            ("fn f() {\n}\n", 2, 0),
+            ("#[cfg(test)]\nmod tests;\nfn f() {}\n", 1, 2),
+            (
+                "#[cfg(test)]\nuse a::{\n    b,\n    c,\n};\nfn f() {}\n",
+                1,
+                5,
+            ),
+            (
+                "#[cfg(test)]\nmod tests {\n    use a;\n}\nfn f() {}\n",
+                1,
+                4,
+            ),
+            ("#[cfg(not(test))]\nfn f() {}\n", 2, 0),
+            ("enum E {\n    #[cfg(test)]\n    A,\n    B,\n}\n", 3, 2),
+        ] {
+            assert_eq!(count_text(text), Lines { code, test }, "{text}");
+        }
+    }
 }

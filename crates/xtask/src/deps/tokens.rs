@@ -170,4 +170,36 @@ mod tests {
             assert_eq!(words(source), expected, "{source}");
         }
     }
+
+    #[test]
+    fn marks_and_separators_stand_where_they_are_written() {
+        let mark = |c| Token::Mark(c);
+        let word = |text: &str| Token::Word(text.to_owned());
+        let separator = Token::PathSeparator;
+        for (source, expected) in [
+            ("a::b", vec![word("a"), separator.clone(), word("b")]),
+            ("a: b", vec![word("a"), mark(':'), word("b")]),
+            ("::a", vec![separator.clone(), word("a")]),
+            ("a<'b>", vec![word("a"), mark('<'), word("b"), mark('>')]),
+            ("x!{}", vec![word("x"), mark('!'), mark('{'), mark('}')]),
+            ("é_1 + 2", vec![word("é_1"), mark('+')]),
+            ("", vec![]),
+        ] {
+            assert_eq!(tokens(source), expected, "{source}");
+        }
+    }
+
+    #[test]
+    fn a_literal_or_comment_without_an_end_takes_the_rest_and_nothing_before_it() {
+        for source in [
+            "a \"b",
+            "a r#\"b\"",
+            "a /* b",
+            "a /* b /* c */",
+            "a '\\",
+            "a \"b\\",
+        ] {
+            assert_eq!(words(source), ["a"], "{source}");
+        }
+    }
 }
