@@ -215,8 +215,8 @@ impl Round<'_> {
             }
             std::thread::sleep(SETTLE_TIME);
             for daemon in daemons {
-                let most = memory.entry(daemon.side).or_default();
-                *most = most.max(daemon.memory()?);
+                let peak = memory.entry(daemon.side).or_default();
+                *peak = peak.max(daemon.memory()?);
                 daemon.stop()?;
             }
         }
@@ -257,9 +257,12 @@ impl Round<'_> {
     }
 
     fn tell(&self, row: &Row, figures: &Figures) {
-        let last = figures.last(row);
-        if !last.is_empty() {
-            eprintln!("round {}/{}  {:16} {last}", self.number, self.of, row.name);
+        let sample = figures.last(row);
+        if !sample.is_empty() {
+            eprintln!(
+                "round {}/{}  {:16} {sample}",
+                self.number, self.of, row.name
+            );
         }
     }
 }
@@ -313,12 +316,12 @@ impl Work {
     fn empty(&self) -> Result<(), Error> {
         for entry in fs::read_dir(&self.dir).map_err(at("reading", &self.dir))? {
             let path = entry.map_err(at("reading", &self.dir))?.path();
-            let gone = if path.is_dir() {
+            let removal = if path.is_dir() {
                 fs::remove_dir_all(&path)
             } else {
                 fs::remove_file(&path)
             };
-            gone.map_err(at("removing", &path))?;
+            removal.map_err(at("removing", &path))?;
         }
         sync()
     }

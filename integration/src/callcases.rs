@@ -410,15 +410,15 @@ fn steps(output: &ClientOutput) -> ClientOutput {
 // What follows the steps: the end of a failed step's output, the warnings, the marked lines, the error.
 fn endings(output: ClientOutput) -> ClientOutput {
     let mut ending = String::new();
-    let mut own = false;
+    let mut is_ending = false;
     for line in output.err.lines() {
         let carets = line.starts_with("     | ");
         let ours =
             carets || line.starts_with("built, and kept") || line.starts_with("WARNING: No output");
-        own |= line.starts_with("------")
+        is_ending |= line.starts_with("------")
             || line.contains(" found (use ")
             || line.starts_with("Dockerfile:");
-        if own && !ours && !line.is_empty() && !line.starts_with('#') {
+        if is_ending && !ours && !line.is_empty() && !line.starts_with('#') {
             let line = line.replace("\u{1b}[33m", "").replace("\u{1b}[0m", "");
             let line = line.replace("(use docker --debug to expand)", "(use --check to expand)");
             ending += &without_time(&line);
@@ -512,10 +512,10 @@ impl Daemon {
                 source,
             })?;
         let mut daemon = Self { address, child };
-        let begun = Instant::now();
+        let start = Instant::now();
         while std::os::unix::net::UnixStream::connect(&socket).is_err() {
             let ended = daemon.child.try_wait().ok().flatten();
-            if ended.is_some() || begun.elapsed() > START_TIMEOUT {
+            if ended.is_some() || start.elapsed() > START_TIMEOUT {
                 return Err(Error::Failed {
                     program: program.display().to_string(),
                     status: ended.map_or("does not serve".to_owned(), |s| s.to_string()),
@@ -532,8 +532,8 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         let pid = self.child.id().to_string();
         let _gone_already = Command::new("kill").args(["-TERM", &pid]).status();
-        let begun = Instant::now();
-        while begun.elapsed() < START_TIMEOUT && self.child.try_wait().ok().flatten().is_none() {
+        let start = Instant::now();
+        while start.elapsed() < START_TIMEOUT && self.child.try_wait().ok().flatten().is_none() {
             std::thread::sleep(Duration::from_millis(10));
         }
         let _gone_already = self.child.kill();

@@ -90,7 +90,7 @@ struct Case {
     run: fn(&Rig<'_>) -> Verdict,
 }
 
-fn all() -> impl Iterator<Item = &'static Case> {
+fn all_cases() -> impl Iterator<Item = &'static Case> {
     [
         clients::CASES,
         buildctl::CASES,
@@ -117,7 +117,7 @@ fn all() -> impl Iterator<Item = &'static Case> {
 
 /// Runs the chosen cases; whether none failed.
 pub(crate) fn run(options: &Options) -> Result<bool, Error> {
-    let cases: Vec<&Case> = all()
+    let cases: Vec<&Case> = all_cases()
         .filter(|case| {
             options.only.is_empty()
                 || options
@@ -145,7 +145,7 @@ pub(crate) fn run(options: &Options) -> Result<bool, Error> {
         options.client.clone(),
         options.keep,
     )?;
-    let next = AtomicUsize::new(0);
+    let next_number = AtomicUsize::new(0);
     let (passed, failed, skipped) = (
         AtomicUsize::new(0),
         AtomicUsize::new(0),
@@ -155,12 +155,12 @@ pub(crate) fn run(options: &Options) -> Result<bool, Error> {
         for _ in 0..options.jobs.max(1) {
             scope.spawn(|| {
                 while let Some((number, case)) = {
-                    let number = next.fetch_add(1, Ordering::SeqCst);
+                    let number = next_number.fetch_add(1, Ordering::SeqCst);
                     cases.get(number).map(|case| (number, case))
                 } {
-                    let begun = Instant::now();
-                    let verdict = one(&lab, number, case);
-                    let seconds = begun.elapsed().as_secs_f64();
+                    let start = Instant::now();
+                    let verdict = run_case(&lab, number, case);
+                    let seconds = start.elapsed().as_secs_f64();
                     match verdict {
                         Ok(()) => {
                             passed.fetch_add(1, Ordering::SeqCst);
@@ -192,7 +192,7 @@ pub(crate) fn run(options: &Options) -> Result<bool, Error> {
     Ok(failed == 0 && passed > 0)
 }
 
-fn one(lab: &Lab, number: usize, case: &Case) -> Verdict {
+fn run_case(lab: &Lab, number: usize, case: &Case) -> Verdict {
     if let (true, On::Ours(why)) = (lab.reference, case.on) {
         return Err(Trouble::Skipped(why.to_owned()));
     }

@@ -11,7 +11,7 @@ pub(crate) struct Causes {
     current: Option<String>,
     /// The next line holds the text of an error.
     pending: bool,
-    first: BTreeMap<String, String>,
+    first_errors: BTreeMap<String, String>,
 }
 
 impl Causes {
@@ -30,8 +30,8 @@ impl Causes {
 
     /// Takes the next line.
     pub(crate) fn line(&mut self, line: &str) {
-        if let Some(rest) = line.strip_prefix("=== ") {
-            let name = rest.split_whitespace().nth(1).unwrap_or_default();
+        if let Some(text_after) = line.strip_prefix("=== ") {
+            let name = text_after.split_whitespace().nth(1).unwrap_or_default();
             self.current = fold(name, &self.tests);
             self.pending = false;
             return;
@@ -42,13 +42,15 @@ impl Causes {
             self.keep(text);
             return;
         }
-        if let Some(rest) = text.strip_prefix("Error:") {
-            let rest = rest.trim();
+        if let Some(text_after) = text.strip_prefix("Error:") {
+            let text_after = text_after.trim();
             // These two say only that there is an error; which one is on the next line.
-            if rest.starts_with("Received unexpected error") || rest.starts_with("Not equal") {
+            if text_after.starts_with("Received unexpected error")
+                || text_after.starts_with("Not equal")
+            {
                 self.pending = true;
             } else {
-                self.keep(rest);
+                self.keep(text_after);
             }
         } else if text.starts_with("panic:") || text.starts_with("fatal error:") {
             self.keep(text);
@@ -57,7 +59,7 @@ impl Causes {
 
     fn keep(&mut self, text: &str) {
         if let Some(current) = &self.current {
-            self.first
+            self.first_errors
                 .entry(current.clone())
                 .or_insert_with(|| text.chars().take(400).collect());
         }
@@ -65,7 +67,7 @@ impl Causes {
 
     /// Returns the first error of a test.
     pub(crate) fn of(&self, test: &str) -> Option<&str> {
-        self.first.get(test).map(String::as_str)
+        self.first_errors.get(test).map(String::as_str)
     }
 
     /// Counts the causes of `failed` tests, most frequent first; each with one of the tests as an example.

@@ -69,7 +69,7 @@ pub(crate) fn run(options: &Options) -> Result<bool, Error> {
     let mut good = true;
     for suite in SUITES {
         if options.suite.is_empty() || options.suite.iter().any(|name| name == suite.name) {
-            good &= one(options, suite, &module, &daemon)?;
+            good &= run_suite(options, suite, &module, &daemon)?;
         }
     }
     Ok(good)
@@ -104,7 +104,7 @@ fn daemon(options: &Options, module: &Module) -> Result<PathBuf, Error> {
     })
 }
 
-fn one(
+fn run_suite(
     options: &Options,
     suite: &Suite,
     module: &Module,
@@ -116,7 +116,7 @@ fn one(
     let reference_file = lists.join(format!("reference-{kind}{}.txt", suite.name));
     let (ours, reference) = (read_list(&ours_file)?, read_list(&reference_file)?);
 
-    let chosen: Option<BTreeSet<String>> = if let Some(file) = &options.list {
+    let selected: Option<BTreeSet<String>> = if let Some(file) = &options.list {
         // A list may name tests of several suites; only this suite's are run here.
         let tests: BTreeSet<String> = read_list(file)?
             .into_keys()
@@ -138,14 +138,14 @@ fn one(
         None
     };
 
-    let whole = chosen.is_none() && options.run.is_none();
+    let whole = selected.is_none() && options.run.is_none();
     let mut run = run::Run {
         suite,
         module,
         daemon,
         client: options.one_program.then_some(daemon),
         rootless: options.rootless,
-        pattern: pattern(worker(options), options.run.as_deref(), chosen.as_ref()),
+        pattern: pattern(worker(options), options.run.as_deref(), selected.as_ref()),
         parallel: options.parallel,
         timeout: options.timeout,
         test_timeout: options.test_timeout,
@@ -161,7 +161,11 @@ fn one(
     } else {
         let names = expected
             .keys()
-            .filter(|name| chosen.as_ref().is_none_or(|chosen| chosen.contains(*name)))
+            .filter(|name| {
+                selected
+                    .as_ref()
+                    .is_none_or(|selected| selected.contains(*name))
+            })
             .cloned()
             .collect();
         in_batches(&mut run, names, &mut result)?;
@@ -179,8 +183,8 @@ fn one(
         }
         in_batches(&mut run, doubtful, &mut result)?;
     }
-    if let Some(chosen) = &chosen {
-        result.outcomes.retain(|name, _| chosen.contains(name));
+    if let Some(selected) = &selected {
+        result.outcomes.retain(|name, _| selected.contains(name));
     }
     // Of a whole run, a test that is not mentioned at all has not passed; of a choice, only what was chosen counts.
     let expected: BTreeSet<&str> = passed(&ours)
@@ -188,7 +192,7 @@ fn one(
         .filter(|name| {
             whole
                 || result.outcomes.contains_key(*name)
-                || chosen.as_ref().is_some_and(|c| c.contains(*name))
+                || selected.as_ref().is_some_and(|c| c.contains(*name))
         })
         .collect();
     let now = passed(&result.outcomes);
@@ -223,10 +227,10 @@ fn in_batches(
     names: BTreeSet<String>,
     result: &mut run::Finished,
 ) -> Result<(), Error> {
-    let mut left: Vec<String> = names.into_iter().collect();
+    let mut unanswered_tests: Vec<String> = names.into_iter().collect();
     for size in BATCHES {
         let mut again = Vec::new();
-        for batch in left.chunks(size) {
+        for batch in unanswered_tests.chunks(size) {
             let worker = if run.rootless { ROOTLESS } else { ROOTFUL };
             run.pattern = pattern(worker, None, Some(&batch.iter().cloned().collect()));
             run.go(result)?;
@@ -240,10 +244,10 @@ fn in_batches(
             }
             result.tell(run.suite.name, 0);
         }
-        left = again;
+        unanswered_tests = again;
     }
     // Alone, and still without an answer.
-    for name in left {
+    for name in unanswered_tests {
         result.outcomes.insert(name, Outcome::Fail);
     }
     result.cut = false;
@@ -252,7 +256,7 @@ fn in_batches(
 
 /// Names put beside names.
 struct Compared<'a> {
-    both: usize,
+    passed_by_both: usize,
     new: Vec<&'a str>,
     lost: Vec<&'a str>,
 }
@@ -265,7 +269,7 @@ impl<'a> Compared<'a> {
         reference: &Outcomes,
     ) -> Self {
         Self {
-            both: now
+            passed_by_both: now
                 .iter()
                 .filter(|name| reference.get(**name) == Some(&Outcome::Pass))
                 .count(),
@@ -349,7 +353,7 @@ fn report(
         count(Outcome::Pass),
         count(Outcome::Fail),
         count(Outcome::Skip),
-        compared.both,
+        compared.passed_by_both,
         reference_passes,
         compared.new.len(),
         compared.lost.len()
@@ -375,12 +379,12 @@ fn write_list(file: &std::path::Path, outcomes: &Outcomes) -> Result<(), Error> 
 }
 
 /// Makes the pattern of tests to run: its levels are matched each by itself, so a choice may run a little more.
-fn pattern(worker: &str, run: Option<&str>, chosen: Option<&BTreeSet<String>>) -> String {
-    let Some(chosen) = chosen else {
+fn pattern(worker: &str, run: Option<&str>, selected: Option<&BTreeSet<String>>) -> String {
+    let Some(selected) = selected else {
         return format!("/{}/worker={worker}$", run.unwrap_or(".*"));
     };
     let level = |index: usize| -> String {
-        let names: BTreeSet<&str> = chosen
+        let names: BTreeSet<&str> = selected
             .iter()
             .filter_map(|name| name.split('/').nth(index))
             .collect();
@@ -403,7 +407,7 @@ mod tests {
 
     #[test]
     fn a_choice_becomes_a_pattern_of_levels() {
-        let chosen = [
+        let selected = [
             "T/A/worker=oci",
             "T/B/worker=oci/frontend=builtin",
             "U/C/worker=oci",
@@ -411,7 +415,7 @@ mod tests {
         .map(str::to_owned)
         .into();
         assert_eq!(
-            pattern(ROOTFUL, None, Some(&chosen)),
+            pattern(ROOTFUL, None, Some(&selected)),
             "^(T|U)$/^(A|B|C)$/^worker=oci$"
         );
         assert_eq!(pattern(ROOTFUL, Some("TestX"), None), "/TestX/worker=oci$");

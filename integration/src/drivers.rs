@@ -99,7 +99,7 @@ fn image(options: &Options, scratch: &Path) -> Result<PathBuf, Trouble> {
     let program = options.program();
     let changed = |file: &Path| fs::metadata(file).and_then(|metadata| metadata.modified());
     let is_fresh = options.reuse
-        && matches!((changed(&archive), changed(&program)), (Ok(made), Ok(built)) if made > built);
+        && matches!((changed(&archive), changed(&program)), (Ok(archive_time), Ok(program_time)) if archive_time > program_time);
     if !is_fresh {
         make(&program, &[], &archive, scratch)?;
     }
@@ -161,8 +161,13 @@ fn ensure(holds: bool, why: impl FnOnce() -> String) -> Result<(), Trouble> {
 }
 
 fn life_of_a_builder(docker: &Docker, options: &Options, scratch: &Path) -> Result<(), Trouble> {
-    let begun = Instant::now();
-    let passed = |what: &str| println!("ok       {what} ({:.1} s)", begun.elapsed().as_secs_f64());
+    let start = Instant::now();
+    let passed = |sentence: &str| {
+        println!(
+            "ok       {sentence} ({:.1} s)",
+            start.elapsed().as_secs_f64()
+        )
+    };
     let archive = &image(options, scratch)?;
     let size = fs::metadata(archive).map_err(at("reading", archive))?.len();
     ensure(size <= MAX_IMAGE_BYTES, || {
@@ -197,8 +202,10 @@ fn life_of_a_builder(docker: &Docker, options: &Options, scratch: &Path) -> Resu
 
     let project = project(scratch)?;
     docker.build(BUILDER, &project, &["--load", "-t", "app:one", "."])?;
-    let said = docker.run("docker", &["run", "--rm", "--network", "host", "app:one"])?;
-    ensure(said == "built\n", || format!("the image says {said:?}"))?;
+    let greeting = docker.run("docker", &["run", "--rm", "--network", "host", "app:one"])?;
+    ensure(greeting == "built\n", || {
+        format!("the image says {greeting:?}")
+    })?;
     let again = docker.build(BUILDER, &project, &["--load", "-t", "app:one", "."])?;
     ensure(again.contains("CACHED"), || again.clone())?;
     passed("an image is built, loaded and run, and is cached the second time");
@@ -240,14 +247,14 @@ fn life_of_a_builder(docker: &Docker, options: &Options, scratch: &Path) -> Resu
     })?;
     passed("what was built is cached after a restart and after a stop");
 
-    let kept = docker.run("buildx", &["du", "--builder", BUILDER])?;
-    ensure(!kept.contains("Total:\t\t0B"), || kept.clone())?;
+    let usage = docker.run("buildx", &["du", "--builder", BUILDER])?;
+    ensure(!usage.contains("Total:\t\t0B"), || usage.clone())?;
     docker.run(
         "buildx",
         &["prune", "--builder", BUILDER, "--all", "--force"],
     )?;
-    let kept = docker.run("buildx", &["du", "--builder", BUILDER])?;
-    ensure(kept.contains("0B"), || kept.clone())?;
+    let usage = docker.run("buildx", &["du", "--builder", BUILDER])?;
+    ensure(usage.contains("0B"), || usage.clone())?;
     passed("du shows what is kept, and prune removes it");
 
     let daemonless = docker.run(
@@ -281,9 +288,11 @@ fn life_of_a_builder(docker: &Docker, options: &Options, scratch: &Path) -> Resu
     passed("buildctl-daemonless.sh builds without a daemon");
 
     docker.run("buildx", &["rm", BUILDER])?;
-    let left = docker.run("docker", &["ps", "--all", "--quiet"])?
+    let leftovers = docker.run("docker", &["ps", "--all", "--quiet"])?
         + &docker.run("docker", &["volume", "ls", "--quiet"])?;
-    ensure(left.trim().is_empty(), || format!("rm leaves {left}"))?;
+    ensure(leftovers.trim().is_empty(), || {
+        format!("rm leaves {leftovers}")
+    })?;
     passed("rm leaves neither container nor volume");
 
     registry::run(docker, &project, scratch)?;
@@ -342,7 +351,7 @@ fn project(scratch: &Path) -> Result<PathBuf, Error> {
     let busybox = need("busybox")?;
     fs::copy(&busybox, dir.join("busybox")).map_err(at("copying", &busybox))?;
     let dockerfile = "FROM scratch AS base\nCOPY busybox /bin/busybox\nRUN [\"/bin/busybox\", \"--install\", \"-s\", \"/bin\"]\n\
-                      FROM base AS made\nRUN --mount=type=cache,target=/cache echo built > /said\nFROM base\nCOPY --from=made /said /said\n\
+                      FROM base AS made\nRUN --mount=type=cache,target=/cache echo built > /greeting\nFROM base\nCOPY --from=made /greeting /greeting\n\
                       CMD [\"cat\", \"/said\"]\n";
     let bake = "group \"default\" {\n  targets = [\"a\", \"b\"]\n}\ntarget \"a\" {\n  tags = [\"baked:a\"]\n  output = [\"type=docker\"]\n}\n\
                 target \"b\" {\n  tags = [\"baked:b\"]\n  output = [\"type=docker\"]\n}\n";

@@ -38,8 +38,8 @@ pub(crate) struct Options {
 
 /// Compares; returns whether all is equal.
 pub(crate) fn run(options: &Options) -> Result<bool, Error> {
-    let own = || paths::source().join("llb/corpus");
-    let mut cases = corpus::load(&options.corpus.clone().unwrap_or_else(own))?;
+    let corpus_folder = || paths::source().join("llb/corpus");
+    let mut cases = corpus::load(&options.corpus.clone().unwrap_or_else(corpus_folder))?;
     if let Some(only) = &options.only {
         cases.retain(|case| case.name.contains(only.as_str()));
     }
@@ -60,7 +60,7 @@ pub(crate) fn run(options: &Options) -> Result<bool, Error> {
                 .unwrap_or_default()
                 .with_file_name("rbuildd")
         });
-        let mut both = Vec::new();
+        let mut answers_of_both = Vec::new();
         for (side, daemon) in [("reference", tools.join("buildkitd")), ("ours", ours)] {
             let daemon = Daemon::start(&daemon, &work.join(side), registry.port)?;
             let answers = ask(&program, &daemon.address, &cases)?;
@@ -70,9 +70,9 @@ pub(crate) fn run(options: &Options) -> Result<bool, Error> {
                 let text: String = answers.iter().map(|a| format!("{a}\n")).collect();
                 fs::write(&file, text).map_err(at("writing", &file))?;
             }
-            both.push(answers);
+            answers_of_both.push(answers);
         }
-        let [reference, ours] = both.try_into().expect("two daemons were asked");
+        let [reference, ours] = answers_of_both.try_into().expect("two daemons were asked");
         Ok(compare::all(&cases, &reference, &ours))
     })();
     let _left = fs::remove_dir_all(&work);

@@ -12,7 +12,7 @@ pub(crate) enum Outcome {
     Fail,
     /// It passed.
     Pass,
-    /// It did not want to run here.
+    /// It skipped itself.
     Skip,
 }
 
@@ -111,10 +111,13 @@ mod tests {
     #[test]
     fn subtests_fold_into_the_test_and_its_matrix_values() {
         let test = "TestIntegration/TestX/worker=oci/frontend=builtin";
-        let none = Outcomes::new();
-        assert_eq!(fold(&format!("{test}/inner"), &none).as_deref(), Some(test));
-        assert_eq!(fold(test, &none).as_deref(), Some(test));
-        assert_eq!(fold("TestIntegration", &none), None);
+        let no_outcomes = Outcomes::new();
+        assert_eq!(
+            fold(&format!("{test}/inner"), &no_outcomes).as_deref(),
+            Some(test)
+        );
+        assert_eq!(fold(test, &no_outcomes).as_deref(), Some(test));
+        assert_eq!(fold("TestIntegration", &no_outcomes), None);
         let tests = parse_list(test);
         assert_eq!(
             fold(&format!("{test}/looks=so/inner"), &tests).as_deref(),

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 /// Why a step did not work.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// The file system refused.
+    /// A file or folder cannot be read or written.
     #[error("{what} {}: {source}", path.display())]
     Io {
         what: &'static str,
@@ -17,7 +17,7 @@ pub(crate) enum Error {
     /// A program could not be started.
     #[error("starting {program}: {source}")]
     Start { program: String, source: io::Error },
-    /// A program said no.
+    /// A program ended with an error.
     #[error("{program} failed ({status}){output}")]
     Failed {
         program: String,
@@ -27,7 +27,7 @@ pub(crate) enum Error {
     /// A prerequisite is missing.
     #[error("{what} is missing: {remedy}")]
     Missing { what: String, remedy: String },
-    /// A program's output is not what we know.
+    /// A program's output cannot be understood.
     #[error("{what}: {problem}")]
     Output { what: &'static str, problem: String },
 }

@@ -17,13 +17,13 @@ const END_HEADERS: u8 = 4;
 /// How a daemon took what was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// With a message.
+    /// It answered with a message.
     Message,
-    /// With a status and no message.
+    /// It answered with a status and no message.
     Status,
-    /// By ending the stream or the connection.
+    /// It ended the stream or the connection.
     Refused,
-    /// Not at all in the time given.
+    /// It did not answer in the given time.
     Silence,
 }
 

@@ -157,13 +157,13 @@ impl From<ConstraintDocument> for AttrConstraint {
 #[derive(Default)]
 struct Constant<T>(T);
 
-trait Named: Sized + TryFrom<i32> {
+trait NamedConstant: Sized + TryFrom<i32> {
     fn from_name(name: &str) -> Option<Self>;
 }
 
 macro_rules! from_name {
     ($($name:ident)*) => {$(
-        impl Named for $name {
+        impl NamedConstant for $name {
             fn from_name(name: &str) -> Option<Self> {
                 Self::from_str_name(name)
             }
@@ -173,21 +173,21 @@ macro_rules! from_name {
 
 from_name!(PolicyAction MatchType AttrMatch);
 
-impl<'de, T: Named> Deserialize<'de> for Constant<T> {
+impl<'de, T: NamedConstant> Deserialize<'de> for Constant<T> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged)]
-        enum Written {
+        enum NameOrNumber {
             Name(String),
             Number(i32),
         }
-        let (value, written) = match Written::deserialize(deserializer)? {
-            Written::Name(name) => (T::from_name(&name), name),
-            Written::Number(number) => (T::try_from(number).ok(), number.to_string()),
+        let (value, text) = match NameOrNumber::deserialize(deserializer)? {
+            NameOrNumber::Name(name) => (T::from_name(&name), name),
+            NameOrNumber::Number(number) => (T::try_from(number).ok(), number.to_string()),
         };
-        value.map(Self).ok_or_else(|| {
-            serde::de::Error::custom(format!("{written:?} is no constant of a policy"))
-        })
+        value
+            .map(Self)
+            .ok_or_else(|| serde::de::Error::custom(format!("{text:?} is no constant of a policy")))
     }
 }
 

@@ -31,14 +31,14 @@ pub enum LayoutError {
         source: gostd::json::DecodeError,
     },
     /// There is nothing of that name.
-    #[error("could not find {name:?} in the image layout at {}; it has {there}", path.display())]
+    #[error("could not find {name:?} in the image layout at {}; it has {present}", path.display())]
     Missing {
-        /// The layout.
+        /// The folder of the layout.
         path: PathBuf,
-        /// What was asked for.
+        /// The tag or digest that was looked for.
         name: String,
-        /// What is there.
-        there: String,
+        /// The names that the layout has, for the message.
+        present: String,
     },
 }
 
@@ -97,7 +97,7 @@ impl Layout {
         Err(LayoutError::Missing {
             path: self.folder.clone(),
             name: name.to_owned(),
-            there: if names.is_empty() {
+            present: if names.is_empty() {
                 "no names".to_owned()
             } else {
                 names.join(", ")

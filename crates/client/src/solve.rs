@@ -16,7 +16,7 @@ use crate::failure::Failure;
 use crate::session::serve;
 use crate::status::{SolveStatus, from_wire};
 
-/// How long the last news may take after the build has its answer.
+/// How long the last messages of progress may take after the build has its answer.
 const STATUS_END_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(3);
 
 type Serving = Task<Result<(), Failure>>;
@@ -92,7 +92,7 @@ pub struct SolveResult {
 }
 
 impl Client {
-    /// Builds. News go to `status`, which is closed when there will be none; dropping the future cancels the build.
+    /// Runs a build. Its progress goes to `status`, which is closed when there will be none; dropping the future cancels the build.
     pub async fn solve(
         &self,
         request: SolveRequest,
@@ -104,7 +104,7 @@ impl Client {
         let mut control = self.control();
         let answer = tokio::select! {
             answer = control.solve(traced(wire, &trace_parent)) => answer.map_err(Failure::from),
-            ended = &mut serving => Err(session_ended(ended)),
+            ended = &mut serving => Err(session_failure(ended)),
         };
         let _late = tokio::time::timeout(STATUS_END_TIMEOUT, watching).await;
         Ok(SolveResult {
@@ -142,7 +142,7 @@ impl Client {
                         Err(Failure::local("the build ended before the frontend answered"))
                     }),
                 },
-                ended = &mut serving => Err(session_ended(ended)),
+                ended = &mut serving => Err(session_failure(ended)),
                 answer = &mut asking => match answer {
                     Ok(metadata) => solving.await.map(|_| metadata).map_err(Failure::from),
                     Err(failure) => Err(failure),
@@ -224,17 +224,20 @@ impl Client {
                 {
                     Ok(answer) => {
                         let mut statuses = answer.into_inner();
-                        let mut any = false;
+                        let mut has_messages = false;
                         loop {
                             match statuses.message().await {
                                 Ok(Some(message)) => {
-                                    any = true;
+                                    has_messages = true;
                                     if to.send(from_wire(message)).await.is_err() {
                                         return;
                                     }
                                 }
                                 Ok(None) => return,
-                                Err(error) if any || i32::from(error.code()) == code::CANCELLED => {
+                                Err(error)
+                                    if has_messages
+                                        || i32::from(error.code()) == code::CANCELLED =>
+                                {
                                     return;
                                 }
                                 Err(_) => break,
@@ -266,9 +269,9 @@ fn frontend_attrs(
     attrs
 }
 
-fn session_ended(ended: Result<(), Failure>) -> Failure {
-    let why = ended.err();
-    why.unwrap_or_else(|| Failure::local("the session ended before the build"))
+fn session_failure(session_end: Result<(), Failure>) -> Failure {
+    let failure = session_end.err();
+    failure.unwrap_or_else(|| Failure::local("the session ended before the build"))
 }
 
 fn entry(spec: CacheSpec) -> control::CacheOptionsEntry {

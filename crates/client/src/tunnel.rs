@@ -21,9 +21,9 @@ pub(crate) const MAX_WAITING_MESSAGES: usize = 64;
 /// The byte stream. It ends when the session is dropped: connections of a server outlive the server's own future.
 pub(crate) struct Tunnel {
     alive: oneshot::Receiver<()>,
-    gone: bool,
-    read: Pin<Box<dyn AsyncRead + Send>>,
-    write: Pin<Box<dyn AsyncWrite + Send>>,
+    is_closed: bool,
+    reader: Pin<Box<dyn AsyncRead + Send>>,
+    writer: Pin<Box<dyn AsyncWrite + Send>>,
 }
 
 impl Tunnel {
@@ -32,7 +32,7 @@ impl Tunnel {
         outgoing: mpsc::Sender<BytesMessage>,
         alive: oneshot::Receiver<()>,
     ) -> Self {
-        let read = StreamReader::new(
+        let reader = StreamReader::new(
             incoming.map(|message| message.map(|m| m.data).map_err(io::Error::other)),
         );
         let sink = PollSender::new(outgoing)
@@ -40,9 +40,9 @@ impl Tunnel {
             .with(|data: Bytes| std::future::ready(Ok::<_, io::Error>(BytesMessage { data })));
         Self {
             alive,
-            gone: false,
-            read: Box::pin(read),
-            write: Box::pin(SinkWriter::new(CopyToBytes::new(sink))),
+            is_closed: false,
+            reader: Box::pin(reader),
+            writer: Box::pin(SinkWriter::new(CopyToBytes::new(sink))),
         }
     }
 }
@@ -59,11 +59,11 @@ impl AsyncRead for Tunnel {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.gone || Pin::new(&mut self.alive).poll(cx).is_ready() {
-            self.gone = true;
+        if self.is_closed || Pin::new(&mut self.alive).poll(cx).is_ready() {
+            self.is_closed = true;
             return Poll::Ready(Ok(()));
         }
-        self.read.as_mut().poll_read(cx, buf)
+        self.reader.as_mut().poll_read(cx, buf)
     }
 }
 
@@ -73,17 +73,17 @@ impl AsyncWrite for Tunnel {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.gone {
+        if self.is_closed {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        self.write.as_mut().poll_write(cx, buf)
+        self.writer.as_mut().poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.write.as_mut().poll_flush(cx)
+        self.writer.as_mut().poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.write.as_mut().poll_shutdown(cx)
+        self.writer.as_mut().poll_shutdown(cx)
     }
 }

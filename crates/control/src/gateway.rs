@@ -39,7 +39,7 @@ use crate::gateway::build::Build;
 pub(crate) use crate::gateway::build::ClientFrontend;
 pub(crate) use crate::gateway::meta::{http_checksum, source_meta};
 pub use crate::gateway::stdio::StdioHost;
-use crate::limits::Share;
+use crate::limits::MemoryShare;
 use crate::{convert, gateway};
 
 /// How long a call waits for its build: clients start both at the same time.
@@ -50,7 +50,7 @@ const MAX_FILE_PIECE_BYTES: usize = proto::MAX_MESSAGE - (64 << 10);
 /// The connection that a build was asked for on. Names of builds are no secret, so calls for one are answered there only.
 ///
 /// DIFFERS: BuildKit answers whoever names the build.
-pub(crate) type Owner = Option<Arc<Share>>;
+pub(crate) type Owner = Option<Arc<MemoryShare>>;
 
 fn is_same_connection(a: &Owner, b: &Owner) -> bool {
     match (a, b) {
@@ -155,7 +155,7 @@ impl GatewayService {
         let build = match &self.fixed_build {
             Some(build) => Arc::clone(build),
             None => {
-                let caller = request.extensions().get::<Arc<Share>>().cloned();
+                let caller = request.extensions().get::<Arc<MemoryShare>>().cloned();
                 self.builds.find(request.metadata(), caller).await?
             }
         };

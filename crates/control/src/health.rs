@@ -81,17 +81,17 @@ mod tests {
         let (drain, draining) = watch::channel(false);
         let service = HealthService::new(Some(draining));
         let whole = || Request::new(HealthCheckRequest::default());
-        let status = |answer: HealthCheckResponse| answer.status();
+        let status = |response: HealthCheckResponse| response.status();
         let mut watched = service.watch(whole()).await.unwrap().into_inner();
-        let first = watched.next().await.unwrap().unwrap();
-        assert_eq!(status(first), ServingStatus::Serving);
+        let current = watched.next().await.unwrap().unwrap();
+        assert_eq!(status(current), ServingStatus::Serving);
         drain.send(true).unwrap();
-        let then = watched.next().await.unwrap().unwrap();
-        assert_eq!(status(then), ServingStatus::NotServing);
-        let asked = service.check(whole()).await.unwrap().into_inner();
-        assert_eq!(status(asked), ServingStatus::NotServing);
+        let changed = watched.next().await.unwrap().unwrap();
+        assert_eq!(status(changed), ServingStatus::NotServing);
+        let answer = service.check(whole()).await.unwrap().into_inner();
+        assert_eq!(status(answer), ServingStatus::NotServing);
         let always = HealthService::default();
-        let asked = always.check(whole()).await.unwrap().into_inner();
-        assert_eq!(status(asked), ServingStatus::Serving);
+        let answer = always.check(whole()).await.unwrap().into_inner();
+        assert_eq!(status(answer), ServingStatus::Serving);
     }
 }

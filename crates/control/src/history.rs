@@ -206,7 +206,7 @@ mod tests {
     fn what_is_written_is_read_again() {
         let at = UNIX_EPOCH + Duration::new(1_700_000_000, 5);
         let vertex = Digest::sha256(b"v");
-        let said = vec![
+        let results = vec![
             Event::Vertex(Vertex {
                 started: Some(at),
                 error: "bad".into(),
@@ -219,8 +219,8 @@ mod tests {
                 timestamp: at,
             }),
         ];
-        let log = Codec.log(said.clone());
-        assert_eq!(Codec.events(&log), said);
+        let log = Codec.log(results.clone());
+        assert_eq!(Codec.events(&log), results);
         // A log that was cut off is read as far as it goes.
         assert!(Codec.events(log.get(..log.len() - 1).unwrap()).is_empty());
 

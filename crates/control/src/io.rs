@@ -9,18 +9,18 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::Connected;
 
-use crate::limits::Share;
+use crate::limits::MemoryShare;
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// One accepted connection, whatever it came over: a unix socket, TCP, or TLS on it.
-pub struct Connection(Box<dyn Stream>, Arc<Share>, Option<Box<dyn Send>>);
+pub struct Connection(Box<dyn Stream>, Arc<MemoryShare>, Option<Box<dyn Send>>);
 
 impl Connection {
     /// Takes an accepted stream.
     pub fn new(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
-        Self(Box::new(stream), Share::of_connection(), None)
+        Self(Box::new(stream), MemoryShare::of_connection(), None)
     }
 
     /// Keeps `what` for as long as the connection is open.
@@ -38,8 +38,8 @@ impl fmt::Debug for Connection {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = Arc<Share>;
-    fn connect_info(&self) -> Arc<Share> {
+    type ConnectInfo = Arc<MemoryShare>;
+    fn connect_info(&self) -> Arc<MemoryShare> {
         Arc::clone(&self.1)
     }
 }

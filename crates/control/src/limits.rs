@@ -140,14 +140,14 @@ impl Method {
 
 /// The memory that requests of one connection, or of all, hold and may hold.
 #[derive(Debug)]
-pub struct Share {
+pub struct MemoryShare {
     held: AtomicUsize,
     max: usize,
 }
 
-static DAEMON_SHARE: Share = Share::of(MAX_DAEMON_BYTES);
+static DAEMON_SHARE: MemoryShare = MemoryShare::of(MAX_DAEMON_BYTES);
 
-impl Share {
+impl MemoryShare {
     const fn of(max: usize) -> Self {
         let held = AtomicUsize::new(0);
         Self { held, max }
@@ -159,10 +159,10 @@ impl Share {
     }
 
     fn take(&self, bytes: usize) -> bool {
-        let more = |held: usize| held.checked_add(bytes).filter(|sum| *sum <= self.max);
+        let add = |held: usize| held.checked_add(bytes).filter(|sum| *sum <= self.max);
         let update = self
             .held
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, add);
         update.is_ok()
     }
 
@@ -174,7 +174,7 @@ impl Share {
 /// The memory that one request holds until it is answered; dropping it gives the memory back.
 #[derive(Debug)]
 struct RequestMemory {
-    connection: Option<Arc<Share>>,
+    connection: Option<Arc<MemoryShare>>,
     bytes: AtomicUsize,
 }
 
@@ -245,10 +245,10 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let method = Method::of(request.uri().path());
         let memory = Arc::new(RequestMemory {
-            connection: request.extensions().get::<Arc<Share>>().cloned(),
+            connection: request.extensions().get::<Arc<MemoryShare>>().cloned(),
             bytes: AtomicUsize::new(0),
         });
-        let begun = task::clock::monotonic();
+        let start = task::clock::monotonic();
         let counted = metrics::RpcMethod::of_path(request.uri().path());
         let limit = method.1;
         let request = match limit {
@@ -271,7 +271,7 @@ where
                 metered(meter, || answer.as_mut().poll(cx))
             });
             let answer = task::watch::watched(method.0, answer).await?;
-            metrics::RPC_DURATION.observe(counted, begun.elapsed());
+            metrics::RPC_DURATION.observe(counted, start.elapsed());
             drop(memory);
             let name = method.0;
             Ok(answer.map(|body| Body::new(Watched { body, name })))
@@ -354,7 +354,7 @@ impl http_body::Body for Watched {
 mod tests {
     use super::*;
 
-    fn held(connection: &Arc<Share>) -> RequestMemory {
+    fn held(connection: &Arc<MemoryShare>) -> RequestMemory {
         RequestMemory {
             connection: Some(Arc::clone(connection)),
             bytes: AtomicUsize::new(0),
@@ -363,15 +363,15 @@ mod tests {
 
     #[test]
     fn requests_of_a_connection_share_its_memory_and_give_it_back() {
-        let connection = Share::of_connection();
+        let connection = MemoryShare::of_connection();
         let (a, b) = (held(&connection), held(&connection));
         a.take(MAX_CONNECTION_BYTES / 2).unwrap();
         b.take(MAX_CONNECTION_BYTES / 2).unwrap();
         let refused = a.take(1).unwrap_err();
         assert!(refused.message().contains("this connection"), "{refused}");
         // Another connection has its own, up to what all have.
-        let other = Share::of_connection();
-        let (c, d) = (held(&other), held(&Share::of_connection()));
+        let other = MemoryShare::of_connection();
+        let (c, d) = (held(&other), held(&MemoryShare::of_connection()));
         c.take(MAX_DAEMON_BYTES - MAX_CONNECTION_BYTES).unwrap();
         let refused = d.take(1).unwrap_err();
         assert!(refused.message().contains("all clients"), "{refused}");

@@ -19,7 +19,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::convert::ClientSide;
 use crate::errors::status;
 use crate::gateway::Builds;
-use crate::limits::Share;
+use crate::limits::MemoryShare;
 use crate::policy::SessionVerifier;
 use crate::session::{self, SessionStream};
 use crate::{convert, status as progress_status};
@@ -60,7 +60,7 @@ struct Caller<'a> {
     builds: &'a Arc<Builds>,
     sessions: &'a Arc<SessionManager>,
     /// The connection that the build is counted for.
-    owner: Option<Arc<Share>>,
+    owner: Option<Arc<MemoryShare>>,
 }
 
 impl ClientSide for Caller<'_> {
@@ -120,7 +120,7 @@ impl Control for ControlService {
         &self,
         request: Request<SolveRequest>,
     ) -> Result<Response<SolveResponse>, Status> {
-        let owner = request.extensions().get::<Arc<Share>>().cloned();
+        let owner = request.extensions().get::<Arc<MemoryShare>>().cloned();
         let client = Caller {
             builds: &self.builds,
             sessions: &self.sessions,

@@ -227,8 +227,8 @@ mod tests {
             }),
         ] {
             let health = Health::of(&metadata(&[(header::SESSION_HEALTH_TIMEOUT, text)]));
-            let got = (health.interval, health.timeout, health.failures);
-            assert_eq!(got, want, "{text:?}");
+            let settings = (health.interval, health.timeout, health.failures);
+            assert_eq!(settings, want, "{text:?}");
         }
     }
 

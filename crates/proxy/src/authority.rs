@@ -32,16 +32,16 @@ const REFRESH: Duration = Duration::from_secs(3600);
 const MAX_CERTIFICATES: usize = 1024;
 
 #[derive(Debug)]
-struct Entry {
+struct CachedConfig {
     config: Arc<ServerConfig>,
     until: Instant,
-    /// The larger, the later it was used.
+    /// The value of [`Certificates::uses`] when it was last used.
     used: u64,
 }
 
 #[derive(Debug, Default)]
 struct Certificates {
-    by_host: HashMap<String, Entry>,
+    by_host: HashMap<String, CachedConfig>,
     uses: u64,
 }
 
@@ -66,7 +66,7 @@ fn between(params: &mut CertificateParams, lifetime: Duration) {
     params.not_after = now + lifetime;
 }
 
-fn named(name: &str) -> DistinguishedName {
+fn distinguished_name(name: &str) -> DistinguishedName {
     let mut out = DistinguishedName::new();
     out.push(DnType::CommonName, name);
     out
@@ -78,7 +78,7 @@ impl Authority {
         let key = KeyPair::generate().map_err(failed)?;
         let mut params = CertificateParams::default();
         between(&mut params, AUTHORITY_LIFETIME);
-        params.distinguished_name = named(NAME);
+        params.distinguished_name = distinguished_name(NAME);
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![
             KeyUsagePurpose::KeyCertSign,
@@ -114,26 +114,29 @@ impl Authority {
     }
 
     fn server_at(&self, host: &str, now: Instant) -> Result<Arc<ServerConfig>, ProxyError> {
-        let mut kept = self.certificates.lock();
-        kept.uses += 1;
-        let uses = kept.uses;
-        if let Some(entry) = kept.by_host.get_mut(host)
+        let mut certificates = self.certificates.lock();
+        certificates.uses += 1;
+        let uses = certificates.uses;
+        if let Some(entry) = certificates.by_host.get_mut(host)
             && now < entry.until
         {
             entry.used = uses;
             return Ok(Arc::clone(&entry.config));
         }
         let config = self.config(self.sign(host)?)?;
-        let entry = Entry {
+        let entry = CachedConfig {
             config: Arc::clone(&config),
             until: now + (LIFETIME - REFRESH),
             used: uses,
         };
-        kept.by_host.insert(host.to_owned(), entry);
-        if kept.by_host.len() > MAX_CERTIFICATES {
-            let oldest = kept.by_host.iter().min_by_key(|(_, entry)| entry.used);
+        certificates.by_host.insert(host.to_owned(), entry);
+        if certificates.by_host.len() > MAX_CERTIFICATES {
+            let oldest = certificates
+                .by_host
+                .iter()
+                .min_by_key(|(_, entry)| entry.used);
             if let Some(oldest) = oldest.map(|(host, _)| host.clone()) {
-                kept.by_host.remove(&oldest);
+                certificates.by_host.remove(&oldest);
             }
         }
         Ok(config)
@@ -164,7 +167,7 @@ impl Authority {
             CertificateParams::new([host.to_owned()]).map_err(ProxyError::Authority)?;
         between(&mut params, LIFETIME);
         // A common name has at most 64 bytes; what counts is the alternative name.
-        params.distinguished_name = named(host.get(..64).unwrap_or(host));
+        params.distinguished_name = distinguished_name(host.get(..64).unwrap_or(host));
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -199,8 +202,8 @@ mod tests {
             authority.server(&format!("h{number}.example")).unwrap();
             authority.server("used.example").unwrap();
         }
-        let kept = authority.certificates.lock().by_host.len();
-        assert_eq!(kept, MAX_CERTIFICATES);
+        let certificates = authority.certificates.lock().by_host.len();
+        assert_eq!(certificates, MAX_CERTIFICATES);
         let again = authority.server("used.example").unwrap();
         assert!(Arc::ptr_eq(&used, &again));
     }

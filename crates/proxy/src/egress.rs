@@ -172,7 +172,7 @@ impl Way<'_> {
                 answer.take(MAX_ADDRESSES).collect()
             }
         };
-        let mut last = ConnectError::NoAddress {
+        let mut last_error = ConnectError::NoAddress {
             host: host.to_owned(),
         };
         // One that is out of reach is not worth a try of the others: a name of the host is one.
@@ -196,14 +196,14 @@ impl Way<'_> {
                     return Ok(stream);
                 }
                 Err(source) => {
-                    last = ConnectError::Connect {
+                    last_error = ConnectError::Connect {
                         place: address.to_string(),
                         source,
                     };
                 }
             }
         }
-        Err(last)
+        Err(last_error)
     }
 }
 
@@ -236,8 +236,8 @@ async fn ask_http(
     if line.starts_with("HTTP/1.") && status.len() == 3 && status.starts_with('2') {
         Ok(())
     } else {
-        let shown: String = line.chars().filter(|c| !c.is_control()).take(200).collect();
-        Err(format!("it answered {shown:?}"))
+        let printable: String = line.chars().filter(|c| !c.is_control()).take(200).collect();
+        Err(format!("it answered {printable:?}"))
     }
 }
 

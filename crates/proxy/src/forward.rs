@@ -28,8 +28,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(600);
 pub(crate) type AnswerBody = Either<Full<Bytes>, Tracked>;
 type RequestBody = Either<Incoming, Empty<Bytes>>;
 
-/// A connection to a server, kept for the next request of the step's connection.
-struct Kept {
+/// A connection to a server, which stays open for the next request of the step.
+struct ServerConnection {
     sender: SendRequest<RequestBody>,
     secure: bool,
     host: String,
@@ -42,7 +42,7 @@ struct Kept {
 /// One connection of a step, and the connection to a server that it uses.
 pub(crate) struct Session {
     step: Arc<Step>,
-    kept: Mutex<Option<Kept>>,
+    connection: Mutex<Option<ServerConnection>>,
 }
 
 /// Why a server's answer did not come: a sentence for the step.
@@ -67,7 +67,7 @@ impl Session {
     pub(crate) fn new(step: Arc<Step>) -> Self {
         Self {
             step,
-            kept: Mutex::default(),
+            connection: Mutex::default(),
         }
     }
 
@@ -201,11 +201,11 @@ impl Session {
             (parts.method == Method::GET || parts.method == Method::HEAD) && body.is_end_stream();
         let mut body = Either::Left(body);
         // The connection of the request before: the server may have closed it meanwhile.
-        if let Some(mut kept) = self.take_kept(target).await {
-            let request = for_server(&parts, target, kept.forward.as_ref(), body)?;
-            match kept.sender.try_send_request(request).await {
+        if let Some(mut connection) = self.take_idle(target).await {
+            let request = for_server(&parts, target, connection.forward.as_ref(), body)?;
+            match connection.sender.try_send_request(request).await {
                 Ok(answer) => {
-                    *self.kept.lock() = Some(kept);
+                    *self.connection.lock() = Some(connection);
                     return Ok(answer);
                 }
                 Err(mut failed) => match failed.take_message() {
@@ -220,9 +220,9 @@ impl Session {
                 },
             }
         }
-        let mut kept = self.connect(target).await?;
-        let request = for_server(&parts, target, kept.forward.as_ref(), body)?;
-        let sending = kept.sender.send_request(request);
+        let mut connection = self.connect(target).await?;
+        let request = for_server(&parts, target, connection.forward.as_ref(), body)?;
+        let sending = connection.sender.send_request(request);
         let answer = tokio::time::timeout(ANSWER_TIMEOUT, sending)
             .await
             .map_err(|_elapsed| ForwardError::TimedOut {
@@ -232,20 +232,20 @@ impl Session {
                 place: target.authority(true),
                 source,
             })?;
-        *self.kept.lock() = Some(kept);
+        *self.connection.lock() = Some(connection);
         Ok(answer)
     }
 
     /// The connection of the request before, if it leads to the same server and is free.
-    async fn take_kept(&self, target: &Target) -> Option<Kept> {
-        let mut kept = self.kept.lock().take()?;
-        let same = kept.secure == target.is_secure()
-            && kept.host == target.host()
-            && kept.port == target.port();
-        (same && kept.sender.ready().await.is_ok()).then_some(kept)
+    async fn take_idle(&self, target: &Target) -> Option<ServerConnection> {
+        let mut connection = self.connection.lock().take()?;
+        let same = connection.secure == target.is_secure()
+            && connection.host == target.host()
+            && connection.port == target.port();
+        (same && connection.sender.ready().await.is_ok()).then_some(connection)
     }
 
-    async fn connect(&self, target: &Target) -> Result<Kept, ForwardError> {
+    async fn connect(&self, target: &Target) -> Result<ServerConnection, ForwardError> {
         let tls = self.step.daemon.tls()?;
         let way = Way {
             egress: &*self.step.egress,
@@ -266,7 +266,7 @@ impl Session {
                 tracing::debug!(%error, "a connection to a server broke");
             }
         });
-        Ok(Kept {
+        Ok(ServerConnection {
             sender,
             secure: target.is_secure(),
             host: target.host().to_owned(),

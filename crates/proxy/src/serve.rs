@@ -88,8 +88,8 @@ async fn connection(step: Arc<Step>, stream: TcpStream) {
         tracing::debug!(%error, "a connection of a step broke");
     }
     drop(session);
-    let asked = tunnel.lock().take();
-    if let Some((target, upgrade)) = asked
+    let requested = tunnel.lock().take();
+    if let Some((target, upgrade)) = requested
         && let Ok(upgraded) = upgrade.await
     {
         inside(step, &target, upgraded).await;
@@ -200,7 +200,7 @@ async fn tunnelled(
         return session.refuse(StatusCode::METHOD_NOT_ALLOWED, sentence);
     }
     let host = request.headers().get(http::header::HOST);
-    let named = match (host, request.uri().scheme()) {
+    let is_own_name = match (host, request.uri().scheme()) {
         (_, Some(_)) => Target::absolute(request.uri()).is_ok_and(|own| {
             tunnel.is_secure() == own.is_secure() && tunnel.is_named_by(&own.authority(true))
         }),
@@ -208,7 +208,7 @@ async fn tunnelled(
         // HTTP/1.0 has no `Host`.
         (None, None) => true,
     };
-    if !named {
+    if !is_own_name {
         let sentence = format!(
             "the request names another host than its tunnel to {}",
             tunnel.authority(false)

@@ -20,17 +20,17 @@ use crate::{
     StepRules, Upstreams,
 };
 
-/// Connects to one server whatever is asked for, and takes note of what was asked for.
+/// Connects to one server whatever is asked for, and records the requested addresses.
 #[derive(Debug)]
 struct OneServer {
     server: SocketAddr,
-    asked: Mutex<Vec<SocketAddr>>,
+    requested_addresses: Mutex<Vec<SocketAddr>>,
 }
 
 #[async_trait]
 impl Egress for OneServer {
     async fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {
-        self.asked.lock().push(address);
+        self.requested_addresses.lock().push(address);
         TcpStream::connect(self.server).await
     }
 }
@@ -166,7 +166,7 @@ async fn lab(setup: Setup) -> Lab {
     });
     let egress = Arc::new(OneServer {
         server,
-        asked: Mutex::default(),
+        requested_addresses: Mutex::default(),
     });
     let policy = Arc::<Rules>::default();
     let capture = Arc::<Capture>::default();
@@ -264,7 +264,10 @@ async fn a_request_goes_to_its_address_and_its_body_is_a_material() {
         "{answer}"
     );
     assert!(!answer.to_lowercase().contains("keep-alive"), "{answer}");
-    assert_eq!(*lab.egress.asked.lock(), ["10.0.0.1:81".parse().unwrap()]);
+    assert_eq!(
+        *lab.egress.requested_addresses.lock(),
+        ["10.0.0.1:81".parse().unwrap()]
+    );
     let request = lab.received.lock().remove(0);
     assert!(request.starts_with("GET /a?b HTTP/1.1\r\n"), "{request}");
     let lower = request.to_lowercase();
@@ -390,7 +393,7 @@ async fn hosts_that_are_not_in_the_allow_list_get_a_sentence_and_no_connection()
         inside.contains("b.test is not in the allow-list"),
         "{inside}"
     );
-    assert!(lab.egress.asked.lock().is_empty() && lab.policy.0.lock().is_empty());
+    assert!(lab.egress.requested_addresses.lock().is_empty() && lab.policy.0.lock().is_empty());
     let (log, _, _) = lab.end().await;
     assert!(
         log.contains("- GET https://b.test/x -> 403 (b.test is not"),
@@ -478,7 +481,10 @@ async fn requests_that_two_could_read_differently_are_refused_and_go_nowhere() {
         let answer = lab.say(&request).await;
         assert!(answer.starts_with("HTTP/1.1 4"), "{answer}");
     }
-    assert!(lab.egress.asked.lock().is_empty(), "nothing was sent on");
+    assert!(
+        lab.egress.requested_addresses.lock().is_empty(),
+        "nothing was sent on"
+    );
     // Of a length and an encoding hyper takes the encoding, as RFC 9112 (6.3) says, and the connection ends behind it. What is sent on
     // is framed anew and has no length.
     let both = "POST http://10.0.0.1/ HTTP/1.1\r\nHost: x\r\nContent-Length: 30\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET http://10.0.0.1/smuggled HTTP/1.1\r\n\r\n";
@@ -515,7 +521,7 @@ async fn addresses_out_of_reach_get_a_sentence_and_no_connection() {
             "{url}: {answer}"
         );
     }
-    assert!(lab.egress.asked.lock().is_empty());
+    assert!(lab.egress.requested_addresses.lock().is_empty());
     let (log, _, incomplete) = lab.end().await;
     assert!(
         log.contains("- GET http://169.254.169.254/latest/ -> 502 (169.254.169.254 is"),
@@ -539,7 +545,7 @@ async fn connections_are_used_again_and_one_that_was_closed_is_made_anew() {
     ];
     let answer = lab.say(&all.concat()).await;
     assert_eq!(answer.matches("HTTP/1.1 200 OK").count(), 4, "{answer}");
-    assert_eq!(lab.egress.asked.lock().len(), 2);
+    assert_eq!(lab.egress.requested_addresses.lock().len(), 2);
 }
 
 #[tokio::test]
@@ -616,14 +622,17 @@ async fn requests_leave_through_the_proxy_of_the_daemon() {
         "{}",
         received[2]
     );
-    let asked: Vec<String> = lab
+    let requested_addresses: Vec<String> = lab
         .egress
-        .asked
+        .requested_addresses
         .lock()
         .iter()
         .map(ToString::to_string)
         .collect();
-    assert_eq!(asked, ["127.0.0.2:8080", "10.0.0.9:80", "127.0.0.3:8081"]);
+    assert_eq!(
+        requested_addresses,
+        ["127.0.0.2:8080", "10.0.0.9:80", "127.0.0.3:8081"]
+    );
 }
 
 #[tokio::test]
@@ -638,7 +647,7 @@ async fn a_variable_that_names_no_proxy_fails_the_step_and_not_the_daemon() {
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let egress = Arc::new(OneServer {
         server: listener.local_addr().unwrap(),
-        asked: Mutex::default(),
+        requested_addresses: Mutex::default(),
     });
     let rules = StepRules {
         reach: Reach::Host,

@@ -58,12 +58,12 @@ impl Builder {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(progress);
-        let begun = Instant::now();
+        let start = Instant::now();
         let status = command.status().map_err(|source| Error::Start {
             program: self.buildctl.display().to_string(),
             source,
         })?;
-        let elapsed = begun.elapsed();
+        let elapsed = start.elapsed();
 
         let progress = fs::read_to_string(&self.progress).map_err(at("reading", &self.progress))?;
         if !status.success() {

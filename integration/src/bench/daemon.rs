@@ -81,7 +81,7 @@ impl Daemon {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log_file);
-        let begun = Instant::now();
+        let start = Instant::now();
         let child = command.spawn().map_err(|source| Error::Start {
             program: program.file.display().to_string(),
             source,
@@ -96,7 +96,7 @@ impl Daemon {
         };
         while let Err(error) = wire::list_workers(&socket) {
             let ended = daemon.child.try_wait().ok().flatten();
-            if ended.is_some() || begun.elapsed() > START_OR_END_TIMEOUT {
+            if ended.is_some() || start.elapsed() > START_OR_END_TIMEOUT {
                 return Err(Error::Failed {
                     program: program.file.display().to_string(),
                     status: ended.map_or("does not serve".to_owned(), |status| status.to_string()),
@@ -105,7 +105,7 @@ impl Daemon {
             }
             std::thread::sleep(Duration::from_micros(500));
         }
-        daemon.served_after = begun.elapsed();
+        daemon.served_after = start.elapsed();
         Ok(daemon)
     }
 
@@ -137,8 +137,8 @@ impl Daemon {
     pub(super) fn stop(mut self) -> Result<(), Error> {
         let pid = self.child.id().to_string();
         let _gone_already = Command::new("kill").args(["-TERM", &pid]).status();
-        let begun = Instant::now();
-        while begun.elapsed() < START_OR_END_TIMEOUT {
+        let start = Instant::now();
+        while start.elapsed() < START_OR_END_TIMEOUT {
             let ended = self.child.try_wait().map_err(|source| Error::Start {
                 program: self.side.name().to_owned(),
                 source,

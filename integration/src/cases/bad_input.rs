@@ -186,7 +186,7 @@ fn large_dockerfile(rig: &Rig<'_>) -> Verdict {
         ("instructions", many),
     ] {
         let context = rig.context("project", &[("Dockerfile", &text)])?;
-        let begun = std::time::Instant::now();
+        let start = std::time::Instant::now();
         let built = daemon.build(&context, &[])?;
         ensure(built.ran.code.is_some(), || {
             format!("{what}: {}", built.tail())
@@ -194,7 +194,7 @@ fn large_dockerfile(rig: &Rig<'_>) -> Verdict {
         ensure(built.ok() || built.ran.err.contains("error"), || {
             format!("{what}: {}", built.tail())
         })?;
-        let took = begun.elapsed();
+        let took = start.elapsed();
         ensure(took.as_secs() < 30, || format!("{what}: took {took:?}"))?;
         daemon.alive()?;
     }

@@ -72,12 +72,12 @@ impl<'a> Daemon<'a> {
     }
 
     fn serve(&mut self) -> Verdict {
-        let begun = Instant::now();
+        let start = Instant::now();
         while let Err(error) = crate::wire::list_workers(&self.socket) {
-            let ended = self.child.try_wait().ok().flatten();
-            if ended.is_some() || begun.elapsed() > Duration::from_secs(30) {
+            let status = self.child.try_wait().ok().flatten();
+            if status.is_some() || start.elapsed() > Duration::from_secs(30) {
                 return failed(format!(
-                    "the daemon does not serve ({ended:?}): {error}\n{}",
+                    "the daemon does not serve ({status:?}): {error}\n{}",
                     self.log_tail()
                 ));
             }
@@ -117,7 +117,7 @@ impl<'a> Daemon<'a> {
             let pid = self.child.id().to_string();
             let _gone_already = Command::new("kill").args(["-TERM", &pid]).status();
             if !within(Duration::from_secs(15), || {
-                self.child.try_wait().is_ok_and(|ended| ended.is_some())
+                self.child.try_wait().is_ok_and(|status| status.is_some())
             }) {
                 let _gone_already = self.child.kill();
             }
@@ -129,7 +129,7 @@ impl<'a> Daemon<'a> {
     pub(super) fn alive(&mut self) -> Verdict {
         match self.child.try_wait() {
             Ok(None) => Ok(()),
-            ended => failed(format!("the daemon ended: {ended:?}\n{}", self.log_tail())),
+            status => failed(format!("the daemon ended: {status:?}\n{}", self.log_tail())),
         }
     }
 

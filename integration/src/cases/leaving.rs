@@ -55,13 +55,14 @@ fn outlive(rig: &Rig<'_>) -> Verdict {
     let context = rig.context("project", &[("Dockerfile", &text)])?;
     let daemon = Daemon::start(rig)?;
     let running = daemon.begin(&context, &[])?;
-    let begun = within(Duration::from_secs(20), || !in_containers(&mark).is_empty());
+    let has_started = within(Duration::from_secs(20), || !in_containers(&mark).is_empty());
     let built = super::daemon::Built::wait(running)?.success("the build")?;
-    ensure(begun || built.progress.logs.contains("left behind"), || {
-        built.tail()
-    })?;
-    let gone = within(Duration::from_secs(1), || in_containers(&mark).is_empty());
-    ensure(gone, || {
+    ensure(
+        has_started || built.progress.logs.contains("left behind"),
+        || built.tail(),
+    )?;
+    let is_gone = within(Duration::from_secs(1), || in_containers(&mark).is_empty());
+    ensure(is_gone, || {
         format!("processes of the step live on: {:?}", in_containers(&mark))
     })
 }
@@ -82,18 +83,21 @@ fn leaves(rig: &Rig<'_>, signal: &str) -> Verdict {
     let text = sleeping(&mark);
     let context = rig.context("project", &[("Dockerfile", &text)])?;
     let mut running = daemon.begin(&context, &[])?;
-    let groups = begun(&mark)?;
+    let groups = wait_for_processes(&mark)?;
     let client = running.child.id().to_string();
     let killed = Command::new("kill").args([signal, &client]).status();
     killed.map_err(at("killing", Path::new("a client")))?;
     let when = Instant::now();
-    let gone = within(Duration::from_secs(2), || in_containers(&mark).is_empty());
-    ensure(gone, || {
+    let is_gone = within(Duration::from_secs(2), || in_containers(&mark).is_empty());
+    ensure(is_gone, || {
         format!("two seconds after the client: {:?}", in_containers(&mark))
     })?;
     let took = when.elapsed();
     let _reaped = within(Duration::from_secs(5), || {
-        running.child.try_wait().is_ok_and(|ended| ended.is_some())
+        running
+            .child
+            .try_wait()
+            .is_ok_and(|status| status.is_some())
     });
     let _gone_already = running.child.kill();
     let clean = within(Duration::from_secs(2).saturating_sub(took), || {
@@ -115,12 +119,12 @@ fn killed_daemon(rig: &Rig<'_>) -> Verdict {
     let text = sleeping(&mark);
     let context = rig.context("project", &[("Dockerfile", &text)])?;
     let mut running = daemon.begin(&context, &[])?;
-    let groups = begun(&mark)?;
+    let groups = wait_for_processes(&mark)?;
     daemon.restart(true)?;
     let _gone_already = running.child.kill();
     let _reaped = running.child.wait();
-    let gone = within(Duration::from_secs(2), || in_containers(&mark).is_empty());
-    ensure(gone, || {
+    let is_gone = within(Duration::from_secs(2), || in_containers(&mark).is_empty());
+    ensure(is_gone, || {
         format!("two seconds after the daemon: {:?}", in_containers(&mark))
     })?;
     let clean = within(Duration::from_secs(2), || {
@@ -151,7 +155,7 @@ fn in_containers(mark: &str) -> Vec<(u32, String)> {
 }
 
 /// Waits for the step's processes; returns the folders of their control groups.
-fn begun(mark: &str) -> Result<BTreeSet<PathBuf>, Trouble> {
+fn wait_for_processes(mark: &str) -> Result<BTreeSet<PathBuf>, Trouble> {
     if !within(Duration::from_secs(20), || in_containers(mark).len() >= 3) {
         return failed(format!(
             "the step does not begin: {:?}",

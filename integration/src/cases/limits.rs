@@ -34,12 +34,14 @@ fn limited(rig: &Rig<'_>) -> Verdict {
     ensure(!greedy.ok(), || {
         "a step has more memory than its limit".to_owned()
     })?;
-    let told = greedy.progress.logs.clone() + &greedy.tail();
+    let output = greedy.progress.logs.clone() + &greedy.tail();
     for words in [
         "the kernel ended a process of this step because there was no memory left: the step had 48 MiB and is limited to 48",
         "did not complete successfully: cannot allocate memory",
     ] {
-        ensure(told.contains(words), || format!("no {words:?} in {told}"))?;
+        ensure(output.contains(words), || {
+            format!("no {words:?} in {output}")
+        })?;
     }
     let forking = build("i=0; while [ $i -lt 40 ]; do sleep 5 & i=$((i+1)); done; echo all $i")?;
     ensure(!forking.progress.logs.contains("all 40"), || {

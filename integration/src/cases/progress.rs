@@ -63,8 +63,8 @@ impl Progress {
                 .and_then(Value::as_str)
                 .unwrap_or_default();
             let current = status.get("current").and_then(Value::as_u64).unwrap_or(0);
-            let most = self.moved.entry(name.to_owned()).or_default();
-            *most = current.max(*most);
+            let largest = self.moved.entry(name.to_owned()).or_default();
+            *largest = current.max(*largest);
         }
         for log in list("logs") {
             let data = log.get("data").and_then(Value::as_str).unwrap_or_default();
@@ -81,7 +81,7 @@ impl Progress {
     }
 
     /// Steps of the Dockerfile itself, those of the build's set-up left out.
-    pub(super) fn own(&self) -> Vec<&Step> {
+    pub(super) fn steps_of_dockerfile(&self) -> Vec<&Step> {
         self.ended("] ")
             .into_iter()
             .filter(|step| !step.name.starts_with("[internal]"))
@@ -150,7 +150,7 @@ mod tests {
         let text = "{\"vertexes\":[{\"digest\":\"a\",\"name\":\"[1/1] RUN x\",\"started\":\"2024-05-01T00:00:01.5Z\"}]}\nerror: no\n\
                     {\"vertexes\":[{\"digest\":\"a\",\"name\":\"[1/1] RUN x\",\"completed\":\"2024-05-01T00:00:03Z\"}],\"logs\":[{\"data\":\"aGVsbG8K\"}]}";
         let progress = Progress::read(text);
-        let steps = progress.own();
+        let steps = progress.steps_of_dockerfile();
         assert_eq!(steps.len(), 1);
         assert_eq!(steps[0].completed.unwrap() - steps[0].started.unwrap(), 1.5);
         assert_eq!(progress.logs, "hello\n");

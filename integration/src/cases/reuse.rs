@@ -74,12 +74,12 @@ fn transferred(progress: &Progress) -> u64 {
 }
 
 fn all_cached(built: &Built) -> Verdict {
-    let own = built.progress.own();
-    let ran: Vec<&&Step> = own
+    let steps = built.progress.steps_of_dockerfile();
+    let ran: Vec<&&Step> = steps
         .iter()
         .filter(|step| !step.cached && !step.name.contains("FROM"))
         .collect();
-    ensure(!own.is_empty() && ran.is_empty(), || {
+    ensure(!steps.is_empty() && ran.is_empty(), || {
         format!("every step should be cached:\n{}", built.progress.summary())
     })
 }

@@ -72,12 +72,12 @@ pub(super) fn refused_by(ran: &Ran, what: &str) -> Verdict {
 
 /// Waits until `holds`, at most for `time`; returns whether it came to hold.
 pub(super) fn within(time: Duration, mut holds: impl FnMut() -> bool) -> bool {
-    let begun = Instant::now();
+    let start = Instant::now();
     loop {
         if holds() {
             return true;
         }
-        if begun.elapsed() > time {
+        if start.elapsed() > time {
             return false;
         }
         std::thread::sleep(Duration::from_millis(20));
@@ -287,17 +287,17 @@ impl Running {
 
     /// Waits for its end; kills it when `patience` is over.
     pub(super) fn wait(mut self, patience: Duration) -> Result<Ran, Error> {
-        let begun = Instant::now();
+        let start = Instant::now();
         let mut how = String::new();
         let status = loop {
-            let ended = self.child.try_wait().map_err(|source| Error::Start {
+            let status = self.child.try_wait().map_err(|source| Error::Start {
                 program: self.name.clone(),
                 source,
             })?;
-            if let Some(status) = ended {
+            if let Some(status) = status {
                 break status;
             }
-            if begun.elapsed() > patience {
+            if start.elapsed() > patience {
                 how = format!("did not end within {patience:?} and was killed");
                 let _gone_already = self.child.kill();
             }

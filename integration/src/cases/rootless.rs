@@ -240,8 +240,8 @@ fn nothing_of_the_host(rig: &Rig<'_>) -> Verdict {
         let context = context.display().to_string();
         let mut command = user.command("rbuild", &["build", "--progress", "plain", &context])?;
         let ran = rig.run(command.env("SECRET_OF_USER", "x"))?.success(name)?;
-        let said = |line: &&str| line.contains("tried-everything") && !line.contains("echo");
-        ensure(ran.err.lines().any(|line| said(&line)), || {
+        let is_of_step = |line: &&str| line.contains("tried-everything") && !line.contains("echo");
+        ensure(ran.err.lines().any(|line| is_of_step(&line)), || {
             format!("{name}: the step said nothing: {}", ran.tail())
         })?;
         let succeeded: Vec<&str> = ran
@@ -262,10 +262,10 @@ fn serves_and_ends(rig: &Rig<'_>) -> Verdict {
     let mut results = Vec::new();
     for round in ["first", "second"] {
         let daemon = Running::start(&rig.dir, &mut user.command("rbuildd", &[])?)?;
-        let there = within(CLIENT_TIMEOUT, || {
+        let is_listening = within(CLIENT_TIMEOUT, || {
             std::os::unix::net::UnixStream::connect(&socket).is_ok()
         });
-        ensure(there, || {
+        ensure(is_listening, || {
             format!(
                 "{round}: nobody listens at {}: {}",
                 socket.display(),
@@ -288,10 +288,8 @@ fn serves_and_ends(rig: &Rig<'_>) -> Verdict {
             rustix::process::Signal::TERM,
         )
         .map_err(|errno| Trouble::Failed(errno.to_string()))?;
-        let ended = daemon.wait(CLIENT_TIMEOUT)?;
-        ensure(ended.code == Some(0), || {
-            format!("{round}: {}", ended.tail())
-        })?;
+        let exit = daemon.wait(CLIENT_TIMEOUT)?;
+        ensure(exit.code == Some(0), || format!("{round}: {}", exit.tail()))?;
     }
     ensure(results.first() == results.get(1), || {
         format!("the step ran again: {results:?}")

@@ -58,7 +58,7 @@ fn siege(rig: &Rig<'_>) -> Verdict {
     prune(&daemon)?;
     let before = Usage::of(&daemon)?;
 
-    let begun = Instant::now();
+    let start = Instant::now();
     let mut hostile = Running::start(
         &rig.dir,
         Command::new(&program)
@@ -82,7 +82,7 @@ fn siege(rig: &Rig<'_>) -> Verdict {
     {
         honest.build(&daemon)?;
         daemon.alive()?;
-        ensure(begun.elapsed() < ATTACKS_TIMEOUT, || {
+        ensure(start.elapsed() < ATTACKS_TIMEOUT, || {
             format!(
                 "the hostile builds do not end within {ATTACKS_TIMEOUT:?}: {}",
                 hostile.so_far()
@@ -112,7 +112,7 @@ fn siege(rig: &Rig<'_>) -> Verdict {
     });
     println!(
         "figures  {HOSTILE_BUILDS} hostile builds in {:.0} s; honest builds {alone:.3} s alone, {beside:.3} s beside them; before {before}; after {after}; at most {} MB",
-        begun.elapsed().as_secs_f64(),
+        start.elapsed().as_secs_f64(),
         daemon.peak_memory() >> 20,
     );
     ensure(recovered, || {
@@ -158,11 +158,11 @@ impl Honest<'_> {
             .context("honest", &[("Dockerfile", text), ("input", &input)])?;
         let out = self.rig.dir.join("honest-out");
         let output = format!("type=local,dest={}", out.display());
-        let begun = Instant::now();
+        let start = Instant::now();
         daemon
             .build(&context, &["--output", &output])?
             .success("an honest build")?;
-        self.times.push(begun.elapsed().as_secs_f64());
+        self.times.push(start.elapsed().as_secs_f64());
         let file = out.join("result");
         let result = fs::read_to_string(&file).map_err(at("reading", &file))?;
         ensure(

@@ -58,7 +58,7 @@ fn python() -> Result<PathBuf, Error> {
     if has_all() {
         return Ok(python);
     }
-    let made = Command::new("python3")
+    let created = Command::new("python3")
         .args(["-m", "venv"])
         .arg(&folder)
         .status();
@@ -67,10 +67,10 @@ fn python() -> Result<PathBuf, Error> {
         .args(PACKAGES)
         .stderr(Stdio::null())
         .status();
-    let both = [made, installed];
-    if both
+    let steps = [created, installed];
+    if steps
         .iter()
-        .all(|done| done.as_ref().is_ok_and(|s| s.success()))
+        .all(|status| status.as_ref().is_ok_and(|s| s.success()))
         && has_all()
     {
         return Ok(python);
@@ -312,11 +312,11 @@ fn collected(rig: &Rig<'_>) -> Verdict {
         })?;
         drop(daemon);
         // What was told once is not told again, also not when the daemon ends.
-        let told = collector.lines();
-        let told = told
+        let lines = collector.lines();
+        let build_counts = lines
             .iter()
             .filter(|l| l["over"] == over && l["metric"] == "buildkit.builds");
-        let sum: i64 = told.filter_map(|line| line["value"].as_i64()).sum();
+        let sum: i64 = build_counts.filter_map(|line| line["value"].as_i64()).sum();
         ensure(sum == 2, || format!("{sum} builds are told of two"))?;
     }
     Ok(())
@@ -346,10 +346,10 @@ fn drained(rig: &Rig<'_>) -> Verdict {
         || "the daemon does not say that it drains".to_owned(),
     )?;
     let refused = daemon.build(&short, &[])?;
-    let said = refused.tail();
+    let message = refused.tail();
     ensure(
-        !refused.ok() && said.contains("the daemon is stopping and takes no more builds"),
-        || format!("a build while the daemon stops: {said}"),
+        !refused.ok() && message.contains("the daemon is stopping and takes no more builds"),
+        || format!("a build while the daemon stops: {message}"),
     )?;
     let ran = running.wait(PATIENCE)?;
     ensure(ran.ok(), || {

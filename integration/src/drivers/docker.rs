@@ -85,9 +85,9 @@ impl Docker {
             kubeconfig: scratch.join("cluster/kubeconfig"),
             runtime,
         };
-        let begun = Instant::now();
+        let start = Instant::now();
         while let Err(error) = docker.run("docker", &["version"]) {
-            if begun.elapsed() > DOCKERD_STARTS {
+            if start.elapsed() > DOCKERD_STARTS {
                 println!("{}", fs::read_to_string(&log).unwrap_or_default());
                 return Err(error);
             }

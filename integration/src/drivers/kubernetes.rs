@@ -45,8 +45,13 @@ pub(crate) fn run(options: &Options) -> Result<bool, Error> {
 }
 
 fn life_in_a_cluster(docker: &Docker, cluster: &Cluster, scratch: &Path) -> Result<(), Trouble> {
-    let begun = Instant::now();
-    let passed = |what: &str| println!("ok       {what} ({:.1} s)", begun.elapsed().as_secs_f64());
+    let start = Instant::now();
+    let passed = |sentence: &str| {
+        println!(
+            "ok       {sentence} ({:.1} s)",
+            start.elapsed().as_secs_f64()
+        )
+    };
     let config = scratch.join("buildkitd.toml");
     fs::write(&config, "[worker.oci.labels]\n  tried = \"in-a-pod\"\n")
         .map_err(at("writing", &config))?;
@@ -455,7 +460,7 @@ impl Cluster {
 
     /// Waits for the first successful probe of a pod of a release and returns the pod's name.
     fn wait_for_a_ready_pod(&self, release: &str) -> Result<String, Trouble> {
-        let begun = Instant::now();
+        let start = Instant::now();
         let mark = format!("probe of {release}-");
         loop {
             let log = self.log();
@@ -467,7 +472,7 @@ impl Cluster {
                 let rest = rest.split_whitespace().next().unwrap_or_default();
                 return Ok(format!("{release}-{rest}"));
             }
-            ensure(begun.elapsed() < PODS_START, || {
+            ensure(start.elapsed() < PODS_START, || {
                 let pod_logs = self.pods().unwrap_or_default();
                 let texts: Vec<String> = pod_logs
                     .iter()
@@ -483,13 +488,13 @@ impl Cluster {
     }
 
     fn wait_until_empty(&self) -> Result<(), Trouble> {
-        let begun = Instant::now();
+        let start = Instant::now();
         loop {
             let pods = self.pods()?;
             if pods.is_empty() {
                 return Ok(());
             }
-            ensure(begun.elapsed() < PODS_END, || {
+            ensure(start.elapsed() < PODS_END, || {
                 format!("{pods:?} do not end")
             })?;
             std::thread::sleep(Duration::from_millis(100));

@@ -107,9 +107,9 @@ impl TlsRegistry {
                 source,
             })?;
         let registry = Self { port, process };
-        let begun = Instant::now();
+        let start = Instant::now();
         while let Err(error) = TcpStream::connect(("127.0.0.1", port)) {
-            if begun.elapsed() > REGISTRY_START {
+            if start.elapsed() > REGISTRY_START {
                 return Err(at("connecting to", dir)(error));
             }
             std::thread::sleep(Duration::from_millis(50));

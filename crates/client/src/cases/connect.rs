@@ -43,7 +43,7 @@ fn as_client(files: TlsFiles, name: &str) -> TlsFiles {
 
 /// A server on loopback; with TLS, and with an authority for clients where one is named.
 async fn server(tls: bool, clients: Option<&str>) -> (Address, Task<()>) {
-    let _there = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let _already_installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("tcp://{}", listener.local_addr().unwrap());
     let mut server = Server::builder();
@@ -258,7 +258,7 @@ fn errors_about_files_have_the_kind_of_what_is_wrong_with_the_file() {
     let missing = LayoutError::Missing {
         path: path.clone(),
         name: "n".into(),
-        there: "m".into(),
+        present: "m".into(),
     };
     for (kind, expected) in [
         (read(13).kind(), ErrorKind::Denied),

@@ -27,7 +27,7 @@ use crate::connect::Client;
 
 /// Answers one call.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, Status>>;
-type News = BoxStream<'static, Result<control::StatusResponse, Status>>;
+type StatusStream = BoxStream<'static, Result<control::StatusResponse, Status>>;
 type Removed = BoxStream<'static, Result<control::UsageRecord, Status>>;
 
 /// A call that has come.
@@ -35,7 +35,7 @@ pub(crate) enum Call {
     /// Its headers, and the bytes of the tunnel. The session ends when these are dropped.
     Session(MetadataMap, DuplexStream),
     Solve(control::SolveRequest, Reply<control::SolveResponse>),
-    Status(control::StatusRequest, Reply<News>),
+    Status(control::StatusRequest, Reply<StatusStream>),
     DiskUsage(control::DiskUsageRequest, Reply<control::DiskUsageResponse>),
     Prune(control::PruneRequest, Reply<Removed>),
     Workers(
@@ -98,14 +98,14 @@ impl Daemon {
                 _ => panic!("neither solve nor status"),
             }
         }
-        let ((request, answer), (watched, news)) = (solve.unwrap(), status.unwrap());
+        let ((request, answer), (watched, statuses)) = (solve.unwrap(), status.unwrap());
         assert_eq!(watched.r#ref, request.r#ref);
         Build {
             headers,
             tunnel,
             request,
             answer,
-            news,
+            statuses,
         }
     }
 }
@@ -116,7 +116,7 @@ pub(crate) struct Build {
     pub(crate) tunnel: DuplexStream,
     pub(crate) request: control::SolveRequest,
     pub(crate) answer: Reply<control::SolveResponse>,
-    pub(crate) news: Reply<News>,
+    pub(crate) statuses: Reply<StatusStream>,
 }
 
 /// A connection over a byte stream.
@@ -131,8 +131,8 @@ pub(crate) async fn channel(stream: DuplexStream) -> Channel {
         .unwrap()
 }
 
-/// News that come one after the other and end.
-pub(crate) fn news(messages: Vec<Result<control::StatusResponse, Status>>) -> News {
+/// A stream of these messages that ends after the last.
+pub(crate) fn statuses(messages: Vec<Result<control::StatusResponse, Status>>) -> StatusStream {
     futures::stream::iter(messages).boxed()
 }
 
@@ -141,8 +141,8 @@ async fn hand_over<T>(
     call: impl FnOnce(Reply<T>) -> Call,
 ) -> Result<Response<T>, Status> {
     let (reply, answer) = oneshot::channel();
-    let gone = |_| Status::aborted("the test has ended");
-    calls.send(call(reply)).map_err(gone)?;
+    let test_has_ended = |_| Status::aborted("the test has ended");
+    calls.send(call(reply)).map_err(test_has_ended)?;
     let unanswered = |_| Err(Status::aborted("the test does not answer"));
     answer.await.unwrap_or_else(unanswered).map(Response::new)
 }

@@ -13,7 +13,7 @@ use session::header;
 use tokio::sync::mpsc;
 use tonic::Status;
 
-use super::daemon::{Call, Daemon, news};
+use super::daemon::{Call, Daemon, statuses};
 use crate::attach::{Attachables, FileTarget, SecretSource, Target, Upload};
 use crate::failure::{Failure, Origin};
 use crate::solve::{CacheSpec, ExporterSpec, SolveRequest, SolveResult};
@@ -114,7 +114,7 @@ async fn a_request_reaches_the_daemon_field_by_field() {
         assert_eq!(wire.session.len(), 25);
         assert_eq!(text(header::SESSION_SHARED_KEY), "ordner-%C3%BC");
         assert_eq!(text(header::SESSION_SHARED_KEY_ENCODED), "1");
-        let _sent = build.news.send(Ok(news(vec![])));
+        let _sent = build.statuses.send(Ok(statuses(vec![])));
         let _sent = build.answer.send(Ok(answer(&[("image.name", "a")])));
     })
     .await;
@@ -215,11 +215,11 @@ async fn a_session_offers_the_methods_of_what_was_named_and_no_others() {
 async fn news_are_told_in_order_and_a_watch_that_comes_too_early_is_repeated() {
     let (outcome, names) = built(SolveRequest::default(), async |daemon| {
         let build = daemon.build().await;
-        let _sent = build.news.send(Err(Status::unknown("no such job")));
+        let _sent = build.statuses.send(Err(Status::unknown("no such job")));
         let Call::Status(_, again) = daemon.next().await else {
             panic!("not watched again");
         };
-        let _sent = again.send(Ok(news(vec![Ok(step("one")), Ok(step("two"))])));
+        let _sent = again.send(Ok(statuses(vec![Ok(step("one")), Ok(step("two"))])));
         let _sent = build.answer.send(Ok(answer(&[])));
     })
     .await;
@@ -231,15 +231,18 @@ async fn news_are_told_in_order_and_a_watch_that_comes_too_early_is_repeated() {
 async fn a_watch_that_breaks_or_is_not_known_fails_no_build() {
     for (broken, names) in [
         (Err(Status::unimplemented("no such method")), vec![]),
-        (Ok(news(vec![Err(Status::cancelled("gone"))])), vec![]),
+        (Ok(statuses(vec![Err(Status::cancelled("gone"))])), vec![]),
         (
-            Ok(news(vec![Ok(step("one")), Err(Status::unknown("broken"))])),
+            Ok(statuses(vec![
+                Ok(step("one")),
+                Err(Status::unknown("broken")),
+            ])),
             vec!["one"],
         ),
     ] {
         let (outcome, told) = built(SolveRequest::default(), async |daemon| {
             let build = daemon.build().await;
-            let _sent = build.news.send(broken);
+            let _sent = build.statuses.send(broken);
             let _sent = build.answer.send(Ok(answer(&[])));
         })
         .await;
@@ -253,7 +256,9 @@ async fn a_watch_that_never_ends_holds_a_build_up_for_seconds_only() {
     let begin = tokio::time::Instant::now();
     let (outcome, _) = built(SolveRequest::default(), async |daemon| {
         let build = daemon.build().await;
-        let _sent = build.news.send(Ok(Box::pin(futures::stream::pending())));
+        let _sent = build
+            .statuses
+            .send(Ok(Box::pin(futures::stream::pending())));
         let _sent = build.answer.send(Ok(answer(&[])));
     })
     .await;
@@ -312,8 +317,8 @@ async fn a_connection_that_breaks_is_told_from_an_answer() {
     };
     let (outcome, ()) = tokio::join!(build, breaking);
     let failure = outcome.unwrap_err();
-    let own = Failure::of(&Status::aborted("the test does not answer")).to_string();
-    if failure.to_string() != own {
+    let message_of_test = Failure::of(&Status::aborted("the test does not answer")).to_string();
+    if failure.to_string() != message_of_test {
         assert_eq!(failure.origin, Origin::Connection, "{failure:?}");
         assert_eq!(failure.kind, ErrorKind::Unavailable);
         assert!(failure.source.is_some());
@@ -331,12 +336,12 @@ async fn a_build_that_is_dropped_takes_its_session_with_it() {
             .await
             .map(|_| ())
     });
-    let mut begun = daemon.build().await;
+    let mut running = daemon.build().await;
     drop(build);
-    let mut rest = Vec::new();
-    begun.tunnel.read_to_end(&mut rest).await.unwrap();
+    let mut unread = Vec::new();
+    running.tunnel.read_to_end(&mut unread).await.unwrap();
     // The other side is told: its answer goes nowhere.
-    begun.answer.closed().await;
+    running.answer.closed().await;
 }
 
 fn frontend_result(metadata: &[(&str, &str)]) -> gateway::Result {
@@ -371,7 +376,7 @@ async fn a_question_is_put_to_the_frontend_inside_of_a_build_and_its_answer_hand
                     assert_eq!((request.frontend.as_str(), request.internal), ("", true));
                     solved = Some(reply);
                 }
-                Call::Status(_, reply) => drop(reply.send(Ok(news(vec![])))),
+                Call::Status(_, reply) => drop(reply.send(Ok(statuses(vec![])))),
                 Call::Ask(headers, request, reply) => {
                     assert_eq!(headers.get(header::BUILD_ID).unwrap(), "q1");
                     assert_eq!(request.frontend, "dockerfile.v0");
@@ -415,7 +420,7 @@ async fn a_question_fails_with_the_frontends_error_or_the_builds() {
         };
         let asking = client.ask(request, sender);
         let answering = async {
-            let mut kept = Vec::new();
+            let mut other_calls = Vec::new();
             loop {
                 match daemon.next().await {
                     Call::Solve(_, reply) if !of_frontend => {
@@ -424,8 +429,8 @@ async fn a_question_fails_with_the_frontends_error_or_the_builds() {
                     Call::Ask(_, _, reply) if of_frontend => {
                         let _sent = reply.send(Err(Status::unimplemented(expected)));
                     }
-                    Call::Status(_, reply) => drop(reply.send(Ok(news(vec![])))),
-                    other => kept.push(other),
+                    Call::Status(_, reply) => drop(reply.send(Ok(statuses(vec![])))),
+                    other => other_calls.push(other),
                 }
             }
         };

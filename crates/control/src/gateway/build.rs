@@ -147,11 +147,11 @@ impl Build {
     }
 
     /// Gives a ref an id for the client.
-    pub(crate) fn keep(&self, found: Arc<dyn Ref>) -> String {
+    pub(crate) fn keep(&self, built_ref: Arc<dyn Ref>) -> String {
         let mut refs = self.refs.lock();
         refs.last += 1;
         let id = format!("ref{}", refs.last);
-        refs.by_id.insert(id.clone(), found);
+        refs.by_id.insert(id.clone(), built_ref);
         id
     }
 

@@ -105,20 +105,20 @@ fn span(span: &Span) -> otlp::Span {
     }
 }
 
-/// What was told before, so that what was added since can be told.
+/// The values that were reported last, so that the next report has what was added since.
 pub(super) struct Deltas {
     since: SystemTime,
-    /// Of each family, the values of its series.
-    told: Vec<Vec<Value>>,
+    /// The last reported values of the series, for each family.
+    reported: Vec<Vec<Value>>,
 }
 
 impl Deltas {
-    /// Everything that is counted up to `now` counts as told.
+    /// Starts to report at `now`.
     pub(super) fn new(now: SystemTime) -> Self {
-        // A counter that began before is told from 0: nobody was told of what it counted.
+        // A counter that has counted already is reported from 0: what it counted has not been reported.
         Self {
             since: now,
-            told: FAMILIES.iter().map(|_| Vec::new()).collect(),
+            reported: FAMILIES.iter().map(|_| Vec::new()).collect(),
         }
     }
 
@@ -127,8 +127,8 @@ impl Deltas {
         let (start, end) = (nanos(self.since), nanos(now));
         self.since = now;
         let mut scopes = [(BUILDKIT_SCOPE, Vec::new()), (OWN_SCOPE, Vec::new())];
-        for (family, told) in FAMILIES.iter().zip(&mut self.told) {
-            let metric = metric_of(family, told, (start, end));
+        for (family, reported) in FAMILIES.iter().zip(&mut self.reported) {
+            let metric = metric_of(family, reported, (start, end));
             let of_buildkit = family.name.starts_with("buildkit.");
             let [buildkit, own] = &mut scopes;
             let scope = if of_buildkit { buildkit } else { own };
@@ -153,7 +153,7 @@ impl Deltas {
 /// A metric with the series that changed, and gauges as they are; none if there are none.
 fn metric_of(
     family: &Family,
-    told: &mut Vec<Value>,
+    reported: &mut Vec<Value>,
     (start, end): (u64, u64),
 ) -> Option<otlp::Metric> {
     let is_time = family.unit == Unit::Seconds;
@@ -167,28 +167,28 @@ fn metric_of(
     let samples = family.instrument.samples();
     for (at, sample) in samples.iter().enumerate() {
         let attributes = || sample.labels.iter().map(|(k, v)| text(k, v)).collect();
-        match (&sample.value, told.get(at)) {
+        match (&sample.value, reported.get(at)) {
             (Value::Counter(value), before) => {
                 let before = match before {
                     Some(Value::Counter(before)) => *before,
                     Some(Value::Gauge(_) | Value::Histogram { .. }) | None => 0,
                 };
                 let added = value.saturating_sub(before);
-                let told_as = if is_time {
+                let value_added = if is_time {
                     number_data_point::Value::AsDouble(seconds(added))
                 } else {
                     number_data_point::Value::AsInt(i64::try_from(added).unwrap_or(i64::MAX))
                 };
-                numbers.extend((added > 0).then(|| number(told_as, attributes())));
+                numbers.extend((added > 0).then(|| number(value_added, attributes())));
             }
             (Value::Gauge(value), _) => {
                 is_gauge = true;
-                let told_as = if is_time {
+                let value_added = if is_time {
                     number_data_point::Value::AsDouble(seconds(u64::try_from(*value).unwrap_or(0)))
                 } else {
                     number_data_point::Value::AsInt(*value)
                 };
-                numbers.push(number(told_as, attributes()));
+                numbers.push(number(value_added, attributes()));
             }
             (Value::Histogram { buckets, sum }, before) => {
                 let (counted, summed) = match before {
@@ -215,7 +215,7 @@ fn metric_of(
             }
         }
     }
-    *told = samples.into_iter().map(|sample| sample.value).collect();
+    *reported = samples.into_iter().map(|sample| sample.value).collect();
     let delta = otlp::AggregationTemporality::Delta.into();
     let data = if !histograms.is_empty() {
         metric::Data::Histogram(otlp::Histogram {
@@ -269,9 +269,9 @@ mod tests {
     fn a_counter_tells_what_was_added_since_and_is_silent_when_nothing_was() {
         static COUNTER: Counter<NoLabels, 1> = Counter::new();
         let family = family(Unit::Bytes, &COUNTER);
-        let mut told = Vec::new();
+        let mut reported = Vec::new();
         let mut added = || {
-            let metric = metric_of(&family, &mut told, (1, 2))?;
+            let metric = metric_of(&family, &mut reported, (1, 2))?;
             let Some(metric::Data::Sum(sum)) = metric.data else {
                 panic!("a counter is a sum");
             };
@@ -290,10 +290,10 @@ mod tests {
     fn a_histogram_tells_the_observations_since() {
         static HISTOGRAM: Histogram<NoLabels, 1> = Histogram::new();
         let family = family(Unit::Seconds, &HISTOGRAM);
-        let mut told = Vec::new();
+        let mut reported = Vec::new();
         for seconds in [1_u64, 20] {
             HISTOGRAM.observe(NoLabels, Duration::from_secs(seconds));
-            let metric = metric_of(&family, &mut told, (1, 2)).unwrap();
+            let metric = metric_of(&family, &mut reported, (1, 2)).unwrap();
             let Some(metric::Data::Histogram(histogram)) = metric.data else {
                 panic!("it is a histogram");
             };
@@ -302,7 +302,7 @@ mod tests {
             assert_eq!(point.sum, Some(Duration::from_secs(seconds).as_secs_f64()));
             assert_eq!(point.bucket_counts.len(), point.explicit_bounds.len() + 1);
         }
-        assert!(metric_of(&family, &mut told, (1, 2)).is_none());
+        assert!(metric_of(&family, &mut reported, (1, 2)).is_none());
     }
 
     #[test]

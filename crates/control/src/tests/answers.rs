@@ -18,7 +18,7 @@ use crate::gateway::test_build;
 
 /// Walks encoded bytes along their shape and names the maps with entries that lack a value.
 fn lacking(shape: &'static Shape, bytes: &[u8]) -> Vec<String> {
-    let mut found = Vec::new();
+    let mut names = Vec::new();
     let mut stack = vec![(shape, bytes.to_vec())];
     while let Some((shape, bytes)) = stack.pop() {
         let fields = fields(&bytes);
@@ -26,7 +26,7 @@ fn lacking(shape: &'static Shape, bytes: &[u8]) -> Vec<String> {
         if is_map && shape.fields[1].name == "value" && fields.iter().all(|(n, _)| *n != 2) {
             let of_messages = matches!(shape.fields[1].holds, Holds::Message(_));
             if of_messages || shape.name.ends_with(".InputEntry") {
-                found.push(shape.name.to_owned());
+                names.push(shape.name.to_owned());
             }
         }
         for (number, data) in fields {
@@ -44,11 +44,11 @@ fn lacking(shape: &'static Shape, bytes: &[u8]) -> Vec<String> {
             }
         }
     }
-    found
+    names
 }
 
 fn fields(mut bytes: &[u8]) -> Vec<(u64, Vec<u8>)> {
-    let mut found = Vec::new();
+    let mut fields = Vec::new();
     while !bytes.is_empty() {
         let key = prost::encoding::decode_varint(&mut bytes).unwrap();
         if key & 7 == 0 {
@@ -57,10 +57,10 @@ fn fields(mut bytes: &[u8]) -> Vec<(u64, Vec<u8>)> {
         }
         assert_eq!(key & 7, 2, "answers have no fixed-width numbers here");
         let length = usize::try_from(prost::encoding::decode_varint(&mut bytes).unwrap()).unwrap();
-        found.push((key >> 3, bytes[..length].to_vec()));
+        fields.push((key >> 3, bytes[..length].to_vec()));
         bytes = &bytes[length..];
     }
-    found
+    fields
 }
 
 /// A definition of which nothing is known but its ops, with a file that comes from another one.

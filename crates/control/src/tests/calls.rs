@@ -31,7 +31,7 @@ async fn client_of(engine: EngineDouble) -> Channel {
     client(theirs).await
 }
 
-fn kept(id: &str) -> UsageRecord {
+fn usage_record(id: &str) -> UsageRecord {
     UsageRecord {
         id: id.into(),
         access: RecordAccess::Mutable,
@@ -50,7 +50,7 @@ fn kept(id: &str) -> UsageRecord {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_clients_ask_is_asked_of_the_engine_in_its_own_words() {
     let engine = EngineDouble::default();
-    let asked = Arc::clone(&engine.asked);
+    let requests = Arc::clone(&engine.asked);
     let channel = client_of(engine).await;
     let mut client = ControlClient::new(channel.clone());
     let filter = vec!["type==regular".to_owned()];
@@ -90,7 +90,7 @@ async fn what_clients_ask_is_asked_of_the_engine_in_its_own_words() {
         .await
         .unwrap();
     assert_eq!(
-        *asked.lock(),
+        *requests.lock(),
         [
             "usage [\"type==regular\"] 1s",
             "usage [] 0ns",
@@ -107,7 +107,7 @@ async fn what_clients_ask_is_asked_of_the_engine_in_its_own_words() {
 #[tokio::test(flavor = "multi_thread")]
 async fn records_are_told_whole_and_an_error_of_pruning_comes_after_what_was_pruned() {
     let engine = EngineDouble {
-        usage: vec![kept("one"), kept("two")],
+        usage: vec![usage_record("one"), usage_record("two")],
         ..EngineDouble::default()
     };
     let mut client = ControlClient::new(client_of(engine).await);

@@ -184,9 +184,9 @@ fn resize(process: &str, rows: u32, cols: u32) -> gateway::ExecMessage {
     )
 }
 
-/// What the client is told of one process: the kinds of messages in order, the bytes of each stream, and the exit.
+/// The messages to the client about one process: their kinds in order, the bytes of each stream, and the exit.
 #[derive(Debug, Default)]
-struct Told {
+struct ProcessMessages {
     kinds: Vec<&'static str>,
     streams: BTreeMap<u32, Vec<u8>>,
     exit: gateway::ExitMessage,
@@ -209,16 +209,16 @@ async fn exec(
 }
 
 /// Reads until `count` processes are done.
-async fn follow(answers: &mut Answers, count: usize) -> BTreeMap<String, Told> {
-    let mut told: BTreeMap<String, Told> = BTreeMap::new();
-    let mut done = 0;
-    while done < count {
+async fn follow(answers: &mut Answers, count: usize) -> BTreeMap<String, ProcessMessages> {
+    let mut messages: BTreeMap<String, ProcessMessages> = BTreeMap::new();
+    let mut ended_processes = 0;
+    while ended_processes < count {
         let message = answers
             .message()
             .await
             .unwrap()
             .expect("the stream goes on");
-        let process = told.entry(message.process_id).or_default();
+        let process = messages.entry(message.process_id).or_default();
         let kind = match message.input.unwrap() {
             Input::Started(_) => "started",
             Input::File(file) => {
@@ -237,14 +237,14 @@ async fn follow(answers: &mut Answers, count: usize) -> BTreeMap<String, Told> {
                 "exit"
             }
             Input::Done(_) => {
-                done += 1;
+                ended_processes += 1;
                 "done"
             }
             other => panic!("clients get no {other:?}"),
         };
         process.kinds.push(kind);
     }
-    told
+    messages
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -260,11 +260,11 @@ async fn input_reaches_a_process_and_its_output_comes_back_before_its_exit() {
         input("1", 0, b"more", false),
     ];
     let (_open, mut answers) = exec(&mut frontend, messages).await;
-    let told = &follow(&mut answers, 1).await["1"];
-    assert_eq!(told.kinds, ["started", "end of file", "exit", "done"]);
+    let messages = &follow(&mut answers, 1).await["1"];
+    assert_eq!(messages.kinds, ["started", "end of file", "exit", "done"]);
     let expected = [b"hello".as_slice(), &large, b"!"].concat();
-    assert_eq!(told.streams, [(1, expected)].into());
-    assert_eq!((told.exit.code, &told.exit.error), (0, &None));
+    assert_eq!(messages.streams, [(1, expected)].into());
+    assert_eq!((messages.exit.code, &messages.exit.error), (0, &None));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -277,17 +277,20 @@ async fn processes_share_a_stream_and_each_has_its_own_end() {
         input("a", 0, b"x", true),
     ];
     let (_open, mut answers) = exec(&mut frontend, messages).await;
-    let told = follow(&mut answers, 3).await;
-    assert_eq!(told["a"].streams[&1], b"x");
-    assert_eq!(told["a"].exit.code, 0);
-    assert_eq!(told["b"].streams, [(2, b"broken".to_vec())].into());
-    let exit = &told["b"].exit;
+    let messages = follow(&mut answers, 3).await;
+    assert_eq!(messages["a"].streams[&1], b"x");
+    assert_eq!(messages["a"].exit.code, 0);
+    assert_eq!(messages["b"].streams, [(2, b"broken".to_vec())].into());
+    let exit = &messages["b"].exit;
     assert_eq!(exit.code, 7);
     assert_eq!(exit.error.as_ref().unwrap().message, "exit code: 7");
     // A process that could not be started has no output, and no exit code of its own.
-    assert_eq!(told["c"].kinds, ["started", "end of file", "exit", "done"]);
-    assert!(told["c"].streams[&1].is_empty());
-    let exit = &told["c"].exit;
+    assert_eq!(
+        messages["c"].kinds,
+        ["started", "end of file", "exit", "done"]
+    );
+    assert!(messages["c"].streams[&1].is_empty());
+    let exit = &messages["c"].exit;
     assert_eq!(exit.code, 255);
     let error = exit.error.as_ref().unwrap();
     assert_eq!(
@@ -309,12 +312,12 @@ async fn signals_by_any_name_and_sizes_of_the_terminal_reach_the_process() {
         signal("1", "TERM"),
     ];
     let (_open, mut answers) = exec(&mut frontend, messages).await;
-    let told = &follow(&mut answers, 1).await["1"];
+    let messages = &follow(&mut answers, 1).await["1"];
     assert_eq!(
-        String::from_utf8_lossy(&told.streams[&1]),
+        String::from_utf8_lossy(&messages.streams[&1]),
         "24x80\n65535x0\nsignal 1\nsignal 10\nsignal 31\nsignal 15\n"
     );
-    assert_eq!(told.exit.code, 255);
+    assert_eq!(messages.exit.code, 255);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -60,10 +60,10 @@ fn request(identifier: &str) -> gateway::ResolveSourceMetaRequest {
 impl PolicyVerifier for Decisions {
     async fn check_policy(
         &self,
-        asked: Request<CheckPolicyRequest>,
+        call: Request<CheckPolicyRequest>,
     ) -> Result<Response<CheckPolicyResponse>, Status> {
-        let asked = asked.into_inner();
-        let identifier = asked
+        let check = call.into_inner();
+        let identifier = check
             .source
             .and_then(|meta| meta.source)
             .unwrap()
