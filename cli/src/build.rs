@@ -17,8 +17,8 @@ use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
 use crate::args::{Build, ProgressMode};
-use crate::build::call::{Answer, Call};
-use crate::build::request::Written;
+use crate::build::call::{CallOutcome, FrontendCall};
+use crate::build::request::WrittenLayout;
 use crate::failure::{CliError, explain, show_warnings};
 use crate::interrupt::interrupted;
 use crate::progress::text::harmless;
@@ -36,13 +36,13 @@ enum Stop {
 
 impl Build {
     /// What the frontend is asked in the place of a build.
-    fn question(&self) -> Result<Option<Call>, CliError> {
+    fn question(&self) -> Result<Option<FrontendCall>, CliError> {
         let method = match (&self.call, self.check) {
             (Some(method), _) => method.as_str(),
             (None, true) => "check",
             (None, false) => return Ok(None),
         };
-        Call::parse(method)
+        FrontendCall::parse(method)
     }
 }
 
@@ -70,8 +70,8 @@ pub(crate) async fn run(client: &Client, flags: Build) -> Result<(), CliError> {
         let (outcome, display) = tokio::join!(asking, progress::show(display, news));
         let answer = outcome.map_err(|stop| end(stop, display.as_ref(), mode))?;
         return match call.show(&answer, &dockerfile, &mut io::stdout().lock())? {
-            Answer::Fine => Ok(()),
-            Answer::Findings(code) => Err(CliError::Findings { code }),
+            CallOutcome::Fine => Ok(()),
+            CallOutcome::Findings(code) => Err(CliError::Findings { code }),
         };
     }
     let idle = prepared.request.exporters.is_empty();
@@ -138,7 +138,7 @@ fn end(stop: Stop, display: &dyn Display, mode: ProgressMode) -> CliError {
 }
 
 // Enters what was written into layouts into their indexes.
-pub(crate) fn enter(layouts: &[Written], result: &SolveResult) -> Result<(), CliError> {
+pub(crate) fn enter(layouts: &[WrittenLayout], result: &SolveResult) -> Result<(), CliError> {
     let response = &result.response;
     let image = response
         .get("containerimage.descriptor")
@@ -148,8 +148,10 @@ pub(crate) fn enter(layouts: &[Written], result: &SolveResult) -> Result<(), Cli
         .map(|t| t.clone().into_bytes());
     for layout in layouts {
         let (folder, json, names) = match layout {
-            Written::Cache(folder, tag) => (folder, &cache, vec![LayoutName::Tag(tag.clone())]),
-            Written::Image(folder) => {
+            WrittenLayout::Cache(folder, tag) => {
+                (folder, &cache, vec![LayoutName::Tag(tag.clone())])
+            }
+            WrittenLayout::Image(folder) => {
                 let names = response.get("image.name").map_or_else(
                     || vec![LayoutName::Tag("latest".into())],
                     |metadata| {

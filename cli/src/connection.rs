@@ -13,7 +13,7 @@ use crate::failure::CliError;
 
 /// A connection to a daemon, which may run inside this process.
 #[derive(Debug)]
-pub(crate) struct Connected {
+pub(crate) struct DaemonConnection {
     client: Client,
     embedded: Option<Embedded>,
 }
@@ -134,7 +134,7 @@ pub(crate) async fn named_or_default(
     }
 }
 
-impl Connected {
+impl DaemonConnection {
     /// Connects to the named daemon, else to one on the default socket, else starts one that allows `allow`.
     pub(crate) async fn open(
         connection: &Connection,

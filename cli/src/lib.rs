@@ -22,7 +22,7 @@ use clap::Parser;
 use client::Client;
 
 use crate::args::{Cli, Command, Connection, Debug};
-use crate::connection::Connected;
+use crate::connection::DaemonConnection;
 use crate::failure::CliError;
 use crate::interrupt::interrupted;
 
@@ -88,7 +88,7 @@ async fn run(cli: Cli, program: &str) -> Result<(), CliError> {
         connection,
         command,
     } = cli;
-    let place = Place {
+    let lookup = DaemonLookup {
         connection: &connection,
         program,
     };
@@ -104,24 +104,24 @@ async fn run(cli: Cli, program: &str) -> Result<(), CliError> {
             let allow = build.entitlements();
             // A build ends its display before it ends.
             let work = async |client: &Client| Box::pin(build::run(client, build)).await;
-            with_daemon(place, &allow, work).await
+            with_daemon(lookup, &allow, work).await
         }
         Command::Du { filter, verbose } => {
-            ask(place, async |client| {
+            ask(lookup, async |client| {
                 commands::du(client, filter, verbose).await
             })
             .await
         }
         Command::Prune(flags) => {
-            ask(place, async |client| commands::prune(client, flags).await).await
+            ask(lookup, async |client| commands::prune(client, flags).await).await
         }
         Command::Debug { what: Debug::Info } => {
-            ask(place, async |client| commands::info(client).await).await
+            ask(lookup, async |client| commands::info(client).await).await
         }
         Command::Debug {
             what: Debug::Workers { verbose },
         } => {
-            ask(place, async |client| {
+            ask(lookup, async |client| {
                 commands::workers(client, verbose).await
             })
             .await
@@ -131,7 +131,7 @@ async fn run(cli: Cli, program: &str) -> Result<(), CliError> {
 
 /// Where a daemon is looked for.
 #[derive(Clone, Copy)]
-struct Place<'a> {
+struct DaemonLookup<'a> {
     connection: &'a Connection,
     /// The name that this program was started under.
     program: &'a str,
@@ -139,11 +139,11 @@ struct Place<'a> {
 
 /// Does work with a daemon, which is stopped afterwards if it was started for it.
 async fn with_daemon(
-    place: Place<'_>,
+    lookup: DaemonLookup<'_>,
     allow: &[String],
     work: impl AsyncFnOnce(&Client) -> Result<(), CliError>,
 ) -> Result<(), CliError> {
-    let connected = Connected::open(place.connection, place.program, allow).await?;
+    let connected = DaemonConnection::open(lookup.connection, lookup.program, allow).await?;
     let outcome = work(connected.client()).await;
     tokio::select! {
         () = connected.close() => {}
@@ -155,10 +155,10 @@ async fn with_daemon(
 
 /// Asks a daemon something, unless the user interrupts.
 async fn ask(
-    place: Place<'_>,
+    lookup: DaemonLookup<'_>,
     work: impl AsyncFnOnce(&Client) -> Result<(), CliError>,
 ) -> Result<(), CliError> {
-    with_daemon(place, &[], async |client| {
+    with_daemon(lookup, &[], async |client| {
         tokio::select! {
             outcome = work(client) => outcome,
             code = interrupted() => Err(CliError::Interrupted { code }),

@@ -13,7 +13,7 @@ use crate::progress::text::{harmless, harmless_json, harmless_lines};
 
 /// A question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Call {
+pub(crate) struct FrontendCall {
     /// As frontends know it.
     pub(crate) name: &'static str,
     json: bool,
@@ -22,14 +22,14 @@ pub(crate) struct Call {
 
 /// How an answer was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Answer {
+pub(crate) enum CallOutcome {
     /// The answer was printed, without findings.
     Fine,
     /// The frontend found something: the exit code that it wants.
     Findings(u8),
 }
 
-impl Call {
+impl FrontendCall {
     /// Parses `METHOD[,format=json][,ignorestatus=true]`; none for a build.
     pub(crate) fn parse(text: &str) -> Result<Option<Self>, CliError> {
         let bad = |why: String| Err(CliError::Usage(why));
@@ -72,7 +72,7 @@ impl Call {
         answer: &BTreeMap<String, Vec<u8>>,
         dockerfile: &str,
         out: &mut dyn Write,
-    ) -> Result<Answer, CliError> {
+    ) -> Result<CallOutcome, CliError> {
         let write = CliError::io("cannot write to standard output");
         let text = |key: &str| {
             answer.get(key).map(Vec::as_slice).ok_or_else(|| {
@@ -110,9 +110,9 @@ impl Call {
             .and_then(|c| std::str::from_utf8(c).ok()?.parse::<i64>().ok())
             .unwrap_or(0);
         Ok(if code == 0 || self.ignore_status {
-            Answer::Fine
+            CallOutcome::Fine
         } else {
-            Answer::Findings(u8::try_from(code).unwrap_or(1))
+            CallOutcome::Findings(u8::try_from(code).unwrap_or(1))
         })
     }
 }
@@ -266,14 +266,14 @@ mod tests {
 
     #[test]
     fn findings_are_shown_by_place_and_under_the_users_name_for_the_file() -> TestResult {
-        let call = Call::parse("check")?.ok_or("no call")?;
+        let call = FrontendCall::parse("check")?.ok_or("no call")?;
         let json = r#"{"warnings":[
             {"ruleName":"B","url":"https://b","detail":"later","location":{"ranges":[{"start":{"line":2},"end":{"line":2}}]}},
             {"ruleName":"A","detail":"first","location":{"ranges":[{"start":{"line":1},"end":{"line":1}}]}}],
             "sources":[{"filename":"Dockerfile","data":"RlJPTSBhClJVTiB4Cg=="}]}"#;
         let mut out = Vec::new();
         let outcome = call.show(&answer(json, "1"), "dir/Dockerfile", &mut out)?;
-        assert_eq!(outcome, Answer::Findings(1));
+        assert_eq!(outcome, CallOutcome::Findings(1));
         assert_eq!(
             String::from_utf8_lossy(&out),
             "Check complete, 2 warnings have been found!\n\
@@ -282,11 +282,17 @@ mod tests {
         );
         let mut out = Vec::new();
         let none = r#"{"warnings": null, "sources": null}"#;
-        assert_eq!(call.show(&answer(none, "0"), "", &mut out)?, Answer::Fine);
+        assert_eq!(
+            call.show(&answer(none, "0"), "", &mut out)?,
+            CallOutcome::Fine
+        );
         assert_eq!(out, b"Check complete, no warnings found.\n");
         let mut out = Vec::new();
-        let call = Call::parse("check,ignorestatus=true,format=json")?.ok_or("no call")?;
-        assert_eq!(call.show(&answer("{}", "1"), "", &mut out)?, Answer::Fine);
+        let call = FrontendCall::parse("check,ignorestatus=true,format=json")?.ok_or("no call")?;
+        assert_eq!(
+            call.show(&answer("{}", "1"), "", &mut out)?,
+            CallOutcome::Fine
+        );
         assert_eq!(out, b"{}\n");
         Ok(())
     }
@@ -307,8 +313,11 @@ mod tests {
             "outline,format=json",
         ] {
             let mut out = Vec::new();
-            let parsed = Call::parse(call)?.ok_or("no call")?;
-            assert_eq!(parsed.show(&answer_with_text, "", &mut out)?, Answer::Fine);
+            let parsed = FrontendCall::parse(call)?.ok_or("no call")?;
+            assert_eq!(
+                parsed.show(&answer_with_text, "", &mut out)?,
+                CallOutcome::Fine
+            );
             let text = String::from_utf8(out)?;
             assert!(
                 !text.chars().any(|c| c.is_control() && c != '\n'),
@@ -320,15 +329,15 @@ mod tests {
 
     #[test]
     fn calls_are_told_apart() -> TestResult {
-        assert_eq!(Call::parse("")?, None);
-        assert_eq!(Call::parse("build")?, None);
+        assert_eq!(FrontendCall::parse("")?, None);
+        assert_eq!(FrontendCall::parse("build")?, None);
         for bad in [
             "outlines",
             "check,targets",
             "check,color=red",
             "check,ignorestatus=maybe",
         ] {
-            assert!(Call::parse(bad).is_err(), "{bad}");
+            assert!(FrontendCall::parse(bad).is_err(), "{bad}");
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ pub(crate) type Folders = Vec<tempfile::TempDir>;
 
 /// What the context adds to the request.
 #[derive(Debug, Default)]
-pub(crate) struct Context {
+pub(crate) struct BuildContext {
     pub(crate) attrs: BTreeMap<String, String>,
     pub(crate) shared_key: String,
     pub(crate) temporary: Folders,
@@ -101,8 +101,8 @@ pub(crate) async fn resolve(
     context: &str,
     file: Option<&str>,
     offer: &mut Attachables,
-) -> Result<Context, CliError> {
-    let mut resolved = Context::default();
+) -> Result<BuildContext, CliError> {
+    let mut resolved = BuildContext::default();
     let mut piped: Option<Vec<u8>> = None;
     // Folder and name of the Dockerfile, when it is here.
     let mut dockerfile: Option<(PathBuf, String)> = None;

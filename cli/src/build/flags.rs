@@ -7,9 +7,9 @@ use std::path::Path;
 use clap::{CommandFactory as _, Parser as _};
 use client::{FileTarget, SecretSource, Target};
 
-use super::request::{Prepared, Written, prepare};
+use super::request::{PreparedBuild, WrittenLayout, prepare};
 use crate::args::{Build, Cli, Command};
-use crate::build::call::Call;
+use crate::build::call::FrontendCall;
 use crate::failure::CliError;
 
 /// A context that nothing is read of here.
@@ -27,14 +27,14 @@ fn parsed(argv: &[&str]) -> Build {
     }
 }
 
-async fn prepared(argv: &[&str]) -> Result<Prepared, CliError> {
+async fn prepared(argv: &[&str]) -> Result<PreparedBuild, CliError> {
     let flags = parsed(argv);
     let question = flags.question()?;
     prepare(&flags, question).await
 }
 
 /// A request as lines, without what is random.
-fn lines(prepared: &Prepared) -> BTreeSet<String> {
+fn lines(prepared: &PreparedBuild) -> BTreeSet<String> {
     let request = &prepared.request;
     let mut lines = BTreeSet::new();
     let joined = |attrs: &std::collections::BTreeMap<String, String>| -> String {
@@ -107,8 +107,10 @@ fn lines(prepared: &Prepared) -> BTreeSet<String> {
     );
     for layout in &prepared.layouts {
         lines.insert(match layout {
-            Written::Image(path) => format!("layout of the image {}", path.display()),
-            Written::Cache(path, tag) => format!("layout of the cache {} {tag}", path.display()),
+            WrittenLayout::Image(path) => format!("layout of the image {}", path.display()),
+            WrittenLayout::Cache(path, tag) => {
+                format!("layout of the cache {} {tag}", path.display())
+            }
         });
     }
     lines
@@ -662,10 +664,10 @@ fn calls_have_short_and_long_names() {
         ("describe", "frontend.subrequests.describe"),
         ("subrequests.describe", "frontend.subrequests.describe"),
     ] {
-        assert_eq!(Call::parse(text).unwrap().unwrap().name, name);
+        assert_eq!(FrontendCall::parse(text).unwrap().unwrap().name, name);
     }
     for text in ["", "build", "format=json"] {
-        assert!(Call::parse(text).unwrap().is_none(), "{text}");
+        assert!(FrontendCall::parse(text).unwrap().is_none(), "{text}");
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 
 use client::{Attachables, ExporterSpec, FileTarget, FolderTarget, Target};
 
-use super::request::{Written, key_value};
+use super::request::{WrittenLayout, key_value};
 use crate::args::Build;
 use crate::failure::CliError;
 use crate::progress::text::harmless;
@@ -44,7 +44,7 @@ pub(crate) fn offer_layout(dest: &str, offer: &mut Attachables) -> Result<(), Cl
 pub(super) fn outputs(
     flags: &Build,
     offer: &mut Attachables,
-    layouts: &mut Vec<Written>,
+    layouts: &mut Vec<WrittenLayout>,
 ) -> Result<Vec<ExporterSpec>, CliError> {
     for tag in &flags.tag {
         oci::reference::Reference::parse(tag).map_err(|source| CliError::Tag {
@@ -82,7 +82,7 @@ pub(super) fn outputs(
                 CliError::Usage(format!("-o type={},tar=false wants dest=FOLDER", spec.kind))
             })?;
             offer_layout(&dest, offer)?;
-            layouts.push(Written::Image(dest.into()));
+            layouts.push(WrittenLayout::Image(dest.into()));
         } else if let Some(target) = target(&spec.kind, dest, &mut spec.attrs)? {
             offer.targets.insert(index, target);
         }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use client::{Attachables, CacheSpec, DockerConfig, Layout, SecretSource, SolveRequest};
 
 use crate::args::Build;
-use crate::build::call::Call;
+use crate::build::call::FrontendCall;
 use crate::build::context::{self, Folders};
 use crate::build::outputs;
 use crate::failure::CliError;
@@ -18,18 +18,18 @@ const NETWORK_HOST: &str = "network.host";
 
 /// A request and what must stay until it is done.
 #[derive(Debug)]
-pub(crate) struct Prepared {
+pub(crate) struct PreparedBuild {
     pub(crate) request: SolveRequest,
     pub(crate) temporary: Folders,
     /// What the user calls the Dockerfile; empty when it is not here.
     pub(crate) dockerfile: String,
     /// Layouts that get new entries when all went well.
-    pub(crate) layouts: Vec<Written>,
+    pub(crate) layouts: Vec<WrittenLayout>,
 }
 
 /// A layout that the build writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Written {
+pub(crate) enum WrittenLayout {
     /// With the image.
     Image(PathBuf),
     /// With the cache, under a tag.
@@ -53,7 +53,10 @@ pub(crate) fn variable(name: &str) -> Option<String> {
 }
 
 /// Turns flags into a request.
-pub(crate) async fn prepare(flags: &Build, question: Option<Call>) -> Result<Prepared, CliError> {
+pub(crate) async fn prepare(
+    flags: &Build,
+    question: Option<FrontendCall>,
+) -> Result<PreparedBuild, CliError> {
     let (uid, gid) = (rustix::process::getuid(), rustix::process::getgid());
     let mut offer = Attachables {
         owner: Some((uid.as_raw(), gid.as_raw())),
@@ -107,7 +110,7 @@ pub(crate) async fn prepare(flags: &Build, question: Option<Call>) -> Result<Pre
         attachables: offer,
         ..SolveRequest::default()
     };
-    Ok(Prepared {
+    Ok(PreparedBuild {
         request,
         temporary: context.temporary,
         dockerfile: context.dockerfile,
@@ -403,7 +406,7 @@ pub(crate) fn offer_cache_sources(
 pub(crate) fn offer_cache_targets(
     caches: Vec<CacheSpec>,
     offer: &mut Attachables,
-    layouts: &mut Vec<Written>,
+    layouts: &mut Vec<WrittenLayout>,
 ) -> Result<Vec<CacheSpec>, CliError> {
     for cache in caches.iter().filter(|cache| cache.kind == "local") {
         let folder = cache
@@ -412,7 +415,7 @@ pub(crate) fn offer_cache_targets(
             .cloned()
             .ok_or_else(|| CliError::Usage("local cache exporter requires dest".into()))?;
         let tag = cache.attrs.get("tag").map_or("latest", String::as_str);
-        layouts.push(Written::Cache(PathBuf::from(&folder), tag.to_owned()));
+        layouts.push(WrittenLayout::Cache(PathBuf::from(&folder), tag.to_owned()));
         offer
             .stores
             .insert(format!("local:{folder}"), folder.into());
@@ -430,7 +433,7 @@ mod tests {
 
     type TestResult = Result<(), Box<dyn std::error::Error>>;
 
-    async fn prepared(argv: &[&str]) -> Result<Prepared, Box<dyn std::error::Error>> {
+    async fn prepared(argv: &[&str]) -> Result<PreparedBuild, Box<dyn std::error::Error>> {
         let values = ["rbuild", "build"].iter().chain(argv);
         let Command::Build(flags) = Cli::try_parse_from(values)?.command else {
             return Err("not a build".into());
@@ -484,7 +487,7 @@ mod tests {
             "base=docker-image://x",
             here,
         ];
-        let Prepared { request, .. } = prepared(&flags).await?;
+        let PreparedBuild { request, .. } = prepared(&flags).await?;
         let attrs: Vec<String> = request
             .attrs
             .iter()
@@ -539,7 +542,7 @@ mod tests {
             ("type=local,special=true,dest=x", false, true, &[]),
         ] {
             let argv = ["-o", spec, "https://example.com/x.git"];
-            let Prepared { request, .. } = prepared(&argv).await?;
+            let PreparedBuild { request, .. } = prepared(&argv).await?;
             let Some(Target::Folder(folder)) = request.attachables.targets.get(&0) else {
                 return Err(format!("{spec} is no folder").into());
             };

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 
 use super::args::Build;
 use super::metrics::CacheMetrics;
-use crate::build::request::{self, Written};
+use crate::build::request::{self, WrittenLayout};
 use crate::build::{self, outputs};
 use crate::failure::{CliError, explain};
 use crate::progress;
@@ -42,7 +42,7 @@ pub(super) async fn run(client: &Client, flags: Build) -> Result<(), CliError> {
         .as_deref()
         .map(MetricsPlace::open)
         .transpose()?;
-    let Prepared { request, layouts } = prepare(&flags)?;
+    let PreparedSolve { request, layouts } = prepare(&flags)?;
     let id = request.id.clone();
     let asks = request.attrs.contains_key("requestid");
     let truncate = std::env::var_os("PROGRESS_NO_TRUNC").is_some_and(|v| v.to_str() == Some("0"));
@@ -58,14 +58,14 @@ pub(super) async fn run(client: &Client, flags: Build) -> Result<(), CliError> {
         let (outcome, display, written) = tokio::join!(asking, showing, teeing);
         written?;
         outcome
-            .map(Answer::Metadata)
+            .map(SolveAnswer::Metadata)
             .map_err(|failure| (failure, display))
     } else {
         let solving = Box::pin(client.solve(request, sender));
         let (outcome, display, written) = tokio::join!(solving, showing, teeing);
         written?;
         outcome
-            .map(Answer::Solved)
+            .map(SolveAnswer::Solved)
             .map_err(|failure| (failure, display))
     };
     if let Some(path) = &flags.ref_file {
@@ -78,7 +78,7 @@ pub(super) async fn run(client: &Client, flags: Build) -> Result<(), CliError> {
         CliError::Solve(failure)
     })?;
     match answer {
-        Answer::Solved(result) => {
+        SolveAnswer::Solved(result) => {
             build::enter(&layouts, &result)?;
             for (key, value) in &result.response {
                 tracing::debug!("exporter response: {key}={value}");
@@ -87,7 +87,7 @@ pub(super) async fn run(client: &Client, flags: Build) -> Result<(), CliError> {
                 build::write(path, &metadata(&result.response)?)?;
             }
         }
-        Answer::Metadata(metadata) => show_answer(&metadata)?,
+        SolveAnswer::Metadata(metadata) => show_answer(&metadata)?,
     }
     if let Some(place) = &mut metrics {
         place.write(&counted.report(started.elapsed()))?;
@@ -95,7 +95,7 @@ pub(super) async fn run(client: &Client, flags: Build) -> Result<(), CliError> {
     Ok(())
 }
 
-enum Answer {
+enum SolveAnswer {
     Solved(client::SolveResult),
     Metadata(BTreeMap<String, Vec<u8>>),
 }
@@ -176,13 +176,13 @@ impl MetricsPlace {
 }
 
 #[derive(Debug)]
-struct Prepared {
+struct PreparedSolve {
     request: SolveRequest,
     /// Layouts that get new entries when all went well.
-    layouts: Vec<Written>,
+    layouts: Vec<WrittenLayout>,
 }
 
-fn prepare(flags: &Build) -> Result<Prepared, CliError> {
+fn prepare(flags: &Build) -> Result<PreparedSolve, CliError> {
     if !flags.registry_auth_tlscontext.is_empty() {
         return Err(usage(
             "--registry-auth-tlscontext is not built: the daemon fetches tokens, with the certificates of its configuration",
@@ -240,7 +240,7 @@ fn prepare(flags: &Build) -> Result<Prepared, CliError> {
             .entry("frontend.caps".into())
             .or_insert_with(|| "moby.buildkit.frontend.subrequests".into());
     }
-    Ok(Prepared {
+    Ok(PreparedSolve {
         request: SolveRequest {
             id: client::new_id().map_err(CliError::io("no random bytes"))?,
             frontend: flags.frontend.clone(),
@@ -393,7 +393,7 @@ fn export(text: &str) -> Result<CacheSpec, CliError> {
 fn exporters(
     specs: &[String],
     offer: &mut Attachables,
-    layouts: &mut Vec<Written>,
+    layouts: &mut Vec<WrittenLayout>,
 ) -> Result<Vec<ExporterSpec>, CliError> {
     let mut exporters = Vec::new();
     for text in specs {
@@ -427,7 +427,7 @@ fn exporters(
             "oci" | "docker" if is_layout => {
                 let dest = folder(&kind, &mut attrs)?;
                 outputs::offer_layout(&dest, offer)?;
-                layouts.push(Written::Image(dest.into()));
+                layouts.push(WrittenLayout::Image(dest.into()));
             }
             "tar" | "oci" | "docker" => {
                 let target = match dest.as_str() {
@@ -496,7 +496,7 @@ mod tests {
     use super::super::args::{Arguments, Command};
     use super::*;
 
-    fn prepared(argv: &[&str]) -> Result<Prepared, CliError> {
+    fn prepared(argv: &[&str]) -> Result<PreparedSolve, CliError> {
         let argv = ["buildctl", "build"].iter().chain(argv);
         let arguments =
             Arguments::try_parse_from(argv).map_err(|error| usage(error.to_string()))?;

@@ -11,7 +11,7 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 
 use super::args::Debug;
-use super::records::{Table, history_cells, type_name};
+use super::records::{StreamedTable, history_cells, type_name};
 use super::template::Template;
 use super::{format, print};
 use crate::failure::CliError;
@@ -155,7 +155,7 @@ async fn logs(
 
 async fn histories(client: &Client, format: Option<&str>) -> Result<(), CliError> {
     let template = format.map(Template::parse).transpose()?;
-    let mut table = Table::new("TYPE\tREF\tCREATED\tCOMPLETED\tGENERATION\tPINNED\n");
+    let mut table = StreamedTable::new("TYPE\tREF\tCREATED\tCOMPLETED\tGENERATION\tPINNED\n");
     let request = HistoryRequest {
         early_exit: true,
         ..HistoryRequest::default()
@@ -413,22 +413,22 @@ fn result_lines(of: &str, result: &BuildResultInfo) -> String {
 
 /// An event as Go's encoder writes the message: names of the protocol, nothing that is empty.
 pub(super) fn event_document(event: &HistoryEvent) -> serde_json::Value {
-    let mut document = Members::default();
+    let mut document = JsonMembers::default();
     document.number("type", i64::from(event.r#type));
     if let Some(record) = &event.record {
-        let mut members = Members::default();
+        let mut members = JsonMembers::default();
         members.text("Ref", &record.r#ref);
         members.text("Frontend", &record.frontend);
         members.map("FrontendAttrs", &record.frontend_attrs);
         let exporters = record.exporters.iter().map(|exporter| {
-            let mut members = Members::default();
+            let mut members = JsonMembers::default();
             members.text("Type", &exporter.r#type);
             members.map("Attrs", &exporter.attrs);
             members.value()
         });
         members.list("Exporters", exporters.collect());
         if let Some(error) = &record.error {
-            let mut status = Members::default();
+            let mut status = JsonMembers::default();
             status.number("code", i64::from(error.code));
             status.text("message", &error.message);
             members.set("error", status.value());
@@ -463,7 +463,7 @@ pub(super) fn event_document(event: &HistoryEvent) -> serde_json::Value {
 }
 
 fn result_document(result: &BuildResultInfo) -> serde_json::Value {
-    let mut members = Members::default();
+    let mut members = JsonMembers::default();
     members.blob("ResultDeprecated", result.result_deprecated.as_ref());
     members.list(
         "Attestations",
@@ -480,7 +480,7 @@ fn result_document(result: &BuildResultInfo) -> serde_json::Value {
 }
 
 fn blob_document(blob: &HistoryDescriptor) -> serde_json::Value {
-    let mut members = Members::default();
+    let mut members = JsonMembers::default();
     members.text("media_type", &blob.media_type);
     members.text("digest", &blob.digest);
     members.number("size", blob.size);
@@ -490,9 +490,9 @@ fn blob_document(blob: &HistoryDescriptor) -> serde_json::Value {
 
 /// Members of an object, without those that are empty.
 #[derive(Debug, Default)]
-struct Members(serde_json::Map<String, serde_json::Value>);
+struct JsonMembers(serde_json::Map<String, serde_json::Value>);
 
-impl Members {
+impl JsonMembers {
     fn set(&mut self, name: &str, value: serde_json::Value) {
         self.0.insert(name.to_owned(), value);
     }

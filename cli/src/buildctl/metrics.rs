@@ -8,7 +8,7 @@ use serde::Serialize;
 
 /// What is counted of each vertex.
 #[derive(Debug, Default)]
-struct Counted {
+struct VertexCounts {
     name: String,
     cached: bool,
     completed: bool,
@@ -17,11 +17,11 @@ struct Counted {
 /// The vertices of a build.
 #[derive(Debug, Default)]
 pub(super) struct CacheMetrics {
-    vertices: BTreeMap<String, Counted>,
+    vertices: BTreeMap<String, VertexCounts>,
 }
 
 #[derive(Debug, Default, Serialize)]
-struct Line {
+struct MetricsLine {
     total: i64,
     completed: i64,
     user_total: i64,
@@ -49,9 +49,9 @@ impl CacheMetrics {
     pub(super) fn report(&self, took: Duration) -> String {
         const INTERNAL: [&str; 4] = ["[internal]", "[auth]", "importing cache", "exporting "];
         let mut text = String::new();
-        let mut line = Line {
+        let mut line = MetricsLine {
             client_duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-            ..Line::default()
+            ..MetricsLine::default()
         };
         for vertex in self.vertices.values() {
             line.total += 1;

@@ -153,7 +153,7 @@ pub(super) async fn prune(client: &Client, flags: Prune) -> Result<(), CliError>
         min_free_space: megabytes(flags.free_storage),
     };
     let mut total = 0_i64;
-    let mut table = Table::new(HEAD);
+    let mut table = StreamedTable::new(HEAD);
     let mut written = Ok(());
     client
         .prune(filter, |record| {
@@ -188,7 +188,7 @@ pub(super) async fn prune_histories(client: &Client, format: Option<&str>) -> Re
             ControlFlow::Continue(())
         })
         .await?;
-    let mut table = Table::new("TYPE\tREF\tCREATED\tCOMPLETED\tGENERATION\n");
+    let mut table = StreamedTable::new("TYPE\tREF\tCREATED\tCOMPLETED\tGENERATION\n");
     let mut failed = None;
     for event in &events {
         let Some(record) = event.record.as_ref().filter(|record| !record.pinned) else {
@@ -213,11 +213,11 @@ pub(super) async fn prune_histories(client: &Client, format: Option<&str>) -> Re
 
 /// A table whose rows are written as they come: the head is aligned with the first of them only, as the reference does it.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(super) struct StreamedTable {
     head: &'static str,
 }
 
-impl Table {
+impl StreamedTable {
     pub(super) fn new(head: &'static str) -> Self {
         Self { head }
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::progress::Display;
 use crate::progress::text::{bytes, cut, seconds};
-use crate::progress::trace::{State, Step, Trace};
+use crate::progress::trace::{Step, StepState, Trace};
 
 const MAX_NAME_CHARS: usize = 72;
 /// A step that says as much as all others keeps the floor for about twice this long.
@@ -36,7 +36,7 @@ pub struct Plain {
 #[derive(Debug, Default)]
 struct Printed {
     number: usize,
-    end: Option<(State, f64)>,
+    end: Option<(StepState, f64)>,
     statuses: HashMap<String, (i64, SystemTime)>,
     warnings: usize,
 }
@@ -76,7 +76,7 @@ impl Plain {
         for (_, _, n) in ended {
             self.print(n, now, last, out)?;
         }
-        let running = |s: &Step| s.state() == State::Running;
+        let running = |s: &Step| s.state() == StepState::Running;
         let talking: Vec<usize> = self
             .trace
             .shown()
@@ -223,9 +223,9 @@ impl Plain {
             step.changes = Default::default();
             printed.end = Some(end);
             match end {
-                (State::Canceled, _) => writeln!(out, "#{number} CANCELED")?,
-                (State::Failed, _) => writeln!(out, "#{number} ERROR: {}", step.error)?,
-                (State::Cached, _) => writeln!(out, "#{number} CACHED")?,
+                (StepState::Canceled, _) => writeln!(out, "#{number} CANCELED")?,
+                (StepState::Failed, _) => writeln!(out, "#{number} ERROR: {}", step.error)?,
+                (StepState::Cached, _) => writeln!(out, "#{number} CACHED")?,
                 (_, took) => writeln!(out, "#{number} DONE {took:.1}s")?,
             }
         }

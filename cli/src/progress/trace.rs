@@ -21,14 +21,14 @@ const CANCELED: &str = "context canceled";
 
 /// A line of output.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Line {
+pub struct OutputLine {
     /// Seconds since the step began.
     pub at: f64,
     /// The line without its line break.
     pub text: String,
 }
 
-impl Line {
+impl OutputLine {
     /// The line behind its time, with as many digits as the reference shows.
     #[must_use]
     pub fn stamped(&self) -> String {
@@ -43,7 +43,7 @@ impl Line {
 
 /// In which state a step is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum StepState {
     /// The step has not begun.
     Waiting,
     /// The step runs.
@@ -78,7 +78,7 @@ pub struct Step {
     members: BTreeMap<String, Vertex>,
     hidden: bool,
     runs: BTreeMap<SystemTime, Option<SystemTime>>,
-    tail: VecDeque<Line>,
+    tail: VecDeque<OutputLine>,
     partial: BTreeMap<i64, Vec<u8>>,
 }
 
@@ -94,12 +94,12 @@ pub struct StepChanges {
     /// Names of the parts that changed.
     pub statuses: HashSet<String>,
     /// New lines of output, if [`Lines::keep`] is set.
-    pub lines: VecDeque<Line>,
+    pub lines: VecDeque<OutputLine>,
 }
 
 /// What is done with lines of output.
 #[derive(Debug, Clone, Copy)]
-pub struct Lines {
+pub struct LineOptions {
     /// Whether new lines wait in [`Step::changes`] to be shown.
     pub keep: bool,
     /// Whether colours stay in the lines.
@@ -180,11 +180,11 @@ impl Trace {
     #[must_use]
     pub fn failures(&self) -> Vec<(&str, Vec<String>)> {
         self.shown()
-            .filter(|(_, s)| s.state() == State::Failed)
+            .filter(|(_, s)| s.state() == StepState::Failed)
             .map(|(_, s)| {
                 (
                     s.name.as_str(),
-                    s.tail.iter().map(Line::stamped).collect::<Vec<_>>(),
+                    s.tail.iter().map(OutputLine::stamped).collect::<Vec<_>>(),
                 )
             })
             .collect()
@@ -237,7 +237,7 @@ impl Trace {
         let at = self.daemon_time(now);
         let lines = self.lines();
         for step in &mut self.steps {
-            if step.state() == State::Running {
+            if step.state() == StepState::Running {
                 for end in step.runs.values_mut() {
                     end.get_or_insert(at);
                 }
@@ -253,8 +253,8 @@ impl Trace {
 
     /// What is done with lines of output.
     #[must_use]
-    pub fn lines(&self) -> Lines {
-        Lines {
+    pub fn lines(&self) -> LineOptions {
+        LineOptions {
             keep: self.keep_lines,
             colours: self.colours,
         }
@@ -294,7 +294,7 @@ impl Trace {
         let Some(step) = self.steps.get_mut(at) else {
             return;
         };
-        let before = step.state() != State::Waiting && !step.hidden;
+        let before = step.state() != StepState::Waiting && !step.hidden;
         let changed = if v.group.is_some() {
             step.member(v)
         } else {
@@ -306,7 +306,7 @@ impl Trace {
                 step.ended = Some(now);
             }
         }
-        if !before && step.state() != State::Waiting && !step.hidden {
+        if !before && step.state() != StepState::Waiting && !step.hidden {
             self.order.push(at);
         }
     }
@@ -328,26 +328,26 @@ impl StepChanges {
 impl Step {
     /// The state in which the step is shown.
     #[must_use]
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> StepState {
         if self.runs.is_empty() {
-            State::Waiting
+            StepState::Waiting
         } else if self.runs.values().any(Option::is_none) {
-            State::Running
+            StepState::Running
         } else if self.error.ends_with(CANCELED) {
-            State::Canceled
+            StepState::Canceled
         } else if !self.error.is_empty() {
-            State::Failed
+            StepState::Failed
         } else if self.cached {
-            State::Cached
+            StepState::Cached
         } else {
-            State::Done
+            StepState::Done
         }
     }
 
     /// Whether the step began and does not run any more.
     #[must_use]
     pub fn has_ended(&self) -> bool {
-        !matches!(self.state(), State::Waiting | State::Running)
+        !matches!(self.state(), StepState::Waiting | StepState::Running)
     }
 
     /// When it last ended, by the daemon's clock.
@@ -431,7 +431,7 @@ impl Step {
         changed
     }
 
-    fn log(&mut self, log: &Log, how: Lines) {
+    fn log(&mut self, log: &Log, how: LineOptions) {
         let first_start = self.merged(log.timestamp).last().map(|run| run.0);
         let at = seconds(first_start.unwrap_or(log.timestamp), log.timestamp);
         let partial = self.partial.entry(log.stream).or_default();
@@ -454,8 +454,8 @@ impl Step {
         }
     }
 
-    fn line(&mut self, at: f64, text: &str, how: Lines) {
-        let line = Line {
+    fn line(&mut self, at: f64, text: &str, how: LineOptions) {
+        let line = OutputLine {
             at,
             text: harmless_line(visible(text), how.colours),
         };
@@ -470,7 +470,7 @@ impl Step {
     }
 
     /// Takes what was written without an end of line as a line.
-    pub fn close_lines(&mut self, how: Lines) {
+    pub fn close_lines(&mut self, how: LineOptions) {
         let now = self.end().unwrap_or(SystemTime::UNIX_EPOCH);
         let at = self
             .merged(now)
@@ -550,9 +550,9 @@ mod tests {
         trace.take(&run(0, Some(1000)), at(6000));
         trace.take(&run(500, Some(1500)), at(6000));
         trace.take(&run(3000, None), at(8000));
-        assert_eq!(trace.steps[0].state(), State::Running);
+        assert_eq!(trace.steps[0].state(), StepState::Running);
         trace.end(at(9000));
-        assert_eq!(trace.steps[0].state(), State::Canceled);
+        assert_eq!(trace.steps[0].state(), StepState::Canceled);
         assert!((trace.steps[0].took(at(0)) - 2.5).abs() < 1e-9);
     }
 
@@ -574,7 +574,7 @@ mod tests {
             .changes
             .lines
             .iter()
-            .map(Line::stamped)
+            .map(OutputLine::stamped)
             .collect();
         assert_eq!(lines, ["12.35 30%", "12.35 next"]);
         assert_eq!(trace.steps[0].tail(2), ["next", "last"]);

@@ -10,7 +10,7 @@ use client::Status;
 
 use crate::progress::Display;
 use crate::progress::text::{bytes, cut, harmless, seconds, width};
-use crate::progress::trace::{State, Step, Trace};
+use crate::progress::trace::{Step, StepState, Trace};
 
 /// Lines of output shown below a running step, unless `BUILDKIT_TTY_LOG_LINES` says otherwise.
 const LOG_LINES: usize = 6;
@@ -31,18 +31,18 @@ pub struct Tty {
 
 /// A line of the view.
 #[derive(Debug, Clone)]
-struct Row {
+struct ViewRow {
     text: String,
     colour: &'static str,
 }
 
 /// A step's lines: its own, those of its parts, the end of its output.
 #[derive(Debug)]
-struct Block {
+struct StepBlock {
     running: bool,
-    head: Row,
-    parts: Vec<Row>,
-    logs: Vec<Row>,
+    head: ViewRow,
+    parts: Vec<ViewRow>,
+    logs: Vec<ViewRow>,
 }
 
 impl Tty {
@@ -80,26 +80,26 @@ impl Tty {
         })
     }
 
-    fn block(&self, step: &Step, now: SystemTime, columns: usize) -> Block {
+    fn block(&self, step: &Step, now: SystemTime, columns: usize) -> StepBlock {
         let state = step.state();
         let (word, colour) = match state {
-            State::Waiting | State::Running => ("", ""),
-            State::Done => ("", "34"),
-            State::Cached => ("CACHED ", "34"),
-            State::Failed => ("ERROR ", "31"),
-            State::Canceled => ("CANCELED ", "33"),
+            StepState::Waiting | StepState::Running => ("", ""),
+            StepState::Done => ("", "34"),
+            StepState::Cached => ("CACHED ", "34"),
+            StepState::Failed => ("ERROR ", "31"),
+            StepState::Canceled => ("CANCELED ", "33"),
         };
-        let running = state == State::Running;
+        let running = state == StepState::Running;
         let took = format!("{:.1}s", step.took(now));
         let name = format!(" => {word}{}", harmless(&step.name));
         let export = step.name.starts_with("exporting");
-        let mut parts: Vec<Row> = step
+        let mut parts: Vec<ViewRow> = step
             .statuses
             .iter()
             .filter(|s| running || export || is_transfer(s))
             .map(|s| part(s, now, running, columns))
             .collect();
-        let warnings = step.warnings.iter().map(|w| Row {
+        let warnings = step.warnings.iter().map(|w| ViewRow {
             text: cut(&format!(" => => WARN: {}", harmless(w)), columns),
             colour: "33",
         });
@@ -109,13 +109,13 @@ impl Tty {
         } else {
             Vec::new()
         };
-        Block {
+        StepBlock {
             running,
             head: row(&name, "", &took, columns, colour),
             parts,
             logs: logs
                 .iter()
-                .map(|line| Row {
+                .map(|line| ViewRow {
                     text: cut(&format!(" => => # {}", harmless(line)), columns),
                     colour: "2",
                 })
@@ -128,7 +128,7 @@ impl Tty {
         let now = self.trace.daemon_time(ours);
         // The last column stays free: some terminals go to the next line when it is written.
         let room = columns.saturating_sub(1).max(1);
-        let blocks: Vec<Block> = self
+        let blocks: Vec<StepBlock> = self
             .trace
             .shown()
             .map(|(_, s)| self.block(s, now, room))
@@ -141,17 +141,17 @@ impl Tty {
         let was = |state| self.trace.shown().any(|(_, s)| s.state() == state);
         let finished = match last {
             false => "",
-            true if was(State::Failed) => " FAILED",
-            true if was(State::Canceled) => " CANCELED",
+            true if was(StepState::Failed) => " FAILED",
+            true if was(StepState::Canceled) => " CANCELED",
             true => " FINISHED",
         };
         let head = format!("[+] {} {took:.1}s ({done}/{total}){finished}", self.title);
-        let mut page = vec![Row {
+        let mut page = vec![ViewRow {
             text: cut(&head, room),
             colour: if last { "34" } else { "" },
         }];
         if last {
-            page.extend(blocks.into_iter().flat_map(Block::rows));
+            page.extend(blocks.into_iter().flat_map(StepBlock::rows));
         } else {
             page.extend(fit(blocks, rows.saturating_sub(2)));
         }
@@ -176,7 +176,7 @@ impl Tty {
         out.write_all(text.as_bytes())
     }
 
-    fn paint(&self, row: &Row) -> String {
+    fn paint(&self, row: &ViewRow) -> String {
         if row.colour.is_empty() || !self.colours {
             row.text.clone()
         } else {
@@ -185,8 +185,8 @@ impl Tty {
     }
 }
 
-impl Block {
-    fn rows(self) -> impl Iterator<Item = Row> {
+impl StepBlock {
+    fn rows(self) -> impl Iterator<Item = ViewRow> {
         std::iter::once(self.head)
             .chain(self.parts)
             .chain(self.logs)
@@ -202,7 +202,7 @@ fn is_transfer(s: &Status) -> bool {
     s.total == 0 && s.current > 0 && s.id.starts_with("transferring")
 }
 
-fn part(s: &Status, now: SystemTime, running: bool, columns: usize) -> Row {
+fn part(s: &Status, now: SystemTime, running: bool, columns: usize) -> ViewRow {
     let took = s
         .started
         .map_or(0.0, |from| seconds(from, s.completed.unwrap_or(now)));
@@ -231,11 +231,11 @@ fn part(s: &Status, now: SystemTime, running: bool, columns: usize) -> Row {
 
 /// Makes the blocks fit. Output goes first, from every step alike; then steps that ended, the oldest first; then parts;
 /// then those steps that began last, which are counted.
-fn fit(mut blocks: Vec<Block>, rows: usize) -> Vec<Row> {
+fn fit(mut blocks: Vec<StepBlock>, rows: usize) -> Vec<ViewRow> {
     if rows == 0 {
         return Vec::new();
     }
-    let all = |blocks: &[Block]| blocks.iter().map(Block::len).sum::<usize>();
+    let all = |blocks: &[StepBlock]| blocks.iter().map(StepBlock::len).sum::<usize>();
     // Steps that ended give way to the running ones' output, but a screen of them is left.
     while all(&blocks) > rows && blocks.iter().filter(|b| !b.running).count() > rows / 3 {
         let Some(at) = blocks.iter().position(|b| !b.running) else {
@@ -272,9 +272,9 @@ fn fit(mut blocks: Vec<Block>, rows: usize) -> Vec<Row> {
     if hidden > 0 {
         blocks.truncate(rows.saturating_sub(1));
     }
-    let mut page: Vec<Row> = blocks.into_iter().flat_map(Block::rows).collect();
+    let mut page: Vec<ViewRow> = blocks.into_iter().flat_map(StepBlock::rows).collect();
     if hidden > 0 {
-        page.push(Row {
+        page.push(ViewRow {
             text: format!(" => and {} more", hidden + 1),
             colour: "2",
         });
@@ -283,9 +283,9 @@ fn fit(mut blocks: Vec<Block>, rows: usize) -> Vec<Row> {
 }
 
 // A text and a size on the left, a time on the right; what does not fit is left out, the text is cut.
-fn row(left: &str, size: &str, right: &str, columns: usize, colour: &'static str) -> Row {
+fn row(left: &str, size: &str, right: &str, columns: usize, colour: &'static str) -> ViewRow {
     if columns < MIN_COLUMNS {
-        return Row {
+        return ViewRow {
             text: cut(left, columns),
             colour,
         };
@@ -300,7 +300,7 @@ fn row(left: &str, size: &str, right: &str, columns: usize, colour: &'static str
     let gap = columns.saturating_sub(width(&text) + right.len());
     text += &" ".repeat(gap);
     text += right;
-    Row { text, colour }
+    ViewRow { text, colour }
 }
 
 impl Display for Tty {

@@ -19,7 +19,7 @@ use tokio::io::AsyncRead;
 
 use crate::auth::DockerConfig;
 
-/// What the daemon may ask of us.
+/// What a session offers to the daemon.
 #[derive(Debug, Default)]
 pub struct Attachables {
     /// Folders by name: `context`, `dockerfile` and those of `--build-context`.
@@ -36,14 +36,14 @@ pub struct Attachables {
     pub uploads: BTreeMap<String, Upload>,
     /// Image layouts by the names that the daemon knows them by.
     pub stores: BTreeMap<String, PathBuf>,
-    /// Logins of registries.
+    /// The logins of registries that the daemon may use.
     pub docker_config: DockerConfig,
 }
 
 /// A folder that the daemon may read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Folder {
-    /// Where it is.
+    /// The path of the folder on this machine.
     pub path: PathBuf,
     /// Only these files of it, and what links in them lead to; all of it when empty. What the daemon asks for does not
     /// matter then.
@@ -59,25 +59,25 @@ impl From<PathBuf> for Folder {
     }
 }
 
-/// Where a result goes.
+/// Where the client writes the files of an exporter.
 #[derive(Debug, Clone)]
 pub enum Target {
-    /// A tree into a folder.
+    /// The exporter sends a tree, which is written into a folder.
     Folder(FolderTarget),
-    /// Bytes.
+    /// The exporter sends bytes, such as an archive.
     Bytes(FileTarget),
 }
 
 /// A folder that a tree is written into; it is made if needed.
 #[derive(Debug, Clone, Default)]
 pub struct FolderTarget {
-    /// Where it is.
+    /// The path of the folder on this machine.
     pub path: PathBuf,
-    /// Files that the tree does not have are removed.
+    /// Whether files of the folder that the tree does not have are removed.
     pub mirror: bool,
     /// Device files, set-user-id and set-group-id bits and file capabilities are written as they come.
     pub special: bool,
-    /// What of that was left out.
+    /// Counts the files of the tree that were not written.
     pub left_out: LeftOut,
 }
 
@@ -88,11 +88,11 @@ pub struct LeftOut(Arc<Mutex<LeftOutFiles>>);
 /// How many files of a tree were left out or changed, and the first of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LeftOutFiles {
-    /// Device files, which were not made.
+    /// How many device files were left out.
     pub devices: u64,
     /// Files that would have run as somebody else, and have lost that.
     pub privileged: u64,
-    /// The first file.
+    /// The path of the first file that was left out.
     pub first: Option<PathBuf>,
 }
 
@@ -127,7 +127,7 @@ impl LeftOut {
     }
 }
 
-/// Where bytes go.
+/// Where the bytes of an exporter are written.
 #[derive(Debug, Clone)]
 pub enum FileTarget {
     /// A new file; what is there is replaced when everything has come.
@@ -138,12 +138,12 @@ pub enum FileTarget {
     Program(Vec<String>),
 }
 
-/// Where a secret is.
+/// Where the value of a secret comes from.
 #[derive(Clone)]
 pub enum SecretSource {
-    /// In a file, read when it is asked for.
+    /// A file, which is read at each request of the daemon.
     File(PathBuf),
-    /// Here.
+    /// The value itself.
     Value(Vec<u8>),
 }
 

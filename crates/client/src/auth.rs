@@ -49,23 +49,23 @@ pub enum ConfigError {
     /// The file cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Read {
-        /// The file.
+        /// The path of the configuration file.
         path: PathBuf,
-        /// Why.
+        /// Why it cannot be read.
         source: io::Error,
     },
-    /// The file is not understood.
+    /// The file is not the JSON of docker's configuration.
     #[error("cannot parse {}: {source}", path.display())]
     Parse {
-        /// The file.
+        /// The path of the configuration file.
         path: PathBuf,
-        /// Why.
+        /// The place in the file and what is wrong there.
         source: gostd::json::DecodeError,
     },
 }
 
 impl ConfigError {
-    /// What kind of failure it is.
+    /// What kind of error it is.
     #[must_use]
     pub fn kind(&self) -> oci::ErrorKind {
         match self {
@@ -188,7 +188,7 @@ pub(crate) async fn ask_program(program: &str, key: &str) -> Result<CredentialsR
     })
 }
 
-/// The service.
+/// The service that answers the daemon's requests for logins.
 #[derive(Debug)]
 pub(crate) struct Logins {
     config: Arc<DockerConfig>,

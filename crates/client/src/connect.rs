@@ -44,77 +44,77 @@ pub struct TlsFiles {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// The text has no form of an address.
+    /// The text is not an address such as `unix:///path` or `tcp://host:port`.
     #[error("invalid address {text:?}: expected unix:///path or tcp://host:port")]
     Address {
-        /// As given.
+        /// The address as it was given.
         text: String,
     },
     /// Addresses of this scheme are not supported.
     #[error("addresses of kind `{scheme}` are not supported; use unix:// or tcp://")]
     Scheme {
-        /// Before the colon.
+        /// The part of the address before the colon.
         scheme: String,
     },
     /// A file for TLS cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     TlsFile {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// Why.
+        /// Why it failed.
         source: io::Error,
     },
     /// A file that TLS needs beside those given.
     #[error("{missing} is required for TLS")]
     TlsIncomplete {
-        /// The flag.
+        /// The flag that names it.
         missing: &'static str,
     },
     /// The files for TLS cannot be used.
     #[error("cannot use the files for TLS: {}", oci::error::innermost(source))]
     Tls {
-        /// What is wrong with them.
+        /// Why they cannot be used.
         source: tonic::transport::Error,
     },
-    /// A host and port that make no URL.
+    /// The host and the port of the address cannot be part of a URL.
     #[error("invalid address {address}: {}", oci::error::innermost(source))]
     Host {
-        /// As given.
+        /// The address as it was given.
         address: Address,
-        /// What is wrong with it.
+        /// Why it cannot be part of a URL.
         source: tonic::transport::Error,
     },
     /// No connection came about within 20 seconds.
     #[error("cannot connect to {address}: {}", oci::error::innermost(source))]
     Transport {
-        /// Whom.
+        /// The address of the daemon.
         address: Address,
-        /// Why.
+        /// Why it failed.
         source: tonic::transport::Error,
     },
     /// The socket cannot be connected, or broke while it was relayed.
     #[error("cannot connect to {address}: {source}")]
     Socket {
-        /// Whom.
+        /// The address of the daemon.
         address: Address,
-        /// Why.
+        /// Why it failed.
         source: io::Error,
     },
 }
 
-/// What stands in the way of a connection that there could be.
+/// What keeps a connection from being made that could be there: the hints of a program follow from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Obstacle {
     /// No daemon answers at the address.
     Nobody,
     /// Somebody answers whose certificate is not trusted, or who does not trust ours.
     Certificate,
-    /// Somebody answers who does not speak our TLS.
+    /// A server answers that does not speak TLS, or a version of it that this client does not.
     Tls,
 }
 
 impl ConnectError {
-    /// What kind of failure it is.
+    /// What kind of error it is.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
@@ -207,7 +207,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// A daemon that we are connected to. Cheap to clone.
+/// A connection to a daemon. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Client {
     channel: Channel,

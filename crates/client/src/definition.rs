@@ -11,16 +11,16 @@ use serde::Deserialize;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DefinitionError {
-    /// The bytes are no definition.
+    /// The bytes are not an encoded definition.
     #[error("failed to parse input: {source}")]
     Definition {
-        /// What is wrong.
+        /// The error of the decoder.
         source: prost::DecodeError,
     },
-    /// The text is no policy.
+    /// The text is not a source policy.
     #[error("{source}")]
     Policy {
-        /// What is wrong, and where.
+        /// The place in the text and what is wrong there.
         source: serde_json::Error,
     },
 }

@@ -49,7 +49,7 @@ pub struct SourceExcerpt {
     pub filename: String,
     /// The whole file.
     pub data: Vec<u8>,
-    /// The lines it is about.
+    /// The lines that caused the failure.
     pub ranges: Vec<LineRange>,
 }
 
@@ -72,13 +72,13 @@ pub struct Failure {
     pub kind: ErrorKind,
     /// Which side reported it.
     pub origin: Origin,
-    /// The daemon's sentence, or ours.
+    /// The message: the daemon's, or this client's.
     pub message: String,
     /// What failed on this side, the connection included. The daemon's own causes are in its sentence.
     pub source: Option<Arc<dyn Error + Send + Sync>>,
-    /// Where the cause is, innermost last.
+    /// The places in source files that caused it, the innermost last.
     pub sources: Vec<SourceExcerpt>,
-    /// The step that failed.
+    /// The digest of the vertex that failed.
     pub vertex: Option<String>,
     /// Exit code of the step's process.
     pub exit_code: Option<u32>,

@@ -14,23 +14,23 @@ const IMAGE_NAME: &str = "io.containerd.image.name";
 /// Why a layout cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum LayoutError {
-    /// The file system refused.
+    /// A file or folder of the layout cannot be read or written.
     #[error("{}: {source}", path.display())]
     Io {
-        /// The file.
+        /// The path of that file or folder.
         path: PathBuf,
-        /// What it said.
+        /// The error of the system call.
         source: io::Error,
     },
-    /// `index.json` is no index.
+    /// `index.json` is not an OCI index.
     #[error("{} is no index of an image layout: {source}", path.display())]
     Index {
-        /// The file.
+        /// The path of that file or folder.
         path: PathBuf,
-        /// Where it goes wrong.
+        /// The place in the file and what is wrong there.
         source: gostd::json::DecodeError,
     },
-    /// There is nothing of that name.
+    /// The layout has no image of this name.
     #[error("could not find {name:?} in the image layout at {}; it has {present}", path.display())]
     Missing {
         /// The folder of the layout.
@@ -43,7 +43,7 @@ pub enum LayoutError {
 }
 
 impl LayoutError {
-    /// What kind of failure it is.
+    /// What kind of error it is.
     #[must_use]
     pub fn kind(&self) -> oci::ErrorKind {
         match self {
@@ -57,9 +57,9 @@ impl LayoutError {
 /// What an image is called in a layout.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LayoutName {
-    /// Only a tag.
+    /// A tag without a repository.
     Tag(String),
-    /// A whole name.
+    /// A full image name with repository and tag.
     Image(String),
 }
 

@@ -10,20 +10,20 @@ use crate::connect::Client;
 use crate::failure::Failure;
 use crate::status::time;
 
-/// One piece of kept state.
+/// A record of the daemon's disk usage: a snapshot, a blob, a cache mount.
 #[derive(Debug, Clone)]
 pub struct UsageRecord {
-    /// Its name.
+    /// The record's id.
     pub id: String,
-    /// It may still change.
+    /// Whether it may still change.
     pub mutable: bool,
-    /// Something uses it now.
+    /// Whether a build uses it at the moment.
     pub in_use: bool,
-    /// It is also part of something else.
+    /// Whether another record shares its blobs.
     pub shared: bool,
     /// Bytes on disk.
     pub size: i64,
-    /// What it was made on.
+    /// The ids of the records that it was made on.
     pub parents: Vec<String>,
     /// When it was made.
     pub created: Option<SystemTime>,
@@ -31,9 +31,9 @@ pub struct UsageRecord {
     pub last_used: Option<SystemTime>,
     /// How often it was used.
     pub usage_count: i64,
-    /// What it is.
+    /// What it was made by, as people read it.
     pub description: String,
-    /// Of which kind.
+    /// `regular`, `internal`, `frontend`, `source.local`, `source.git.checkout` or `exec.cachemount`.
     pub kind: String,
 }
 
@@ -42,26 +42,26 @@ pub struct UsageRecord {
 pub struct PruneFilter {
     /// Conditions, all of which must hold.
     pub filters: Vec<String>,
-    /// Also what is internal or shared.
+    /// Whether internal and shared records may be deleted too.
     pub all: bool,
-    /// Keep what was used within this.
+    /// Records that were used within this time are kept.
     pub keep_duration: Duration,
-    /// Keep this many bytes.
+    /// Bytes that are kept in any case.
     pub reserved_space: i64,
-    /// Stop when no more than this is used.
+    /// Bytes in use at which pruning stops; zero for no such limit.
     pub max_used_space: i64,
-    /// Stop when this much is free.
+    /// Free bytes of the disk at which pruning stops; zero for no such limit.
     pub min_free_space: i64,
 }
 
-/// Something that executes steps.
+/// A worker of a daemon.
 #[derive(Debug, Clone)]
 pub struct WorkerRecord {
-    /// Its name.
+    /// The worker's id.
     pub id: String,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
-    /// What it builds for.
+    /// The platforms that it builds for.
     pub platforms: Vec<String>,
     /// Its version.
     pub version: DaemonVersion,
@@ -71,14 +71,14 @@ pub struct WorkerRecord {
     pub devices: Vec<DeviceRecord>,
 }
 
-/// What a daemon says it is.
+/// The version that a daemon reports.
 #[derive(Debug, Clone, Default)]
 pub struct DaemonVersion {
-    /// Its package.
+    /// The import path of its package.
     pub package: String,
     /// Its version.
     pub version: String,
-    /// Its revision.
+    /// The commit that it was built from.
     pub revision: String,
     /// The version of the Dockerfile language; empty where the daemon does not say.
     pub dockerfile: String,
@@ -89,11 +89,11 @@ pub struct DaemonVersion {
 pub struct DeviceRecord {
     /// Its qualified name, `vendor/class=name`.
     pub name: String,
-    /// Steps get it without an entitlement.
+    /// Whether steps get it without an entitlement.
     pub auto_allow: bool,
-    /// It is set up when a step asks for it.
+    /// Whether it is set up only when a step asks for it.
     pub on_demand: bool,
-    /// Its labels.
+    /// Its annotations.
     pub annotations: BTreeMap<String, String>,
 }
 

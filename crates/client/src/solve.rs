@@ -26,7 +26,7 @@ type Serving = Task<Result<(), Failure>>;
 pub struct ExporterSpec {
     /// `image`, `local`, `tar`, `oci`, `docker`.
     pub kind: String,
-    /// As the daemon knows them.
+    /// Its attributes, with the names that the daemon has for them.
     pub attrs: BTreeMap<String, String>,
 }
 
@@ -35,18 +35,18 @@ pub struct ExporterSpec {
 pub struct CacheSpec {
     /// `registry`, `local`, `inline`, ….
     pub kind: String,
-    /// As the daemon knows them.
+    /// Its attributes, with the names that the daemon has for them.
     pub attrs: BTreeMap<String, String>,
 }
 
 /// What to build.
 #[derive(Debug, Default)]
 pub struct SolveRequest {
-    /// Name of the build.
+    /// The build's ref: its id in the daemon's history.
     pub id: String,
     /// `dockerfile.v0` or `gateway.v0`; empty where a definition is built.
     pub frontend: String,
-    /// What to build when no frontend is asked.
+    /// The definition to build when there is no frontend.
     pub definition: Option<Definition>,
     /// Which sources may be used.
     pub source_policy: Option<SourcePolicy>,
@@ -54,21 +54,21 @@ pub struct SolveRequest {
     pub proxy_network: bool,
     /// The frontend's options.
     pub attrs: BTreeMap<String, String>,
-    /// What to do with the result.
+    /// The exporters that the result is handed to.
     pub exporters: Vec<ExporterSpec>,
-    /// Where to look for cached steps.
+    /// The caches that steps may be loaded from.
     pub cache_from: Vec<CacheSpec>,
-    /// Where to put them.
+    /// The caches that the build's steps are exported to.
     pub cache_to: Vec<CacheSpec>,
-    /// What steps may do beyond the usual.
+    /// The entitlements that the steps ask for.
     pub entitlements: Vec<String>,
-    /// Says which builds share transferred folders.
+    /// Builds with the same key share the files of transferred folders, so that only changes are sent.
     pub shared_key: String,
-    /// Not kept in the history.
+    /// Whether the daemon keeps no record of the build.
     pub internal: bool,
     /// The span that the build is a part of, as W3C's `traceparent`; empty for none.
     pub trace_parent: String,
-    /// What the daemon may ask of us.
+    /// What the build's session offers to the daemon.
     pub attachables: Attachables,
 }
 
@@ -84,10 +84,10 @@ fn traced<T>(message: T, trace_parent: &str) -> tonic::Request<T> {
     call
 }
 
-/// What the exporters answered.
+/// The result of a build that succeeded.
 #[derive(Debug, Clone, Default)]
 pub struct SolveResult {
-    /// Their words.
+    /// The exporters' responses, such as `containerimage.digest`.
     pub response: BTreeMap<String, String>,
 }
 

@@ -24,49 +24,49 @@ pub struct SolveStatus {
 /// Steps that are shown as one.
 #[derive(Debug, Clone)]
 pub struct Group {
-    /// Its id.
+    /// The group's id.
     pub id: String,
-    /// Its name.
+    /// The group's name as it is shown.
     pub name: String,
-    /// Given up when its steps have other groups.
+    /// Whether the group is not shown when all its steps belong to other groups too.
     pub weak: bool,
 }
 
-/// A step.
+/// A vertex, which users see as a step.
 #[derive(Debug, Clone, Default)]
 pub struct Vertex {
-    /// Names the step.
+    /// The digest of the vertex.
     pub digest: String,
-    /// The steps it needs.
+    /// The digests of the vertices that it depends on.
     pub inputs: Vec<String>,
-    /// For people.
+    /// The name as it is shown.
     pub name: String,
-    /// The step was cached.
+    /// Whether its result came from the cache.
     pub cached: bool,
     /// When it began, if it has.
     pub started: Option<SystemTime>,
     /// When it ended, if it has.
     pub completed: Option<SystemTime>,
-    /// Why it failed; empty otherwise.
+    /// The error's message; empty if it did not fail.
     pub error: String,
-    /// Shown as part of this.
+    /// The group that it is shown as a part of.
     pub group: Option<Group>,
 }
 
 /// Progress of one part of a step.
 #[derive(Debug, Clone)]
 pub struct Status {
-    /// Names the part.
+    /// The id of the part within its vertex.
     pub id: String,
-    /// The step.
+    /// The digest of the vertex.
     pub vertex: String,
-    /// For people.
+    /// The name as it is shown.
     pub name: String,
-    /// How far.
+    /// How much is done, in bytes or in whatever the part counts.
     pub current: i64,
-    /// Of how much; zero when not known.
+    /// How much there is to do; zero when that is not known.
     pub total: i64,
-    /// When this was so.
+    /// The daemon's time of this report.
     pub timestamp: SystemTime,
     /// When it began.
     pub started: Option<SystemTime>,
@@ -77,20 +77,20 @@ pub struct Status {
 /// Output of a step.
 #[derive(Debug, Clone)]
 pub struct Log {
-    /// The step.
+    /// The digest of the vertex.
     pub vertex: String,
-    /// 1 is output, 2 errors.
+    /// 1 for standard output, 2 for standard error.
     pub stream: i64,
     /// The bytes, not always whole lines.
     pub data: Bytes,
-    /// When.
+    /// The daemon's time when the bytes were written.
     pub timestamp: SystemTime,
 }
 
 /// A warning that belongs to a step.
 #[derive(Debug, Clone)]
 pub struct Warning {
-    /// The step.
+    /// The digest of the vertex.
     pub vertex: String,
     /// How bad.
     pub level: i64,

@@ -35,7 +35,7 @@ const ATTEMPTS: u32 = 3;
 /// The pause after the first attempt; each is twice the one before.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// Where one signal goes.
+/// The collector that one signal is sent to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
     /// How it is sent.
@@ -50,12 +50,12 @@ pub struct Endpoint {
     pub authorities: Option<Vec<u8>>,
 }
 
-/// What is sent where.
+/// The collectors of spans and metrics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OtlpConfig {
-    /// Where spans go.
+    /// The collector of spans; `None` if they are not sent.
     pub traces: Option<Endpoint>,
-    /// Where metrics go.
+    /// The collector of metrics; `None` if they are not sent.
     pub metrics: Option<Endpoint>,
     /// Attributes of this program and machine.
     pub resource: Vec<(String, String)>,
@@ -63,7 +63,7 @@ pub struct OtlpConfig {
     pub metric_interval: Duration,
 }
 
-/// Why nothing can be sent.
+/// Why the connection to a collector cannot be set up.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot send to the collector {url}: {source}")]
 pub struct OtlpError {
@@ -72,7 +72,7 @@ pub struct OtlpError {
 }
 
 impl OtlpError {
-    /// What kind of failure it is.
+    /// What kind of error it is.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         ErrorKind::Invalid

@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
 
-/// Requests of one step that are told of.
+/// How many requests of one step are recorded.
 const MAX_REQUESTS: usize = 10_000;
-/// All addresses of them together, in bytes.
+/// Bytes of all their addresses together.
 const MAX_BYTES: usize = 8 << 20;
 
 /// A request that was answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// `GET` and so on.
+    /// The method, such as `GET`.
     pub method: String,
-    /// Its address, without credentials.
+    /// The requested URL, without credentials.
     pub url: String,
     /// Where the answer says to go, absolute; empty if it does not.
     pub redirect: String,
@@ -27,7 +27,7 @@ pub struct Request {
 /// A request whose answer is a material of the step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Material {
-    /// Its address, without credentials.
+    /// The requested URL, without credentials.
     pub url: String,
     /// SHA-256 of the body, in hexadecimal.
     pub sha256: String,
@@ -36,9 +36,9 @@ pub struct Material {
 /// A request whose answer cannot be a material.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Incomplete {
-    /// `GET` and so on.
+    /// The method, such as `GET`.
     pub method: String,
-    /// Its address, without credentials.
+    /// The requested URL, without credentials.
     pub url: String,
     /// One of BuildKit's words, such as `method_not_materializable`; `too_many_requests` where the step made more than are told of.
     pub reason: &'static str,
@@ -50,7 +50,7 @@ struct State {
     materials: Vec<Material>,
     incomplete: Vec<Incomplete>,
     bytes: usize,
-    /// Requests that are not told of.
+    /// How many requests are not recorded because there were too many.
     left_out: u64,
 }
 

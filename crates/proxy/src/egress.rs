@@ -61,7 +61,7 @@ pub(crate) enum ConnectError {
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// What connections are made with.
+/// What a connection to a server depends on: the network, the proxy of the daemon, what the step may reach.
 pub(crate) struct Way<'a> {
     pub(crate) egress: &'a dyn Egress,
     pub(crate) reach: Reach,
@@ -69,7 +69,7 @@ pub(crate) struct Way<'a> {
     pub(crate) tls: &'a Arc<ClientConfig>,
 }
 
-/// A stream to a target.
+/// A stream that is connected to a target.
 pub(crate) struct Connected {
     pub(crate) stream: Box<dyn Stream>,
     /// Requests are to name their whole address: they go to a proxy that reads them. Its login is of the requests then.

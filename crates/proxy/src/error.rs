@@ -7,23 +7,23 @@ use oci::ErrorKind;
 use crate::allow::InvalidPattern;
 use crate::upstream::InvalidUpstream;
 
-/// Why a proxy could not be made.
+/// Why the proxy of steps could not be made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProxyError {
-    /// A pattern of the allow-list.
+    /// A pattern of the allow-list cannot be used.
     #[error(transparent)]
     Allow(#[from] InvalidPattern),
-    /// A variable of the daemon's environment.
+    /// A proxy variable of the daemon's environment cannot be used.
     #[error(transparent)]
     Upstream(#[from] InvalidUpstream),
-    /// The certificate authority.
+    /// The certificate authority could not be made.
     #[error("cannot make the certificate authority of the proxy network: {0}")]
     Authority(#[source] rcgen::Error),
-    /// The parameters of TLS.
+    /// The parameters of TLS were refused by the library.
     #[error("cannot set up TLS for the proxy network: {0}")]
     Tls(#[source] rustls::Error),
-    /// The system gave no random numbers, no listener …
+    /// A system call failed: for random numbers, a listener and the like.
     #[error("cannot {what}: {source}")]
     System {
         /// What was tried.

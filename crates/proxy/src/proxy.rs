@@ -14,7 +14,7 @@ use crate::serve;
 use crate::step::{DaemonProxy, Step, StepRules};
 use crate::upstream::{InvalidUpstream, Upstreams};
 
-/// What is configured.
+/// The configuration of the proxy.
 #[derive(Debug)]
 pub struct Config {
     /// The hosts that steps may reach.

@@ -15,14 +15,14 @@ use crate::egress::Egress;
 use crate::error::ProxyError;
 use crate::upstream::Upstreams;
 
-/// What one step may do, and where it is told of.
+/// What one step may request, and where its requests are recorded.
 #[derive(Debug, Clone)]
 pub struct StepRules {
     /// The addresses that it may reach.
     pub reach: Reach,
     /// Who decides on its requests, all of them one after the other.
     pub policies: Vec<Arc<dyn RequestPolicy>>,
-    /// What its requests were.
+    /// The record of its requests.
     pub capture: Arc<Capture>,
 }
 

@@ -21,7 +21,7 @@ use tokio::sync::{oneshot, watch};
 /// What a step does with the mounts of its container, the root first as `/`.
 type Work = Box<dyn FnOnce(&Mounts<'_>) + Send>;
 
-/// What one run does.
+/// What one scripted run does.
 pub struct Step {
     stdout: Vec<u8>,
     stderr: Vec<u8>,
@@ -160,7 +160,7 @@ fn in_mount(mount: &DetachedMount) -> PathBuf {
     format!("/proc/self/fd/{}", mount.as_fd().as_raw_fd()).into()
 }
 
-/// What a run was given.
+/// What the executor was given for one run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are those of the spec")]
 pub struct Run {

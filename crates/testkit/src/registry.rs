@@ -11,14 +11,14 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// A request, whole.
+/// A request that a server of a test has received.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// As in `GET`.
+    /// The method, such as `GET`.
     pub method: String,
     /// Path and query.
     pub target: String,
-    /// Names in lower case, and values.
+    /// The headers: names in lower case, and values.
     pub headers: Vec<(String, String)>,
     /// The body's bytes.
     pub body: Vec<u8>,
@@ -34,7 +34,7 @@ impl Request {
     }
 }
 
-/// What is answered, and how.
+/// A scripted response, and how it is sent.
 #[derive(Debug, Clone)]
 pub struct Response {
     status: u16,
@@ -45,11 +45,11 @@ pub struct Response {
     pace: Pace,
 }
 
-/// How an answer is sent.
+/// How fast a response is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pace {
     AtOnce,
-    /// Nothing at all.
+    /// Nothing is sent, and the connection stays open.
     Never,
     /// A byte of the head each second.
     HeadDrips,
@@ -290,14 +290,14 @@ pub fn image(
     }
 }
 
-/// What a registry does wrong.
+/// A fault of a registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// Half of the body, then the connection breaks.
     Truncated,
     /// A kilobyte each second.
     Slow,
-    /// Nothing.
+    /// It does not answer.
     Silent,
     /// An error without a body.
     Status(u16),

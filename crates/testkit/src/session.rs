@@ -164,7 +164,7 @@ impl MemorySession {
         (session, registration)
     }
 
-    /// What was asked so far, as `secret token`.
+    /// The calls of the daemon so far, such as `secret token`.
     pub fn calls(&self) -> Vec<String> {
         self.calls.lock().clone()
     }

@@ -160,7 +160,7 @@ fn acyclic(table: &Table, faults: &mut Vec<String>) {
 }
 
 /// The files of the library of a member, or of its program if it has no library.
-fn module_files(src: &Path, files: &[PathBuf]) -> Result<Vec<modules::File>, String> {
+fn module_files(src: &Path, files: &[PathBuf]) -> Result<Vec<modules::ModuleFile>, String> {
     let root = ["lib.rs", "main.rs"].map(|name| src.join(name));
     let root = root.iter().find(|file| files.contains(file));
     let mut read = Vec::new();
@@ -174,7 +174,7 @@ fn module_files(src: &Path, files: &[PathBuf]) -> Result<Vec<modules::File>, Str
         }
         let text = fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
         let path = if Some(file) == root { Vec::new() } else { path };
-        read.push(modules::File { path, text });
+        read.push(modules::ModuleFile { path, text });
     }
     Ok(read)
 }

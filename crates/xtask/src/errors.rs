@@ -46,7 +46,7 @@ const EXCEPTED: &[(&str, &str)] = &[
 const TERSE: &[&str] = &["reqwest", "tonic", "hyper", "dyn"];
 
 #[derive(Debug, Clone, PartialEq)]
-enum Token {
+enum ErrorToken {
     Word(String),
     Text(String),
     Mark(char),
@@ -79,7 +79,7 @@ pub(crate) fn run(root: &Path) -> Result<(), String> {
 }
 
 /// How many error types there are, and what is wrong with them.
-fn check(sources: &[(String, Vec<Token>)]) -> (usize, Vec<String>) {
+fn check(sources: &[(String, Vec<ErrorToken>)]) -> (usize, Vec<String>) {
     let mut items = Vec::new();
     let mut faults = Vec::new();
     let mut names: BTreeSet<String> = BTreeSet::new();
@@ -117,7 +117,7 @@ struct Variant {
     /// Empty for a struct.
     name: String,
     /// What stands in `#[error(…)]`.
-    message: Vec<Token>,
+    message: Vec<ErrorToken>,
     fields: Vec<Field>,
 }
 
@@ -126,7 +126,7 @@ struct Field {
     name: String,
     /// Whether `thiserror` takes it for the cause.
     is_cause: bool,
-    kind: Vec<Token>,
+    kind: Vec<ErrorToken>,
 }
 
 impl Variant {
@@ -139,12 +139,13 @@ impl Variant {
     }
 
     fn check(&self, place: &str, errors: &BTreeSet<String>, faults: &mut Vec<String>) {
-        let is_transparent = self.message.first() == Some(&Token::Word("transparent".to_owned()));
+        let is_transparent =
+            self.message.first() == Some(&ErrorToken::Word("transparent".to_owned()));
         for field in &self.fields {
             let words = || {
                 field.kind.iter().filter_map(|token| match token {
-                    Token::Word(word) => Some(word.as_str()),
-                    Token::Text(_) | Token::Mark(_) => None,
+                    ErrorToken::Word(word) => Some(word.as_str()),
+                    ErrorToken::Text(_) | ErrorToken::Mark(_) => None,
                 })
             };
             let is_error = words().any(|word| errors.contains(word) || word.ends_with("Error"));
@@ -169,7 +170,7 @@ impl Variant {
             let is_chained = self
                 .message
                 .iter()
-                .any(|token| matches!(token, Token::Word(word) if word == "chain" || word == "innermost"));
+                .any(|token| matches!(token, ErrorToken::Word(word) if word == "chain" || word == "innermost"));
             if field.is_cause && is_terse && !is_chained {
                 faults.push(format!(
                     "{place}: the cause may keep its own causes out of its words: print it with `oci::error::chain`"
@@ -182,19 +183,19 @@ impl Variant {
         let is_position = field.chars().all(|c| c.is_ascii_digit());
         for (at, token) in self.message.iter().enumerate() {
             match token {
-                Token::Text(text) => {
+                ErrorToken::Text(text) => {
                     let in_braces = |close| text.contains(&format!("{{{field}{close}"));
                     if in_braces('}') || in_braces(':') {
                         return true;
                     }
                 }
-                Token::Word(word) if word == field => {
-                    let after_dot = at > 0 && self.message[at - 1] == Token::Mark('.');
+                ErrorToken::Word(word) if word == field => {
+                    let after_dot = at > 0 && self.message[at - 1] == ErrorToken::Mark('.');
                     if after_dot || !is_position {
                         return true;
                     }
                 }
-                Token::Word(_) | Token::Mark(_) => {}
+                ErrorToken::Word(_) | ErrorToken::Mark(_) => {}
             }
         }
         false
@@ -202,7 +203,7 @@ impl Variant {
 }
 
 /// The types that derive `Error`.
-fn derived(tokens: &[Token]) -> Vec<Item> {
+fn derived(tokens: &[ErrorToken]) -> Vec<Item> {
     let mut items = Vec::new();
     let mut at = 0;
     while at < tokens.len() {
@@ -211,8 +212,8 @@ fn derived(tokens: &[Token]) -> Vec<Item> {
             continue;
         };
         at = after;
-        let derives = inside.first() == Some(&Token::Word("derive".to_owned()))
-            && inside.contains(&Token::Word("Error".to_owned()));
+        let derives = inside.first() == Some(&ErrorToken::Word("derive".to_owned()))
+            && inside.contains(&ErrorToken::Word("Error".to_owned()));
         if derives && let Some((item, end)) = item(tokens, at) {
             items.push(item);
             at = end;
@@ -221,7 +222,7 @@ fn derived(tokens: &[Token]) -> Vec<Item> {
     items
 }
 
-fn item(tokens: &[Token], mut at: usize) -> Option<(Item, usize)> {
+fn item(tokens: &[ErrorToken], mut at: usize) -> Option<(Item, usize)> {
     let mut message = Vec::new();
     while let Some((inside, after)) = attribute(tokens, at) {
         if let Some(words) = message_of(inside) {
@@ -231,15 +232,15 @@ fn item(tokens: &[Token], mut at: usize) -> Option<(Item, usize)> {
     }
     at = after_visibility(tokens, at);
     let is_enum = match tokens.get(at)? {
-        Token::Word(word) if word == "enum" => true,
-        Token::Word(word) if word == "struct" => false,
-        Token::Word(_) | Token::Text(_) | Token::Mark(_) => return None,
+        ErrorToken::Word(word) if word == "enum" => true,
+        ErrorToken::Word(word) if word == "struct" => false,
+        ErrorToken::Word(_) | ErrorToken::Text(_) | ErrorToken::Mark(_) => return None,
     };
-    let Some(Token::Word(name)) = tokens.get(at + 1) else {
+    let Some(ErrorToken::Word(name)) = tokens.get(at + 1) else {
         return None;
     };
     at += 2;
-    while !matches!(tokens.get(at)?, Token::Mark('{' | '(' | ';')) {
+    while !matches!(tokens.get(at)?, ErrorToken::Mark('{' | '(' | ';')) {
         at += 1;
     }
     let (body, end) = group(tokens, at).unwrap_or((&[], at));
@@ -256,7 +257,7 @@ fn item(tokens: &[Token], mut at: usize) -> Option<(Item, usize)> {
     Some((Item { name, variants }, end))
 }
 
-fn variants(body: &[Token]) -> Vec<Variant> {
+fn variants(body: &[ErrorToken]) -> Vec<Variant> {
     let mut all = Vec::new();
     let mut at = 0;
     let mut message = Vec::new();
@@ -268,7 +269,7 @@ fn variants(body: &[Token]) -> Vec<Variant> {
             at = after;
             continue;
         }
-        let Token::Word(name) = &body[at] else {
+        let ErrorToken::Word(name) = &body[at] else {
             at += 1;
             continue;
         };
@@ -283,13 +284,14 @@ fn variants(body: &[Token]) -> Vec<Variant> {
     all
 }
 
-fn fields(body: &[Token]) -> Vec<Field> {
+fn fields(body: &[ErrorToken]) -> Vec<Field> {
     let mut all = Vec::new();
     let mut at = 0;
     while at < body.len() {
         let mut is_cause = false;
         while let Some((inside, after)) = attribute(body, at) {
-            is_cause |= matches!(inside, [Token::Word(word)] if word == "from" || word == "source");
+            is_cause |=
+                matches!(inside, [ErrorToken::Word(word)] if word == "from" || word == "source");
             at = after;
         }
         at = after_visibility(body, at);
@@ -298,8 +300,8 @@ fn fields(body: &[Token]) -> Vec<Field> {
         at = end + 1;
         let (name, kind) = match part {
             [] => continue,
-            [Token::Word(name), Token::Mark(':'), kind @ ..]
-                if kind.first() != Some(&Token::Mark(':')) =>
+            [ErrorToken::Word(name), ErrorToken::Mark(':'), kind @ ..]
+                if kind.first() != Some(&ErrorToken::Mark(':')) =>
             {
                 (name.clone(), kind)
             }
@@ -315,38 +317,38 @@ fn fields(body: &[Token]) -> Vec<Field> {
 }
 
 /// Where the comma after a field stands; one between angle brackets is not it.
-fn end_of_field(body: &[Token], mut at: usize) -> usize {
+fn end_of_field(body: &[ErrorToken], mut at: usize) -> usize {
     let mut depth = 0_usize;
     while at < body.len() {
         match body[at] {
-            Token::Mark('<' | '(' | '[') => depth += 1,
-            Token::Mark('>' | ')' | ']') => depth = depth.saturating_sub(1),
-            Token::Mark(',') if depth == 0 => return at,
-            Token::Mark(_) | Token::Word(_) | Token::Text(_) => {}
+            ErrorToken::Mark('<' | '(' | '[') => depth += 1,
+            ErrorToken::Mark('>' | ')' | ']') => depth = depth.saturating_sub(1),
+            ErrorToken::Mark(',') if depth == 0 => return at,
+            ErrorToken::Mark(_) | ErrorToken::Word(_) | ErrorToken::Text(_) => {}
         }
         at += 1;
     }
     at
 }
 
-fn message_of(attribute: &[Token]) -> Option<&[Token]> {
+fn message_of(attribute: &[ErrorToken]) -> Option<&[ErrorToken]> {
     match attribute {
         [
-            Token::Word(word),
-            Token::Mark('('),
+            ErrorToken::Word(word),
+            ErrorToken::Mark('('),
             inside @ ..,
-            Token::Mark(')'),
+            ErrorToken::Mark(')'),
         ] if word == "error" => Some(inside),
         _ => None,
     }
 }
 
-fn after_visibility(tokens: &[Token], at: usize) -> usize {
-    if tokens.get(at) != Some(&Token::Word("pub".to_owned())) {
+fn after_visibility(tokens: &[ErrorToken], at: usize) -> usize {
+    if tokens.get(at) != Some(&ErrorToken::Word("pub".to_owned())) {
         return at;
     }
     match group(tokens, at + 1) {
-        Some(([Token::Word(word), ..], after))
+        Some(([ErrorToken::Word(word), ..], after))
             if matches!(word.as_str(), "crate" | "super" | "in") =>
         {
             after
@@ -356,24 +358,26 @@ fn after_visibility(tokens: &[Token], at: usize) -> usize {
 }
 
 /// The inside of the attribute at `at`, and what follows it.
-fn attribute(tokens: &[Token], at: usize) -> Option<(&[Token], usize)> {
-    if tokens.get(at) != Some(&Token::Mark('#')) || tokens.get(at + 1) != Some(&Token::Mark('[')) {
+fn attribute(tokens: &[ErrorToken], at: usize) -> Option<(&[ErrorToken], usize)> {
+    if tokens.get(at) != Some(&ErrorToken::Mark('#'))
+        || tokens.get(at + 1) != Some(&ErrorToken::Mark('['))
+    {
         return None;
     }
     group(tokens, at + 1)
 }
 
 /// The inside of the brackets that open at `at`, and what follows them.
-fn group(tokens: &[Token], at: usize) -> Option<(&[Token], usize)> {
-    if !matches!(tokens.get(at)?, Token::Mark('(' | '[' | '{')) {
+fn group(tokens: &[ErrorToken], at: usize) -> Option<(&[ErrorToken], usize)> {
+    if !matches!(tokens.get(at)?, ErrorToken::Mark('(' | '[' | '{')) {
         return None;
     }
     let mut depth = 0_usize;
     for (offset, token) in tokens[at..].iter().enumerate() {
         match token {
-            Token::Mark('(' | '[' | '{') => depth += 1,
-            Token::Mark(')' | ']' | '}') => depth -= 1,
-            Token::Mark(_) | Token::Word(_) | Token::Text(_) => {}
+            ErrorToken::Mark('(' | '[' | '{') => depth += 1,
+            ErrorToken::Mark(')' | ']' | '}') => depth -= 1,
+            ErrorToken::Mark(_) | ErrorToken::Word(_) | ErrorToken::Text(_) => {}
         }
         if depth == 0 {
             return Some((&tokens[at + 1..at + offset], at + offset + 1));
@@ -383,20 +387,22 @@ fn group(tokens: &[Token], at: usize) -> Option<(&[Token], usize)> {
 }
 
 /// The types of `impl … Error for Type`.
-fn hand_written(tokens: &[Token]) -> Vec<String> {
+fn hand_written(tokens: &[ErrorToken]) -> Vec<String> {
     tokens
         .windows(3)
         .enumerate()
         .filter_map(|(at, window)| match window {
-            [Token::Word(error), Token::Word(word), Token::Word(name)]
-                if error == "Error" && word == "for" =>
-            {
+            [
+                ErrorToken::Word(error),
+                ErrorToken::Word(word),
+                ErrorToken::Word(name),
+            ] if error == "Error" && word == "for" => {
                 let before = &tokens[at.saturating_sub(12)..at];
                 let is_impl = before
                     .iter()
                     .rev()
-                    .take_while(|t| !matches!(t, Token::Mark('{' | '}' | ';')))
-                    .any(|t| *t == Token::Word("impl".to_owned()));
+                    .take_while(|t| !matches!(t, ErrorToken::Mark('{' | '}' | ';')))
+                    .any(|t| *t == ErrorToken::Word("impl".to_owned()));
                 is_impl.then(|| name.clone())
             }
             _ => None,
@@ -405,7 +411,7 @@ fn hand_written(tokens: &[Token]) -> Vec<String> {
 }
 
 /// Words, texts and marks of a source file, without comments.
-fn tokens(source: &str) -> Vec<Token> {
+fn tokens(source: &str) -> Vec<ErrorToken> {
     let chars: Vec<char> = source.chars().collect();
     let mut out = Vec::new();
     let mut at = 0;
@@ -422,7 +428,7 @@ fn tokens(source: &str) -> Vec<Token> {
             }
             at += 2;
         } else if let Some((text, after)) = raw_text(&chars, at) {
-            out.push(Token::Text(text));
+            out.push(ErrorToken::Text(text));
             at = after;
         } else if c == '"' {
             let start = at + 1;
@@ -430,7 +436,7 @@ fn tokens(source: &str) -> Vec<Token> {
             while at < chars.len() && chars[at] != '"' {
                 at += if chars[at] == '\\' { 2 } else { 1 };
             }
-            out.push(Token::Text(
+            out.push(ErrorToken::Text(
                 chars[start..at.min(chars.len())].iter().collect(),
             ));
             at += 1;
@@ -441,10 +447,10 @@ fn tokens(source: &str) -> Vec<Token> {
             while at < chars.len() && (chars[at].is_alphanumeric() || chars[at] == '_') {
                 at += 1;
             }
-            out.push(Token::Word(chars[start..at].iter().collect()));
+            out.push(ErrorToken::Word(chars[start..at].iter().collect()));
         } else {
             if !c.is_whitespace() {
-                out.push(Token::Mark(c));
+                out.push(ErrorToken::Mark(c));
             }
             at += 1;
         }

@@ -1,4 +1,4 @@
-//! Chores: codegen, dependency table, docs, sizes.
+//! Chores of the workspace: generated code, the table of layers, documentation, tests and errors.
 
 #![expect(clippy::print_stdout, reason = "a program for a terminal")]
 

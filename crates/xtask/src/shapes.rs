@@ -8,7 +8,7 @@ use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorSet};
 
 /// One message of the wire.
-struct Message<'a> {
+struct WireMessage<'a> {
     /// Its type in Rust; none for an entry of a map, whose type is that of its key and value.
     rust: Option<String>,
     descriptor: &'a DescriptorProto,
@@ -16,7 +16,7 @@ struct Message<'a> {
 
 /// The file of shapes.
 pub(crate) fn generate(set: &FileDescriptorSet) -> Result<String, String> {
-    let mut messages: BTreeMap<String, Message<'_>> = BTreeMap::new();
+    let mut messages: BTreeMap<String, WireMessage<'_>> = BTreeMap::new();
     for file in &set.file {
         let foreign = file.package().starts_with("google.protobuf");
         let module = file.name().trim_end_matches(".proto");
@@ -37,13 +37,13 @@ pub(crate) fn generate(set: &FileDescriptorSet) -> Result<String, String> {
                     ));
                 }
                 let entry_name = format!("{wire}.{}", entry.name());
-                let message = Message {
+                let message = WireMessage {
                     rust: None,
                     descriptor: entry,
                 };
                 messages.insert(entry_name, message);
             }
-            let message = Message {
+            let message = WireMessage {
                 rust: Some(rust),
                 descriptor,
             };
@@ -132,7 +132,7 @@ fn is_text(kind: Type) -> bool {
 /// What one entry of a map takes: its key and its value.
 fn entry_size(
     entry: &DescriptorProto,
-    messages: &BTreeMap<String, Message<'_>>,
+    messages: &BTreeMap<String, WireMessage<'_>>,
 ) -> Result<String, String> {
     let mut parts = Vec::new();
     for field in sorted(entry) {

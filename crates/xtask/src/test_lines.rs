@@ -20,7 +20,7 @@ use crate::deps;
 
 /// The part of `layers.toml` that this check reads.
 #[derive(Debug, Deserialize)]
-struct File {
+struct LayersFile {
     tests: Floors,
 }
 
@@ -64,7 +64,7 @@ impl Lines {
 pub(crate) fn run(root: &Path) -> Result<(), String> {
     let text = fs::read_to_string(root.join("layers.toml"))
         .map_err(|e| format!("cannot read layers.toml: {e}"))?;
-    let floors = toml::from_str::<File>(&text)
+    let floors = toml::from_str::<LayersFile>(&text)
         .map_err(|e| format!("layers.toml: {e}"))?
         .tests;
     let mut members = BTreeMap::new();
@@ -242,7 +242,7 @@ mod cases {
     use super::*;
 
     fn floors(text: &str) -> Floors {
-        toml::from_str::<File>(text).expect("a table").tests
+        toml::from_str::<LayersFile>(text).expect("a table").tests
     }
 
     #[test]

@@ -14,7 +14,7 @@ const ROOT: &str = "lib";
 
 /// A file of a crate: its place below `src` without the ending, and its text.
 #[derive(Debug)]
-pub(super) struct File {
+pub(super) struct ModuleFile {
     /// `["gateway", "build"]` for `src/gateway/build.rs`; empty for the root.
     pub(super) path: Vec<String>,
     /// What it holds.
@@ -22,8 +22,9 @@ pub(super) struct File {
 }
 
 /// Which modules each module names, for a crate with these files.
-pub(super) fn edges(files: &[File]) -> BTreeMap<String, BTreeSet<String>> {
-    let scans: Vec<(&File, Scan)> = files.iter().map(|f| (f, Scan::of(f))).collect();
+pub(super) fn edges(files: &[ModuleFile]) -> BTreeMap<String, BTreeSet<String>> {
+    let scans: Vec<(&ModuleFile, ModuleNames)> =
+        files.iter().map(|f| (f, ModuleNames::of(f))).collect();
     let test_modules: BTreeSet<&Vec<String>> =
         scans.iter().flat_map(|(_, s)| &s.test_modules).collect();
     let modules: BTreeSet<&str> = files
@@ -95,7 +96,7 @@ fn reachable<'a>(edges: &'a BTreeMap<String, BTreeSet<String>>, from: &str) -> B
 
 /// What one file says.
 #[derive(Debug, Default)]
-struct Scan {
+struct ModuleNames {
     /// Names in the root of the crate that it uses.
     root_names: BTreeSet<String>,
     /// Modules that are only there for tests.
@@ -106,8 +107,8 @@ struct Scan {
     defined: BTreeSet<String>,
 }
 
-impl Scan {
-    fn of(file: &File) -> Self {
+impl ModuleNames {
+    fn of(file: &ModuleFile) -> Self {
         let tokens = tokens(&file.text);
         let mut scan = Self::default();
         let mut inline: Vec<(String, usize)> = Vec::new();
@@ -344,9 +345,9 @@ mod tests {
     use super::*;
 
     fn crate_of(files: &[(&str, &str)]) -> BTreeMap<String, BTreeSet<String>> {
-        let files: Vec<File> = files
+        let files: Vec<ModuleFile> = files
             .iter()
-            .map(|(path, text)| File {
+            .map(|(path, text)| ModuleFile {
                 path: path
                     .split('/')
                     .filter(|p| !p.is_empty())

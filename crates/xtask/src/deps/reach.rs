@@ -6,14 +6,14 @@ use serde::Deserialize;
 
 /// The part of `cargo metadata` that says what depends on what once everything is resolved.
 #[derive(Debug, Deserialize)]
-pub(super) struct Metadata {
-    packages: Vec<Package>,
+pub(super) struct ResolvedMetadata {
+    packages: Vec<ResolvedPackage>,
     workspace_members: Vec<String>,
     resolve: Resolve,
 }
 
 #[derive(Debug, Deserialize)]
-struct Package {
+struct ResolvedPackage {
     name: String,
     id: String,
 }
@@ -42,7 +42,9 @@ struct Kind {
 
 /// For each package, members without their prefix, which packages its programs are linked with directly. Dependencies of
 /// tests and of build scripts are not among them.
-pub(super) fn graph(metadata: &Metadata) -> (BTreeMap<String, BTreeSet<String>>, BTreeSet<String>) {
+pub(super) fn graph(
+    metadata: &ResolvedMetadata,
+) -> (BTreeMap<String, BTreeSet<String>>, BTreeSet<String>) {
     let names: BTreeMap<&str, &str> = metadata
         .packages
         .iter()
@@ -207,7 +209,7 @@ mod tests {
 
     #[test]
     fn only_what_programs_are_linked_with_is_an_edge() {
-        let metadata: Metadata = serde_json::from_str(
+        let metadata: ResolvedMetadata = serde_json::from_str(
             r#"{"packages": [{"name": "rbuild-ops", "id": "1"}, {"name": "tonic", "id": "2"}, {"name": "cc", "id": "3"}, {"name": "prost", "id": "4"}],
                 "workspace_members": ["1"],
                 "resolve": {"nodes": [{"id": "1", "deps": [
