@@ -24,10 +24,16 @@ pub mod signals;
 pub mod tenants;
 pub mod wire;
 
-pub use executor::launcher::dispatch as launcher_dispatch;
 /// The table of metrics for the documentation.
 pub use metrics::text::table as metrics_table;
 pub use run::{DaemonError, run};
 pub use settings::{Args, Defaults, Settings, SettingsError};
 pub use store::{FsckReport, OpenError, fsck};
 pub use wire::version_line;
+
+/// Becomes the launcher of containers, or the program that carries packets of steps, if this program was executed for that. The first
+/// line of `main`: it needs to be the only thread.
+pub fn launcher_dispatch() {
+    executor::launcher::dispatch();
+    net::dispatch();
+}

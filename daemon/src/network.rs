@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use executor::SandboxNetwork;
-use net::{Bridge, Cni, CniConfig, NetError, OnFirewall, Upstreams};
+use net::{Bridge, Carrier, CarrierKind, Cni, CniConfig, NetError, OnFirewall, Uplink, Upstreams};
 
-use crate::settings::Settings;
+use crate::settings::{Settings, UplinkSetting};
 use crate::wire::WireError;
 
 /// Makes the network that the settings name.
@@ -83,12 +83,59 @@ async fn bridge(settings: &Settings, on_firewall: OnFirewall) -> Result<Bridge, 
         upstreams: Upstreams::new(&nameservers),
         on_firewall,
     };
-    let bridge = task::blocking("make the bridge", move || Bridge::open(config)).await?;
+    let uplink = uplink(keys.uplink).await?;
+    let bridge = task::blocking("make the bridge", move || match uplink {
+        None => Bridge::open(config),
+        Some(uplink) => Bridge::open_behind(config, uplink),
+    })
+    .await?;
     if let Err(error) = bridge.check().await {
         bridge.close().await;
         return Err(error);
     }
     Ok(bridge)
+}
+
+/// The way out of a bridge that cannot be in the daemon's own network, for that is somebody else's; nothing where it can.
+async fn uplink(setting: UplinkSetting) -> Result<Option<Uplink>, NetError> {
+    let is_ours = sys::netns::is_ours().map_err(|source| NetError::System {
+        during: "find out whose the network is",
+        source,
+    })?;
+    if is_ours {
+        return Ok(None);
+    }
+    let carriers = carriers(setting, crate::rootless::find_program);
+    let mut last = NetError::NoCarrier;
+    for carrier in carriers {
+        let program = carrier.kind.program();
+        match task::blocking("make the uplink", move || Uplink::open(carrier)).await {
+            Ok(uplink) => return Ok(Some(uplink)),
+            Err(error) => {
+                tracing::warn!(%error, program, "steps' packets cannot be carried by this program");
+                last = error;
+            }
+        }
+    }
+    Err(last)
+}
+
+/// The programs to be tried, in this order.
+fn carriers(
+    setting: UplinkSetting,
+    find: impl Fn(&str) -> Option<std::path::PathBuf>,
+) -> Vec<Carrier> {
+    let kinds = CarrierKind::ALL.into_iter().filter(|kind| match setting {
+        UplinkSetting::Auto => true,
+        UplinkSetting::One(one) => one == *kind,
+        UplinkSetting::None => false,
+    });
+    kinds
+        .filter_map(|kind| {
+            let path = find(kind.program())?;
+            Some(Carrier { kind, path })
+        })
+        .collect()
 }
 
 /// Removes the network. It is called last: steps may run until then.
@@ -113,7 +160,10 @@ mod tests {
         let args = Args::try_parse_from(["rbuildd"]).unwrap();
         let (file, warnings) = File::parse(text).unwrap();
         let defaults = Defaults::of("rbuildd");
-        let settings = Settings::resolve(&args, file, warnings, &defaults).unwrap();
+        let settings = match Settings::resolve(&args, file, warnings, &defaults) {
+            Ok(settings) => settings,
+            Err(error) => return error.to_string(),
+        };
         match open(&settings).await {
             Ok(network) => {
                 let label = network.label().to_owned();
@@ -121,6 +171,30 @@ mod tests {
                 label
             }
             Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn the_setting_and_what_is_installed_say_who_carries_packets() {
+        let both: &[&str] = &["slirp4netns", "pasta"];
+        for (setting, installed, expected) in [
+            (UplinkSetting::Auto, both, vec!["pasta", "slirp4netns"]),
+            (UplinkSetting::Auto, &["slirp4netns"], vec!["slirp4netns"]),
+            (UplinkSetting::Auto, &[], vec![]),
+            (
+                UplinkSetting::One(CarrierKind::Slirp),
+                both,
+                vec!["slirp4netns"],
+            ),
+            (UplinkSetting::One(CarrierKind::Slirp), &["pasta"], vec![]),
+            (UplinkSetting::None, both, vec![]),
+        ] {
+            let find = |name: &str| installed.contains(&name).then(|| name.into());
+            let programs: Vec<_> = carriers(setting, find)
+                .into_iter()
+                .map(|carrier| carrier.kind.program())
+                .collect();
+            assert_eq!(programs, expected, "{setting:?} with {installed:?}");
         }
     }
 
@@ -149,6 +223,10 @@ mod tests {
             (
                 "networkMode = 'auto'\nbridgeName = 'a/b'",
                 "steps cannot have a bridge network (worker.oci.networkMode): bridge name `a/b` cannot be used: it needs 1 to 15 letters, digits, `-`, `_` or `.`",
+            ),
+            (
+                "bridgeUplink = 'moon'",
+                "worker.oci.bridgeUplink: `moon` is none of auto, pasta, slirp4netns and none",
             ),
             (
                 "networkMode = 'moon'",

@@ -25,7 +25,7 @@ pub use args::Args;
 pub use context::{CompareText, ContextFile, ContextSettings};
 use file::File;
 pub use isolation::Isolation;
-pub use network::{BridgeSettings, CniSettings};
+pub use network::{BridgeSettings, CniSettings, UplinkSetting};
 pub use proxy::ProxySettings;
 pub use section::Key;
 pub use steps::{StepLimitsError, StepSettings};
@@ -485,6 +485,7 @@ impl Settings {
                     subnet: oci.bridge_subnet.filter(|subnet| !subnet.is_empty()),
                     pool_size: network::pool_size(args, oci.cni_pool_size),
                     reveal_metadata: oci.bridge_metadata,
+                    uplink: UplinkSetting::parse(oci.bridge_uplink.as_deref().unwrap_or_default())?,
                 },
                 cni: CniSettings::resolve(
                     args,

@@ -21,6 +21,7 @@ use crate::nft::{self, Rules};
 use crate::owner::{self, Owner, SetupLock};
 use crate::socket::Socket;
 use crate::subnet::{Subnet, hardware};
+use crate::uplink::Uplink;
 
 /// The bridge's name when the configuration gives none: BuildKit's.
 pub const DEFAULT_NAME: &str = "buildkit0";
@@ -69,12 +70,26 @@ pub struct Bridge {
     shared: Arc<Shared>,
     maker: Mutex<Option<JoinHandle<()>>>,
     forwarder: Mutex<Option<task::Task<()>>>,
+    /// What carries its packets, if it is not in the host's network.
+    uplink: Mutex<Option<Uplink>>,
 }
 
 impl Bridge {
     /// Removes what dead daemons left, and makes the rules, the bridge and the first namespaces, in the network namespace of the calling
     /// thread. Blocks; needs a runtime, CAP_NET_ADMIN and CAP_SYS_ADMIN.
     pub fn open(config: Config) -> Result<Self, NetError> {
+        Self::open_here(config, &[])
+    }
+
+    /// The same in the namespace of an uplink, which ends with the bridge.
+    pub fn open_behind(config: Config, uplink: Uplink) -> Result<Self, NetError> {
+        let bridge = uplink.within(|| Self::open_here(config, &uplink.routes))?;
+        *bridge.uplink.lock() = Some(uplink);
+        Ok(bridge)
+    }
+
+    /// `reachable`: what else the addresses of steps must not hide from them.
+    fn open_here(config: Config, reachable: &[Subnet]) -> Result<Self, NetError> {
         let failed = NetError::system;
         if let Some(name) = &config.name {
             check_name(name)?;
@@ -87,7 +102,8 @@ impl Bridge {
         let links = route.links().map_err(failed("list the host's links"))?;
         let routes = route.routes().map_err(failed("list the host's routes"))?;
         let name = choose_name(config.name, &links)?;
-        let destinations: Vec<Subnet> = routes.iter().map(|route| route.to).collect();
+        let destinations = routes.iter().map(|route| route.to);
+        let destinations: Vec<Subnet> = destinations.chain(reachable.iter().copied()).collect();
         let subnet = addresses::choose(config.subnet, &destinations)?;
         let owner = Owner::new().map_err(failed("open a socket that shows this daemon lives"))?;
         judge_firewalls(&mut netfilter, config.on_firewall, &name)?;
@@ -137,6 +153,7 @@ impl Bridge {
             shared,
             maker: Mutex::new(Some(maker)),
             forwarder: Mutex::new(Some(forwarder)),
+            uplink: Mutex::new(None),
         })
     }
 
@@ -198,6 +215,8 @@ impl Bridge {
                 tracing::error!("the thread of step networks ended by a panic");
             }
         }
+        let uplink = self.uplink.lock().take();
+        task::blocking("end the uplink", move || drop(uplink)).await;
     }
 }
 

@@ -107,6 +107,19 @@ pub enum NetError {
         /// The error that the step got in place of an answer.
         source: io::Error,
     },
+    /// The bridge may not be in the host's network, and nothing leads out of another.
+    #[error(
+        "this daemon has no rights in the host's network, and no program that carries packets: install pasta (Debian: passt) or slirp4netns, or set worker.oci.networkMode to host or none"
+    )]
+    NoCarrier,
+    /// The program that carries packets ended instead of carrying them.
+    #[error("`{program}`, which is to carry the packets of steps, ended: {words}")]
+    Carrier {
+        /// Its name.
+        program: &'static str,
+        /// What it said.
+        words: String,
+    },
     /// A system call failed.
     #[error("cannot {during}: {}", errno_text(source))]
     System {
@@ -132,8 +145,11 @@ impl NetError {
             Self::CniFile { source, .. } => ErrorKind::of_host(source),
             Self::SubnetUsed { .. } | Self::NameTaken { .. } => ErrorKind::Exists,
             Self::NoSubnet | Self::Full { .. } => ErrorKind::Exhausted,
+            Self::NoCarrier => ErrorKind::Unsupported,
             Self::Closed | Self::Locked { .. } | Self::StateInUse { .. } => ErrorKind::Unavailable,
-            Self::Unanswered { .. } | Self::Firewall { .. } => ErrorKind::System,
+            Self::Unanswered { .. } | Self::Firewall { .. } | Self::Carrier { .. } => {
+                ErrorKind::System
+            }
             Self::System { source, .. } => ErrorKind::of_host(source),
         }
     }

@@ -16,7 +16,7 @@
 //! | what is asked of the kernel | `link` (rtnetlink), `nft` (nfnetlink) |
 //! | decisions without the kernel | `subnet`, `addresses`, `pool`, `dns` |
 //! | whose is it | `owner` |
-//! | at work | `maker` (the thread that makes namespaces), `forwarder`, `bridge`, `pair` |
+//! | at work | `maker` (the thread that makes namespaces), `forwarder`, `bridge`, `pair`, `uplink` |
 //! | CNI | `plugin` (one call of a program), `chain` (the programs of a network), `cni` (namespaces by them) |
 //!
 //! # Invariants
@@ -44,9 +44,13 @@ mod plugin;
 mod pool;
 mod socket;
 mod subnet;
+mod uplink;
 
 #[cfg(test)]
 mod lab;
+
+#[cfg(test)]
+sys::before_main!(lab::begin);
 
 pub use bridge::{Bridge, Config, DEFAULT_NAME, OnFirewall};
 pub use chain::InvalidNetwork;
@@ -57,3 +61,4 @@ pub use maker::StepNetwork;
 pub use pair::{Pair, PairAddresses, connect_within};
 pub use plugin::PluginError;
 pub use subnet::{InvalidSubnet, Subnet};
+pub use uplink::{Carrier, CarrierKind, Uplink, dispatch};

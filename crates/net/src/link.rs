@@ -292,6 +292,19 @@ impl Socket {
         self.dump(&request, |received| read_route(received.body))
     }
 
+    /// What the host answers to itself: its addresses, and where it hears everybody. IPv4 only.
+    pub(crate) fn own_destinations(&mut self) -> io::Result<Vec<Subnet>> {
+        const TYPE_LOCAL: u8 = 2;
+        const TYPE_BROADCAST: u8 = 3;
+        let all = Message::new(GET_ROUTE, 0, &[AF_INET, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        self.dump(&all, |received| {
+            let own = matches!(received.body.get(7), Some(&(TYPE_LOCAL | TYPE_BROADCAST)));
+            read_route(received.body)
+                .filter(|_| own)
+                .map(|route| route.to)
+        })
+    }
+
     /// The number of the link with a name.
     pub(crate) fn index_of(&mut self, name: &str) -> io::Result<Index> {
         let question = Message::new(GET_LINK, 0, &link_header(0, false)).text(IFLA_IFNAME, name);

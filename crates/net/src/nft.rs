@@ -246,27 +246,87 @@ impl Rule {
     }
 }
 
+fn chain(table: &str, name: &str, kind: &str, (hook, priority): (u32, i32)) -> Message {
+    message(NEW_CHAIN, flags::CREATE, FAMILY_INET)
+        .text(CHAIN_TABLE, table)
+        .text(CHAIN_NAME, name)
+        .nest(CHAIN_HOOK, |place| {
+            place
+                .be32(HOOK_NUMBER, hook)
+                .be32(HOOK_PRIORITY, priority.cast_unsigned())
+        })
+        .be32(CHAIN_POLICY, ACCEPT)
+        .text(CHAIN_TYPE, kind)
+}
+
+fn rule(table: &str, chain: &str, write: impl FnOnce(Rule) -> Message) -> Message {
+    const APPEND: u16 = 0x800;
+    message(NEW_RULE, flags::CREATE | APPEND, FAMILY_INET)
+        .text(RULE_TABLE, table)
+        .text(RULE_CHAIN, chain)
+        .nest(RULE_EXPRESSIONS, |message| write(Rule { message }))
+}
+
+/// Tries what the newest kernel knows, then what older ones do.
+fn install(socket: &mut Socket, changes: impl Fn(u32, Refusal) -> Vec<Message>) -> io::Result<()> {
+    let mut last = Ok(());
+    for table_flags in [OWNED | PERSISTENT, 0] {
+        for refusal in [Refusal::Answer, Refusal::Silence] {
+            last = socket.batch(batch(changes(table_flags, refusal)));
+            let unknown = [
+                rustix::io::Errno::NOENT,
+                rustix::io::Errno::OPNOTSUPP,
+                rustix::io::Errno::INVAL,
+            ];
+            match &last {
+                // An older kernel: it knows no such flag or no such expression.
+                Err(error)
+                    if unknown
+                        .iter()
+                        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error())) => {}
+                _ => return last,
+            }
+        }
+    }
+    last
+}
+
+/// Makes a table of this name, or puts it in the place of the one that is there, which refuses whatever is forwarded to these
+/// destinations. The kernel exchanges it in one moment. The socket must stay open as long as the table is wanted.
+pub(crate) fn hide(socket: &mut Socket, table: &str, places: &[Subnet]) -> io::Result<()> {
+    // Before the chain of the bridge, which accepts nothing that goes out.
+    const PRIORITY: i32 = -10;
+    install(socket, |table_flags, refusal| {
+        let new_table = || {
+            message(NEW_TABLE, flags::CREATE, FAMILY_INET)
+                .text(TABLE_NAME, table)
+                .be32(TABLE_FLAGS, table_flags)
+        };
+        let mut changes = vec![
+            new_table(),
+            message(DELETE_TABLE, 0, FAMILY_INET).text(TABLE_NAME, table),
+            new_table(),
+            chain(table, "forward", "filter", (2, PRIORITY)),
+        ];
+        changes.extend(places.iter().map(|place| {
+            rule(table, "forward", |rule| {
+                rule.ipv4()
+                    .address(DESTINATION, EQUAL, *place)
+                    .refuse(refusal)
+            })
+        }));
+        changes
+    })
+}
+
 impl Rules {
     fn chain(&self, name: &str, kind: &str, hook: u32, priority: i32) -> Message {
-        message(NEW_CHAIN, flags::CREATE, FAMILY_INET)
-            .text(CHAIN_TABLE, &self.table)
-            .text(CHAIN_NAME, name)
-            .nest(CHAIN_HOOK, |place| {
-                place
-                    .be32(HOOK_NUMBER, hook)
-                    .be32(HOOK_PRIORITY, priority.cast_unsigned())
-            })
-            .be32(CHAIN_POLICY, ACCEPT)
-            .text(CHAIN_TYPE, kind)
+        chain(&self.table, name, kind, (hook, priority))
     }
 
     /// A rule at the end of a chain; `write` adds its expressions.
     fn rule(&self, chain: &str, write: impl FnOnce(Rule) -> Message) -> Message {
-        const APPEND: u16 = 0x800;
-        message(NEW_RULE, flags::CREATE | APPEND, FAMILY_INET)
-            .text(RULE_TABLE, &self.table)
-            .text(RULE_CHAIN, chain)
-            .nest(RULE_EXPRESSIONS, |message| write(Rule { message }))
+        rule(&self.table, chain, write)
     }
 
     fn changes(&self, table_flags: u32, refusal: Refusal) -> Vec<Message> {
@@ -340,26 +400,9 @@ impl Rules {
 
     /// Makes the table. The socket must stay open as long as the table is wanted.
     pub(crate) fn install(&self, socket: &mut Socket) -> io::Result<()> {
-        let mut outcome = Ok(());
-        for table_flags in [OWNED | PERSISTENT, 0] {
-            for refusal in [Refusal::Answer, Refusal::Silence] {
-                outcome = socket.batch(batch(self.changes(table_flags, refusal)));
-                let unknown = [
-                    rustix::io::Errno::NOENT,
-                    rustix::io::Errno::OPNOTSUPP,
-                    rustix::io::Errno::INVAL,
-                ];
-                match &outcome {
-                    // An older kernel: it knows no such flag or no such expression.
-                    Err(error)
-                        if unknown
-                            .iter()
-                            .any(|errno| error.raw_os_error() == Some(errno.raw_os_error())) => {}
-                    _ => return outcome,
-                }
-            }
-        }
-        outcome
+        install(socket, |table_flags, refusal| {
+            self.changes(table_flags, refusal)
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! A netlink socket and the three ways to use it: a request, a question and a dump; for nftables a batch.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::net::netlink::{self, SocketAddrNetlink};
@@ -27,6 +27,12 @@ pub(crate) struct Socket {
     buffer: Vec<u8>,
 }
 
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
 impl Socket {
     /// Opens one for links, addresses and routes.
     pub(crate) fn route() -> io::Result<Self> {
@@ -36,6 +42,23 @@ impl Socket {
     /// Opens one for nftables.
     pub(crate) fn netfilter() -> io::Result<Self> {
         Self::open(Some(netlink::NETFILTER))
+    }
+
+    /// Opens one that hears of changes of IPv4 routes, those of its own addresses among them.
+    pub(crate) fn route_changes() -> io::Result<Self> {
+        const RTMGRP_IPV4_ROUTE: u32 = 0x40;
+        let socket = Self::open(None)?;
+        rustix::net::bind(&socket.fd, &SocketAddrNetlink::new(0, RTMGRP_IPV4_ROUTE))?;
+        Ok(socket)
+    }
+
+    /// Throws away what has arrived: that something did is all that matters.
+    pub(crate) fn discard(&mut self) {
+        let flags = RecvFlags::DONTWAIT;
+        // That some did not fit is an error that is told once.
+        while let Ok(_) | Err(rustix::io::Errno::NOBUFS | rustix::io::Errno::INTR) =
+            rustix::net::recv(&self.fd, self.buffer.as_mut_slice(), flags)
+        {}
     }
 
     fn open(protocol: Option<Protocol>) -> io::Result<Self> {

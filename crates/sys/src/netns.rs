@@ -4,7 +4,7 @@
 //! which it was opened, whoever uses it. So a thread of its own may go from namespace to namespace while the others stay.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::thread::LinkNameSpaceType;
@@ -35,6 +35,20 @@ pub fn current() -> io::Result<OwnedFd> {
         OFlags::RDONLY | OFlags::CLOEXEC,
         Mode::empty(),
     )?)
+}
+
+/// Whether the network of the calling thread belongs to this process's user namespace, or to one below it: only then may its root
+/// change links, rules and routes of it. ioctl_ns(2) NS_GET_USERNS, Linux 4.9.
+pub fn is_ours() -> io::Result<bool> {
+    const NS_GET_USERNS: libc::c_ulong = 0xb701;
+    let network = current()?;
+    // SAFETY: the call takes no argument, and the descriptor is open for the whole call.
+    let ret = unsafe { libc::ioctl(network.as_raw_fd(), NS_GET_USERNS as _) };
+    match raw::owned(ret.into()) {
+        Ok(_users) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 #[cfg(test)]

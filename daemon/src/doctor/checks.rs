@@ -271,33 +271,32 @@ fn control_groups(facts: &Facts) -> Option<Finding> {
 
 fn bridge(facts: &Facts) -> Option<Finding> {
     let instead = "the host's network for steps (worker.oci.networkMode = \"host\" or \"none\")";
-    Some(if is_rootless(facts) {
-        Finding::missing(
-            "rules of the host's network are the host's",
+    if let Err(error) = &facts.nftables {
+        let remedy = "sudo modprobe nf_tables bridge veth";
+        return Some(Finding::missing(error.clone(), instead, remedy));
+    }
+    Some(match facts.carriers.first() {
+        _ if facts.own_network => Finding::good("nftables answer"),
+        Some(program) => Finding::good(format!(
+            "{program} carries packets of a network of the daemon's own"
+        )),
+        None => Finding::missing(
+            "the network is the host's, and neither pasta nor slirp4netns is installed",
             instead,
-            "a daemon of root's",
-        )
-    } else {
-        match &facts.nftables {
-            Ok(()) => Finding::good("nftables answer"),
-            Err(error) => Finding::missing(
-                error.clone(),
-                instead,
-                "sudo modprobe nf_tables bridge veth",
-            ),
-        }
+            "sudo apt-get install passt (or slirp4netns)",
+        ),
     })
 }
 
 fn tun(facts: &Facts) -> Option<Finding> {
-    if !is_rootless(facts) {
+    if facts.own_network {
         return None;
     }
     Some(match &facts.tun {
         Ok(()) => Finding::good("can be opened"),
         Err(error) => Finding::missing(
             format!("/dev/net/tun: {error}"),
-            "the network that the daemon was started in",
+            "no bridge network; steps use the network that the daemon was started in",
             "sudo chmod 666 /dev/net/tun; in a container: --device /dev/net/tun",
         ),
     })

@@ -56,6 +56,10 @@ pub struct Facts {
     pub git: bool,
     /// Whether `/dev/net/tun` can be opened.
     pub tun: Trial,
+    /// The network that the process is in belongs to its user namespace.
+    pub own_network: bool,
+    /// Programs that carry packets of a bridge in another network.
+    pub carriers: Vec<&'static str>,
     /// Interpreters of other machines' programs that are registered.
     pub emulators: Vec<String>,
 }
@@ -136,6 +140,12 @@ impl Facts {
                     .open("/dev/net/tun")
                     .map(drop),
             ),
+            own_network: sys::netns::is_ours().unwrap_or_default(),
+            carriers: net::CarrierKind::ALL
+                .map(net::CarrierKind::program)
+                .into_iter()
+                .filter(|program| rootless::find_program(program).is_some())
+                .collect(),
             emulators: emulators(),
         }
     }

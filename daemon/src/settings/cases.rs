@@ -322,8 +322,8 @@ fn each_flag_lies_over_its_key() {
                 )
             },
             [
-                "bridge BridgeSettings { name: Some(\"b0\"), subnet: Some(\"10.9.0.0/16\"), pool_size: 7, reveal_metadata: true }",
-                "bridge BridgeSettings { name: Some(\"b0\"), subnet: Some(\"10.9.0.0/16\"), pool_size: 7, reveal_metadata: true }",
+                "bridge BridgeSettings { name: Some(\"b0\"), subnet: Some(\"10.9.0.0/16\"), pool_size: 7, reveal_metadata: true, uplink: Auto }",
+                "bridge BridgeSettings { name: Some(\"b0\"), subnet: Some(\"10.9.0.0/16\"), pool_size: 7, reveal_metadata: true, uplink: Auto }",
             ],
         ),
         (

@@ -116,6 +116,10 @@ const SET: &[(&str, &str)] = &[
         "worker.oci.bridgeMetadata = true",
     ),
     (
+        "worker.oci.bridgeUplink",
+        "worker.oci.bridgeUplink = 'pasta'",
+    ),
+    (
         "worker.oci.cniConfigPath",
         "worker.oci.cniConfigPath = '/x'",
     ),

@@ -140,6 +140,7 @@ section! {
         "bridgeName" bridge_name: Option<String> = "name of the bridge, which must not exist; otherwise `buildkit0`, or the next that is free",
         "bridgeSubnet" bridge_subnet: Option<String> = "addresses of steps behind the bridge, into which no route of the host may lead; otherwise `10.10.0.0/16`, or another that is free",
         "bridgeMetadata" bridge_metadata: bool = "let steps behind the bridge reach the metadata services of cloud providers (default false; ours)",
+        "bridgeUplink" bridge_uplink: Option<String> = "what carries packets of the bridge of a daemon without root: `auto` (default; pasta, else slirp4netns), `pasta`, `slirp4netns` or `none`; ours; see [rootless.md](rootless.md)",
         "cniConfigPath" cni_config_path: Option<String> = "file that describes the CNI network; without, `cni.json` beside the configuration",
         "cniBinaryPath" cni_binary_path: Option<String> = "folder of CNI's programs; without, `/opt/cni/bin`, `/usr/lib/cni` and `/usr/libexec/cni`",
         "cniPoolSize" cni_pool_size: Option<usize> = "networks that are always prepared for steps behind the bridge or by CNI (default 2)",

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::Defaults;
 use super::args::Args;
+use super::{Defaults, SettingsError};
 
 /// Networks that are prepared unless the configuration says otherwise: a step seldom waits, and a daemon that idles holds little.
 const PREPARED_NETWORKS: usize = 2;
@@ -23,6 +23,40 @@ pub struct BridgeSettings {
     pub pool_size: usize,
     /// Whether steps reach metadata services.
     pub reveal_metadata: bool,
+    /// What carries its packets where the daemon has no rights in its network.
+    pub uplink: UplinkSetting,
+}
+
+/// Which program carries packets of a bridge that is not in the host's network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UplinkSetting {
+    /// The first that works.
+    #[default]
+    Auto,
+    /// This one.
+    One(net::CarrierKind),
+    /// None: such a daemon has no bridge.
+    None,
+}
+
+impl UplinkSetting {
+    pub(super) fn parse(word: &str) -> Result<Self, SettingsError> {
+        let kinds = net::CarrierKind::ALL.into_iter();
+        match word {
+            "" | "auto" => Ok(Self::Auto),
+            "none" => Ok(Self::None),
+            word => {
+                let mut named = kinds.filter(|kind| kind.program() == word);
+                named
+                    .next()
+                    .map(Self::One)
+                    .ok_or_else(|| SettingsError::Value {
+                        key: "worker.oci.bridgeUplink",
+                        message: format!("`{word}` is none of auto, pasta, slirp4netns and none"),
+                    })
+            }
+        }
+    }
 }
 
 /// Networks of steps by CNI; as many are prepared as behind the bridge.

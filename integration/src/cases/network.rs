@@ -43,7 +43,7 @@ fn bridges() -> Vec<String> {
 }
 
 /// Says who it is to everybody who calls any address of this machine.
-fn listen() -> Result<u16, Trouble> {
+pub(super) fn listen() -> Result<u16, Trouble> {
     let failed = |error: std::io::Error| Trouble::Failed(format!("cannot listen: {error}"));
     let listener = TcpListener::bind(("0.0.0.0", 0)).map_err(failed)?;
     let port = listener.local_addr().map_err(failed)?.port();
@@ -53,6 +53,36 @@ fn listen() -> Result<u16, Trouble> {
         }
     });
     Ok(port)
+}
+
+/// A Dockerfile whose steps call a port at all addresses of this machine and at that of metadata services, and ask for a name.
+pub(super) fn attempts(port: u16) -> Result<String, Trouble> {
+    let host: String = fs::read_to_string("/proc/net/fib_trie")
+        .map_err(at("reading", Path::new("/proc/net/fib_trie")))?
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("|-- "))
+        .filter(|address| !address.ends_with(".0") && !address.ends_with(".255"))
+        .take(12)
+        .collect::<Vec<_>>()
+        .join(" ");
+    Ok(format!(
+        "FROM busybox\n\
+         RUN sed 's/^/FILE /' /etc/resolv.conf; ip -o -4 addr show eth0 | sed 's/^/LINK /'\n\
+         RUN g=$(ip route | sed -n 's/^default via \\([0-9.]*\\).*/\\1/p'); \\\n \
+           for a in $g {host} 127.0.0.1 10.0.2.2 169.254.169.254; do echo TRIED; nc -w 2 $a {port} </dev/null; done; \\\n \
+           nslookup rbuild.invalid $g 2>&1 | sed 's/^/NAME /'; true\n"
+    ))
+}
+
+/// Whether what the steps of [`attempts`] said shows a network of their own, and that they heard nobody.
+pub(super) fn nothing_reached(logs: &str) -> Verdict {
+    ensure(!logs.contains("REACHED") && logs.contains("TRIED"), || {
+        format!("a step reaches the host: {logs}")
+    })?;
+    for needed in ["FILE nameserver ", "LINK ", "NXDOMAIN"] {
+        ensure(logs.contains(needed), || format!("no {needed:?} in {logs}"))?;
+    }
+    Ok(())
 }
 
 fn behind_a_bridge(rig: &Rig<'_>) -> Verdict {
@@ -73,32 +103,12 @@ fn behind_a_bridge(rig: &Rig<'_>) -> Verdict {
     ensure(of_daemon().len() == 1, || {
         format!("the daemon has the bridges {:?}", of_daemon())
     })?;
-    let host: String = fs::read_to_string("/proc/net/fib_trie")
-        .map_err(at("reading", Path::new("/proc/net/fib_trie")))?
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("|-- "))
-        .filter(|address| !address.ends_with(".0") && !address.ends_with(".255"))
-        .take(12)
-        .collect::<Vec<_>>()
-        .join(" ");
-    let text = format!(
-        "FROM busybox\n\
-         RUN sed 's/^/FILE /' /etc/resolv.conf; ip -o -4 addr show eth0 | sed 's/^/LINK /'\n\
-         RUN g=$(ip route | sed -n 's/^default via \\([0-9.]*\\).*/\\1/p'); \\\n \
-           for a in $g {host} 127.0.0.1 169.254.169.254; do echo TRIED; nc -w 2 $a {port} </dev/null; done; \\\n \
-           nslookup rbuild.invalid $g 2>&1 | sed 's/^/NAME /'; true\n"
-    );
+    let text = attempts(port)?;
     let context = rig.context("project", &[("Dockerfile", &text)])?;
     for hard in [false, true] {
         let built = daemon.build(&context, &["--no-cache"])?;
         ensure(built.ok(), || format!("the build fails: {}", built.tail()))?;
-        let logs = &built.progress.logs;
-        ensure(!logs.contains("REACHED") && logs.contains("TRIED"), || {
-            format!("a step reaches the host: {logs}")
-        })?;
-        for needed in ["FILE nameserver ", "LINK ", "NXDOMAIN"] {
-            ensure(logs.contains(needed), || format!("no {needed:?} in {logs}"))?;
-        }
+        nothing_reached(&built.progress.logs)?;
         daemon.restart(hard)?;
         ensure(of_daemon().len() == 1, || {
             format!("after a restart there are {:?}", of_daemon())

@@ -11,7 +11,7 @@ use std::process::Command;
 use super::daemon::Daemon;
 use super::image::Image;
 use super::rig::{CLIENT_TIMEOUT, Ran, Rig, Running, Trouble, Verdict, ensure, program, within};
-use super::{Case, On};
+use super::{Case, On, network};
 use crate::process::at;
 
 pub(super) const CASES: &[Case] = &[
@@ -24,6 +24,11 @@ pub(super) const CASES: &[Case] = &[
         sentence: "a step of an ordinary user's build sees no process, no file and no listener of its user",
         on: On::Ours("BuildKit wants root or rootlesskit"),
         run: nothing_of_the_host,
+    },
+    Case {
+        sentence: "steps of an ordinary user's daemon behind a bridge reach nothing of the host by pasta and by slirp4netns, which end with the daemon, also a killed one",
+        on: On::Ours("BuildKit wants rootlesskit, and lets steps reach the host's addresses"),
+        run: behind_a_bridge,
     },
     Case {
         sentence: "an ordinary user's daemon serves, ends by a signal and goes on where it was",
@@ -41,6 +46,7 @@ const EPOCH: &str = "SOURCE_DATE_EPOCH=1700000000";
 /// Mounts the copies over the host's files, and becomes the user: the folder with the copies, the id, and then the command.
 const LOGIN: &str = "dir=$1 uid=$2; shift 2; \
     for file in passwd group subuid subgid; do mount --bind \"$dir/$file\" /etc/$file || exit 125; done; \
+    if [ -e /dev/net/tun ]; then mount --bind \"$dir/tun\" /dev/net/tun || exit 125; fi; \
     cd \"$HOME\" && exec setpriv --reuid \"$uid\" --regid \"$uid\" --init-groups \"$@\"";
 
 /// A user of the host for one case.
@@ -70,6 +76,11 @@ impl User {
             let line = format!("rbuild-case:{SUBORDINATE}:65536\n");
             write(&files.join(file), if has_ids { &line } else { "" })?;
         }
+        // Everybody's, as udev makes it.
+        let tun = files.join("tun");
+        let mut made = program("mknod")?;
+        let made = made.args(["-m", "666"]).arg(&tun).args(["c", "10", "200"]);
+        rig.run(made)?.success("mknod")?;
         // Below the folder for sockets, which everybody may enter; the state needs a real disk only for its size.
         let home = rig.run.join(name);
         let bin = rig.run.join("bin");
@@ -250,6 +261,67 @@ fn nothing_of_the_host(rig: &Rig<'_>) -> Verdict {
             .filter(|line| line.contains("ATTACK") && !line.contains("echo"))
             .collect();
         ensure(succeeded.is_empty(), || format!("{name}: {succeeded:?}"))?;
+    }
+    Ok(())
+}
+
+/// The programs that carry packets for the case's user.
+fn carriers() -> Vec<String> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let of_user = processes.filter(|process| {
+        let uid = std::os::unix::fs::MetadataExt::uid;
+        process.metadata().is_ok_and(|it| uid(&it) == UID)
+    });
+    of_user
+        .filter_map(|process| fs::read_to_string(process.path().join("cmdline")).ok())
+        .filter(|line| line.contains("tap0"))
+        .collect()
+}
+
+fn behind_a_bridge(rig: &Rig<'_>) -> Verdict {
+    for program_name in ["pasta", "slirp4netns"] {
+        drop(program(program_name)?);
+    }
+    let port = network::listen()?;
+    let files = [("Dockerfile", network::attempts(port)?)];
+    let files = files.each_ref().map(|(name, text)| (*name, text.as_str()));
+    let context = readable(rig, "context", &files)?.display().to_string();
+    for (name, uplink, has_ids) in [
+        ("pasta", "pasta", true),
+        ("slirp", "slirp4netns", true),
+        ("one", "auto", false),
+    ] {
+        let user = User::new(rig, name, has_ids)?;
+        let text = fs::read_to_string(&user.config).unwrap_or_default();
+        let keys =
+            format!("[worker.oci]\n  networkMode = \"bridge\"\n  bridgeUplink = \"{uplink}\"\n");
+        write(&user.config, &format!("{text}{keys}"))?;
+        let socket = user.home.join("run/rbuild/rbuildd.sock");
+        let daemon = Running::start(&rig.dir, &mut user.command("rbuildd", &[])?)?;
+        let there = within(CLIENT_TIMEOUT, || {
+            std::os::unix::net::UnixStream::connect(&socket).is_ok()
+        });
+        ensure(there, || {
+            format!("{name}: nobody listens: {}", daemon.so_far())
+        })?;
+        let args = ["build", "--progress", "plain", "--no-cache", &context];
+        let ran = rig.run(&mut user.command("rbuild", &args)?);
+        let carrying = carriers();
+        let pid = rustix::process::Pid::from_child(&daemon.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL)
+            .map_err(|errno| Trouble::Failed(errno.to_string()))?;
+        daemon.wait(CLIENT_TIMEOUT)?;
+        let ran = ran?.success(name)?;
+        let said = |line: &&str| !line.contains("RUN ");
+        let logs: Vec<&str> = ran.err.lines().filter(said).collect();
+        network::nothing_reached(&logs.join("\n"))?;
+        ensure(carrying.len() == 1, || {
+            format!("{name}: these carry packets: {carrying:?}")
+        })?;
+        // The kernel ends what carried its packets.
+        ensure(within(CLIENT_TIMEOUT, || carriers().is_empty()), || {
+            format!("{name}: the daemon leaves {:?}", carriers())
+        })?;
     }
     Ok(())
 }

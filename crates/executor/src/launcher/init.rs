@@ -15,7 +15,7 @@ use std::time::Duration;
 use rustix::fs::{FileType, OFlags};
 use sys::mount::{self, AttrChange, Attrs};
 use sys::process::{self, Namespaces};
-use sys::{caps, file, landlock, notify, path, pty, seccomp, socket, userns};
+use sys::{caps, file, landlock, netns, notify, path, pty, seccomp, socket, userns};
 use task::clock;
 
 use super::filesystem;
@@ -48,9 +48,14 @@ pub(super) fn step(name: &str) -> impl FnOnce(io::Error) -> StartError {
     }
 }
 
-/// Becomes a new container; `seq` is the launcher's number for it.
-pub(super) fn run(prepared: &Prepared, control: OwnedFd, seq: u64) -> ! {
-    finish(&control, start(prepared, &control, seq, None))
+/// Becomes a new container; `seq` is the launcher's number for it, `network` a namespace that has been made for it.
+pub(super) fn run(prepared: &Prepared, control: OwnedFd, seq: u64, network: Option<OwnedFd>) -> ! {
+    // Not the launcher: without the machine's root it could not come back from there.
+    let entered = network.map_or(Ok(()), netns::enter);
+    let result = entered
+        .map_err(step("join the network of a step"))
+        .and_then(|()| start(prepared, &control, seq, None));
+    finish(&control, result)
 }
 
 /// Becomes a further process of the container whose first process `target` is.

@@ -15,7 +15,7 @@ use rustix::fs::Mode;
 use sys::memory::Text;
 use sys::notify::Listener;
 use sys::process::{self, Cloned, Namespaces, SingleThreaded};
-use sys::{landlock, netns, socket};
+use sys::{landlock, socket};
 
 use super::init;
 use super::message::{Event, MAX_MESSAGE_BYTES, NetworkPlan, Request};
@@ -28,7 +28,6 @@ use crate::error::errno;
 struct Server {
     prepared: Prepared,
     daemon: OwnedFd,
-    own_network: OwnedFd,
     children: HashMap<i32, Child>,
     /// Listeners at which no call has arrived yet.
     idle_listeners: Vec<IdleListener>,
@@ -94,7 +93,6 @@ pub(super) fn serve() -> io::Result<()> {
         process::ignore_signal(signal);
     }
     let child_signals = process::child_signal_fd()?;
-    let own_network = netns::current()?;
     let hierarchies = Hierarchies::open();
     let users = match setup::user_ids() {
         Some(range) => {
@@ -127,7 +125,6 @@ pub(super) fn serve() -> io::Result<()> {
             users,
         },
         daemon,
-        own_network,
         children: HashMap::new(),
         idle_listeners: Vec::new(),
         supervisors: HashMap::new(),
@@ -388,7 +385,7 @@ impl Server {
         let missing = || io::Error::from_raw_os_error(libc::EBADF);
         let control = fds.next().ok_or_else(missing)?;
         let alone = &self.prepared.alone;
-        let (cloned, seq, group) = match request {
+        match request {
             Request::Run {
                 seq,
                 network,
@@ -411,20 +408,13 @@ impl Server {
                 } else {
                     None
                 };
-                let clone = || process::clone3(alone, namespaces, group.as_ref().map(AsFd::as_fd));
-                if *network != NetworkPlan::Given {
-                    (clone()?, *seq, group)
-                } else {
-                    // A clone begins in the network of who cloned it.
-                    let network_fd = fds.next().ok_or_else(missing)?;
-                    netns::enter(&network_fd)?;
-                    let cloned = clone();
-                    if matches!(cloned, Ok(Cloned::Child)) {
-                        drop(network_fd);
-                        init::run(&self.prepared, control, *seq);
-                    }
-                    netns::enter(&self.own_network)?;
-                    (cloned?, *seq, group)
+                let network = match network {
+                    NetworkPlan::Given => Some(fds.next().ok_or_else(missing)?),
+                    NetworkPlan::Host | NetworkPlan::New => None,
+                };
+                match process::clone3(alone, namespaces, group.as_ref().map(AsFd::as_fd))? {
+                    Cloned::Child => init::run(&self.prepared, control, *seq, network),
+                    Cloned::Parent { pid, pidfd } => Ok((pid, pidfd, group)),
                 }
             }
             Request::Join { seq, cgroup } => {
@@ -435,12 +425,8 @@ impl Server {
                     None
                 };
                 let (pid, pidfd) = self.clone_into(&target, control, *seq, group.as_ref())?;
-                return Ok((pid, pidfd, group));
+                Ok((pid, pidfd, group))
             }
-        };
-        match cloned {
-            Cloned::Child => init::run(&self.prepared, control, seq),
-            Cloned::Parent { pid, pidfd } => Ok((pid, pidfd, group)),
         }
     }
 

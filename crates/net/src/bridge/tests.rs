@@ -11,6 +11,7 @@ use crate::link::{INSIDE, LOOPBACK, Veth};
 
 mod attack;
 mod life;
+mod uplink;
 
 const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
