@@ -9,6 +9,7 @@ mod context;
 pub mod file;
 mod gc;
 mod isolation;
+mod layers;
 mod network;
 mod places;
 mod proxy;
@@ -113,6 +114,8 @@ pub struct WorkerSettings {
     pub platforms: Vec<String>,
     /// `auto`, `overlayfs` or `native`.
     pub snapshotter: String,
+    /// How layers that come from elsewhere are kept.
+    pub layers: store::LayerForm,
     /// Whether garbage is collected by itself.
     pub gc: bool,
     /// The rules of garbage collection; empty for the default ones.
@@ -473,6 +476,7 @@ impl Settings {
                     .clone()
                     .or(oci.snapshotter)
                     .unwrap_or_else(|| "auto".into()),
+                layers: layers::form(oci.layers.as_deref())?,
                 gc: args.oci_worker_gc.or(oci.gc).unwrap_or(true),
                 gc_policies,
                 network: args

@@ -178,11 +178,14 @@ pub fn compose(
     ) {
         return Err(WireError::Snapshotter(settings.worker.snapshotter.clone()));
     }
-    let store =
-        Store::open(store::Config::new(&settings.root)).map_err(|source| WireError::Store {
-            root: settings.root.clone(),
-            source: Box::new(source),
-        })?;
+    let config = store::Config {
+        layers: settings.worker.layers,
+        ..store::Config::new(&settings.root)
+    };
+    let store = Store::open(config).map_err(|source| WireError::Store {
+        root: settings.root.clone(),
+        source: Box::new(source),
+    })?;
     let sessions = SessionManager::with_limits(settings.context.limits(&settings.root));
     let client = registry::Client::new(registry_config(settings));
 

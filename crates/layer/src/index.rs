@@ -84,6 +84,9 @@ pub enum IndexError {
     /// The tar could not be written.
     #[error("cannot write the layer: {0}")]
     Write(#[source] io::Error),
+    /// The index could not be written.
+    #[error(transparent)]
+    Index(WriteError),
     /// It has to be unpacked: see the reason.
     #[error("this layer has to be unpacked: {}", describe(*.0))]
     NeedsFolder(FolderReason),
@@ -105,6 +108,7 @@ impl IndexError {
             Self::Tree(error) => error.kind(),
             Self::Below(error) => error.kind(),
             Self::Write(error) => oci::ErrorKind::of_host(error),
+            Self::Index(error) => error.kind(),
             Self::NeedsFolder(_) => oci::ErrorKind::Unsupported,
         }
     }
@@ -120,7 +124,7 @@ fn describe(reason: FolderReason) -> &'static str {
 }
 
 /// Reads a layer, compressed or not, to its end, writes it uncompressed to `tar`, and returns its tree. Blocks. Nothing is synced; what
-/// was written before an error is of no use.
+/// was written before an error is of no use, but for [`IndexError::NeedsFolder`]: then the tar is whole.
 pub fn index(
     layer: &mut (dyn Read + Send),
     tar: &mut dyn Write,
@@ -131,8 +135,15 @@ pub fn index(
         let mut reader = crate::tar::Reader::new(Kept::new(plain, tar));
         let walked = walk(&mut builder, &mut reader);
         let mut kept = reader.into_inner();
+        // The tar is wanted whole by whoever unpacks it, too.
+        let rest = match walked {
+            Ok(()) | Err(IndexError::NeedsFolder(_)) => {
+                let drained = io::copy(&mut kept, &mut io::sink());
+                walked.and(drained.map_err(IndexError::from))
+            }
+            Err(error) => Err(error),
+        };
         // An error of writing comes through the reader, which knows nothing of it.
-        let rest = walked.and_then(|()| Ok(io::copy(&mut kept, &mut io::sink())?));
         match kept.failure {
             Some(error) => Err(IndexError::Write(error)),
             None => rest.map(|_| builder),

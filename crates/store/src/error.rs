@@ -71,6 +71,11 @@ pub enum OpenError {
     /// Overlay mounts do not work in this directory.
     #[error("overlay mounts are not available here: {0}")]
     NoOverlay(#[source] io::Error),
+    /// Layers were to be kept as their tar, and the kernel cannot mount them so.
+    #[error(
+        "layers cannot be mounted where their tar lies: {0}; leave `layers` at \"auto\" to have them unpacked"
+    )]
+    NoTarLayers(#[source] io::Error),
 }
 
 /// Why an operation on the store failed. Cheap to clone, because one failure may reach many waiters.
@@ -211,7 +216,9 @@ impl OpenError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::InUse { .. } => ErrorKind::Unavailable,
-            Self::Format { .. } | Self::NoOverlay(_) => ErrorKind::Unsupported,
+            Self::Format { .. } | Self::NoOverlay(_) | Self::NoTarLayers(_) => {
+                ErrorKind::Unsupported
+            }
             Self::Foreign { .. } | Self::FormatFile { .. } => ErrorKind::Invalid,
             Self::Io { source, .. } => ErrorKind::of_host(source),
             Self::Index(_) => ErrorKind::System,

@@ -64,7 +64,7 @@ pub fn fsck(root: &Path, deep: bool) -> Result<FsckReport, OpenError> {
     if health != "ok" {
         report.add(false, "index.db", health);
     }
-    check_records(&c, root, &mut report)?;
+    check_records(&c, root, deep, &mut report)?;
     check_blobs(&c, root, deep, &mut report)?;
     if report.findings.iter().any(|finding| finding.heals) {
         c.execute("UPDATE info SET value = '0' WHERE key = 'clean'", [])?;
@@ -91,20 +91,34 @@ fn strings(c: &Connection, sql: &str) -> Result<Vec<String>, OpenError> {
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-fn pairs(c: &Connection, sql: &str) -> Result<Vec<(String, String)>, OpenError> {
-    let mut s = c.prepare(sql)?;
-    let rows = s.query_map([], |r| Ok((r.get(0)?, r.get(1)?)))?;
+/// Records with a snapshot: their id, the snapshot's, and the digest of the uncompressed layer where it is recorded.
+fn snapshots(c: &Connection) -> Result<Vec<(String, String, Option<String>)>, OpenError> {
+    let mut s = c.prepare("SELECT id, snapshot, diff_id FROM refs WHERE snapshot IS NOT NULL")?;
+    let rows = s.query_map([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-fn check_records(c: &Connection, root: &Path, report: &mut FsckReport) -> Result<(), OpenError> {
+fn check_records(
+    c: &Connection,
+    root: &Path,
+    deep: bool,
+    report: &mut FsckReport,
+) -> Result<(), OpenError> {
     report.records = strings(c, "SELECT id FROM refs")?.len();
     let mut dirs = names(root, "snapshots")?;
-    for (id, snapshot) in pairs(
-        c,
-        "SELECT id, snapshot FROM refs WHERE snapshot IS NOT NULL",
-    )? {
-        if !root.join("snapshots").join(&snapshot).join("fs").is_dir() {
+    for (id, snapshot, diff_id) in snapshots(c)? {
+        let dir = root.join("snapshots").join(&snapshot);
+        let files = sys::path::open_dir(dir.as_path()).ok();
+        let is_tar_layer = files.as_ref().is_some_and(crate::tar_layer::is_whole);
+        if is_tar_layer {
+            let diff_id = diff_id
+                .filter(|_| deep)
+                .and_then(|text| Digest::parse(&text).ok());
+            let problem = files.and_then(|dir| crate::tar_layer::problem(dir, diff_id.as_ref()));
+            if let Some(problem) = problem {
+                report.add(false, &id, format!("its layer is damaged: {problem}"));
+            }
+        } else if !dir.join("fs").is_dir() {
             report.add(
                 true,
                 id,

@@ -8,6 +8,8 @@
 //!   blobs/sha256/<hex>       content, named by digest
 //!   ingest/                  blobs being written; emptied at open
 //!   snapshots/<id>/fs        what one layer adds (an overlay upper: whiteouts, opaque marks)
+//!   snapshots/<id>/tar       or: the layer's uncompressed tar,
+//!   snapshots/<id>/index     and an index through which the kernel mounts it; see `tar_layer`
 //!   snapshots/<id>/work      overlay's scratch space while the layer is mutable
 //!   trash/                   directories on their way out; emptied in the background
 //!   empty/                   the empty tree, root of scratch views
@@ -66,6 +68,7 @@ mod room;
 mod snapshot;
 mod space;
 mod store;
+mod tar_layer;
 mod trash;
 mod tree_hashes;
 mod usage;
@@ -88,4 +91,5 @@ pub use provider::{BlobProvider, BlobSink, FetchError, Shown};
 pub use refs::{HashOptions, ImmutableRef, LayerDesc, MutableRef, RefOptions};
 pub use snapshot::{DriverKind, MountFd};
 pub use store::Store;
+pub use tar_layer::LayerForm;
 pub use usage::UsageRecord;

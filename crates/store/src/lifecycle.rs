@@ -10,6 +10,7 @@ use crate::format;
 use crate::snapshot::{DriverKind, Snapshots};
 use crate::store::Store;
 use crate::store::keeper::{EMPTY_AFTER, Keeper};
+use crate::tar_layer::LayerForm;
 
 /// The settings of a store.
 #[derive(Debug, Clone)]
@@ -18,6 +19,8 @@ pub struct Config {
     pub root: PathBuf,
     /// How trees of several layers are mounted.
     pub driver: DriverKind,
+    /// How layers that come from elsewhere are kept.
+    pub layers: LayerForm,
     /// The longest time between a commit and the sync of its files.
     pub sync_interval: Duration,
 }
@@ -28,6 +31,7 @@ impl Config {
         Self {
             root: root.into(),
             driver: DriverKind::Auto,
+            layers: LayerForm::Auto,
             sync_interval: Duration::from_secs(10),
         }
     }
@@ -43,7 +47,7 @@ impl Store {
     pub fn open(config: Config) -> Result<Arc<Self>, OpenError> {
         let lock = format::claim(&config.root)?;
         let db = Db::open(&config.root.join("index.db"))?;
-        let snapshots = Snapshots::open(&config.root, config.driver)?;
+        let snapshots = Snapshots::open(&config.root, config.driver, config.layers)?;
         let store = Arc::new(Self::new(config.root, lock, db, snapshots));
         store.recover().map_err(|e| OpenError::Recover {
             root: store.root().to_owned(),

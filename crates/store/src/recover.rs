@@ -103,7 +103,7 @@ impl Store {
             self.drop_broken_blobs(c, &files, end, &mut repairs)?;
             let mut usable = dirs.clone();
             if end != LastEnd::ClosedInOrder {
-                usable.retain(|id| self.snapshots().upper_path(id).is_dir());
+                usable.retain(|id| self.snapshots().is_whole(id));
                 drop_damage(c, &usable, &mut repairs)?;
             }
             drop_without_files(c, &usable, &mut repairs)?;

@@ -12,12 +12,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use fstree::Root;
 use rustix::fs::{Mode, OFlags};
 use sys::mount::{AttrChange, Attrs, DetachedMount, Overlay};
 use sys::userns::{FileOwner, IdMapping};
 
 use crate::error::{OpenError, StoreError};
 use crate::mapped::{MappedDirs, SnapshotDirs};
+use crate::tar_layer::{LayerForm, TarLayers, TarWriter};
 use crate::trash::Trash;
 
 /// A mount that is attached nowhere; it ends when its last descriptor closes.
@@ -63,6 +65,9 @@ pub(crate) struct Snapshots {
     empty: OwnedFd,
     volatile: AtomicBool,
     mapped: MappedDirs,
+    tar_layers: TarLayers,
+    /// Whether layers that come from elsewhere are kept as their tar.
+    keeps_tars: bool,
 }
 
 fn open_dir_at(dir: impl AsFd, name: &str) -> io::Result<OwnedFd> {
@@ -76,13 +81,17 @@ fn open_dir_at(dir: impl AsFd, name: &str) -> io::Result<OwnedFd> {
 
 impl Snapshots {
     /// Opens the directories under `root`, which exist, and checks that overlay works here.
-    pub(crate) fn open(root: &Path, kind: DriverKind) -> Result<Self, OpenError> {
+    pub(crate) fn open(
+        root: &Path,
+        kind: DriverKind,
+        layers: LayerForm,
+    ) -> Result<Self, OpenError> {
         let io = |what, path: PathBuf| move |source| OpenError::Io { what, path, source };
         let open = |name: &str| {
             let path = root.join(name);
             sys::path::open_dir(path.as_path()).map_err(io("open", path))
         };
-        let out = Self {
+        let mut out = Self {
             root: root.join("snapshots"),
             dir: open("snapshots")?,
             trash: {
@@ -92,6 +101,8 @@ impl Snapshots {
             empty: open("empty")?,
             volatile: AtomicBool::new(true),
             mapped: MappedDirs::default(),
+            tar_layers: TarLayers::default(),
+            keeps_tars: false,
         };
         match kind {
             // DIFFERS: BuildKit falls back to a driver that copies whole trees; not built here.
@@ -99,7 +110,77 @@ impl Snapshots {
                 out.probe(None).map_err(OpenError::NoOverlay)?
             }
         }
+        out.keeps_tars = match layers {
+            LayerForm::Folder => false,
+            LayerForm::Tar => {
+                out.probe_tar_layer().map_err(OpenError::NoTarLayers)?;
+                true
+            }
+            LayerForm::Auto => match out.probe_tar_layer() {
+                Ok(()) => true,
+                Err(error) => {
+                    tracing::info!(%error, "layers are unpacked: this kernel cannot mount them where their tar lies");
+                    false
+                }
+            },
+        };
         Ok(out)
+    }
+
+    /// Mounts a tar layer for a trial. Overlays in a user namespace have marks that such a layer does not carry.
+    fn probe_tar_layer(&self) -> io::Result<()> {
+        if sys::userns::is_nested() {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "in a user namespace",
+            ));
+        }
+        let name = format!("probe-{}", crate::id::RefId::random());
+        rustix::fs::mkdirat(&self.dir, &name, Mode::from_raw_mode(0o700))?;
+        let tried = open_dir_at(&self.dir, &name)
+            .and_then(|dir| crate::tar_layer::probe(&dir, &self.empty));
+        let gone = self.trash.take(&self.dir, &name);
+        tried?;
+        gone
+    }
+
+    /// Whether layers that come from elsewhere are kept as their tar.
+    pub(crate) fn keeps_tars(&self) -> bool {
+        self.keeps_tars
+    }
+
+    /// Makes the directory of a new tar layer, which is empty.
+    pub(crate) fn create_tar_layer(&self, id: &str) -> Result<TarWriter, StoreError> {
+        let made = rustix::fs::mkdirat(&self.dir, id, Mode::from_raw_mode(0o700));
+        made.map_err(io::Error::from)
+            .and_then(|()| open_dir_at(&self.dir, id))
+            .map(TarWriter::new)
+            .map_err(|e| StoreError::io("create snapshot", self.root.join(id), e))
+    }
+
+    /// Makes of the directory of a tar layer that of a folder.
+    pub(crate) fn make_folder(&self, id: &str) -> Result<(), StoreError> {
+        open_dir_at(&self.dir, id)
+            .and_then(|dir| Self::fill(&dir))
+            .map_err(|e| StoreError::io("create snapshot", self.root.join(id), e))
+    }
+
+    /// Whether a snapshot has its files, in either form.
+    pub(crate) fn is_whole(&self, id: &str) -> bool {
+        open_dir_at(&self.dir, &format!("{id}/fs")).is_ok()
+            || open_dir_at(&self.dir, id).is_ok_and(crate::tar_layer::is_whole)
+    }
+
+    /// Bytes on disk of a snapshot's files. Slow for a folder.
+    pub(crate) fn disk_size(&self, id: &str) -> Result<i64, StoreError> {
+        let fail = |e| StoreError::io("measure", self.root.join(id), e);
+        let dir = open_dir_at(&self.dir, id).map_err(fail)?;
+        if crate::tar_layer::is_whole(&dir) {
+            return crate::tar_layer::disk_size(&dir).map_err(fail);
+        }
+        let root =
+            Root::from_fd(self.upper(id)?).map_err(|e| StoreError::layer("measure", id, e))?;
+        crate::patch::disk_size(&root).map_err(fail)
     }
 
     /// Checks that an overlay can be mounted here.
@@ -126,12 +207,16 @@ impl Snapshots {
     fn create_dirs(&self, id: &str) -> io::Result<()> {
         let mode = Mode::from_raw_mode(0o700);
         rustix::fs::mkdirat(&self.dir, id, mode)?;
-        let dir = open_dir_at(&self.dir, id)?;
+        Self::fill(&open_dir_at(&self.dir, id)?)
+    }
+
+    /// Makes what a folder's directory has in it.
+    fn fill(dir: &OwnedFd) -> io::Result<()> {
         // The root of an image, whatever the daemon's mask is.
-        rustix::fs::mkdirat(&dir, "fs", Mode::from_raw_mode(0o755))?;
         let shown = Mode::from_raw_mode(0o755);
-        rustix::fs::chmodat(&dir, "fs", shown, rustix::fs::AtFlags::empty())?;
-        rustix::fs::mkdirat(&dir, "work", mode)?;
+        rustix::fs::mkdirat(dir, "fs", shown)?;
+        rustix::fs::chmodat(dir, "fs", shown, rustix::fs::AtFlags::empty())?;
+        rustix::fs::mkdirat(dir, "work", Mode::from_raw_mode(0o700))?;
         Ok(())
     }
 
@@ -141,19 +226,34 @@ impl Snapshots {
             .transpose()
     }
 
-    /// The same as [`Self::upper`], as `dirs` show it.
-    fn upper_in(&self, id: &str, dirs: Option<&SnapshotDirs>) -> Result<OwnedFd, StoreError> {
-        let Some(dirs) = dirs else {
+    /// The same as [`Self::upper`], as `ids` show it; `dirs` are the directories of these ids.
+    fn upper_in(
+        &self,
+        id: &str,
+        dirs: Option<&SnapshotDirs>,
+        ids: Option<&IdMapping>,
+    ) -> Result<OwnedFd, StoreError> {
+        let (Some(dirs), Some(ids)) = (dirs, ids) else {
             return self.upper(id);
         };
-        open_dir_at(&dirs.snapshots, &format!("{id}/fs"))
-            .map_err(|e| StoreError::io("open snapshot", self.root.join(id), e))
+        let opened = match open_dir_at(&dirs.snapshots, &format!("{id}/fs")) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => self.tar_root(id, Some(ids)),
+            opened => opened,
+        };
+        opened.map_err(|e| StoreError::io("open snapshot", self.root.join(id), e))
+    }
+
+    fn tar_root(&self, id: &str, ids: Option<&IdMapping>) -> io::Result<OwnedFd> {
+        self.tar_layers.root(id, open_dir_at(&self.dir, id)?, ids)
     }
 
     /// Opens the directory that holds a snapshot's own files, as they lie (whiteouts and all).
     pub(crate) fn upper(&self, id: &str) -> Result<OwnedFd, StoreError> {
-        open_dir_at(&self.dir, &format!("{id}/fs"))
-            .map_err(|e| StoreError::io("open snapshot", self.root.join(id), e))
+        let opened = match open_dir_at(&self.dir, &format!("{id}/fs")) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => self.tar_root(id, None),
+            opened => opened,
+        };
+        opened.map_err(|e| StoreError::io("open snapshot", self.root.join(id), e))
     }
 
     /// The path of a snapshot's own files, for messages and for code that wants a path.
@@ -163,6 +263,7 @@ impl Snapshots {
 
     /// Moves a snapshot to the trash; it is off the disk once that is emptied.
     pub(crate) fn remove(&self, id: &str) -> Result<(), StoreError> {
+        self.tar_layers.forget(id);
         self.trash
             .take(&self.dir, id)
             .map_err(|e| StoreError::io("remove snapshot", self.root.join(id), e))
@@ -212,7 +313,7 @@ impl Snapshots {
                     .map_err(|e| StoreError::io("mount with mapped ids", &self.root, e))?;
                 let mut dirs = Vec::with_capacity(layers.len() + 1);
                 for id in layers.iter().rev() {
-                    dirs.push(self.upper_in(id, mapped.as_deref())?);
+                    dirs.push(self.upper_in(id, mapped.as_deref(), ids)?);
                 }
                 let mut lower: Vec<BorrowedFd<'_>> = dirs.iter().map(AsFd::as_fd).collect();
                 if lower.len() == 1 {
@@ -250,7 +351,7 @@ impl Snapshots {
         let mapped = self.dirs(ids).map_err(fail)?;
         let mut dirs = Vec::with_capacity(layers.len());
         for layer in layers.iter().rev() {
-            dirs.push(self.upper_in(layer, mapped.as_deref())?);
+            dirs.push(self.upper_in(layer, mapped.as_deref(), ids)?);
         }
         let dirs = dirs.iter().map(AsFd::as_fd);
         let lower: Vec<BorrowedFd<'_>> = cover.map(AsFd::as_fd).into_iter().chain(dirs).collect();

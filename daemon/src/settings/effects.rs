@@ -68,6 +68,7 @@ const SET: &[(&str, &str)] = &[
         "worker.oci.snapshotter",
         "worker.oci.snapshotter = 'overlayfs'",
     ),
+    ("worker.oci.layers", "worker.oci.layers = 'folder'"),
     (
         "worker.oci.noProcessSandbox",
         "worker.oci.noProcessSandbox = true",

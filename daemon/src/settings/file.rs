@@ -129,6 +129,7 @@ section! {
         "labels" labels: BTreeMap<String, String> = "labels of the worker",
         "platforms" platforms: Vec<String> = "platforms that the worker builds for, beside the host's",
         "snapshotter" snapshotter: Option<String> = "`auto` (default) or `overlayfs`; `native` is not built",
+        "layers" layers: Option<String> = "how layers of images and caches are kept: `tar` (as their tar, mounted where it lies; Linux 6.15 with EROFS), `folder` (unpacked), `auto` (default; the first where it works); ours",
         "noProcessSandbox" no_process_sandbox: bool = "show steps the host's processes (read, without effect so far)",
         "gc" gc: Option<bool> = "whether garbage is collected by itself (default true)",
         "gckeepstorage" gckeepstorage: Option<DiskSpaceText> = "deprecated: worker.oci.reservedSpace",

@@ -7,6 +7,7 @@ use erofs::{
     Attributes, Content, DeviceNumber, Extent, FileKind, Node, NodeId, Tree, TreeError, Xattr,
 };
 use fstree::PathError;
+use fstree::depth::TooDeep;
 use rustix::io::Errno;
 use std::os::unix::ffi::OsStrExt;
 
@@ -99,6 +100,11 @@ impl<'a> Builder<'a> {
         };
         let parent = self.parent(path.parent().unwrap_or_else(|| Path::new("")))?;
         let folder = parent.id(&self.tree);
+        let place = parent.path.join(name);
+        fstree::depth::check_path(&place).map_err(|TooDeep| {
+            let source = std::io::Error::new(std::io::ErrorKind::InvalidFilename, TooDeep);
+            ApplyError::from(PathError::new("open", &place, source))
+        })?;
         if name.as_bytes().starts_with(WHITEOUT) {
             return self.whiteout(folder, &path, name, header);
         }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use fstree::Root;
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt, TryStreamExt};
+use layer::index::IndexError;
 use layer::{ApplyOptions, Whiteouts};
 use oci::{Descriptor, Digest};
 use rusqlite::params;
@@ -19,7 +20,6 @@ use tokio::sync::mpsc;
 use crate::blob::{BlobInfo, BlobWriter};
 use crate::error::StoreError;
 use crate::lease::Lease;
-use crate::patch::disk_size;
 use crate::provider::{BlobProvider, BlobSink};
 use crate::refs::merge::Draft;
 use crate::store::Store;
@@ -316,25 +316,20 @@ impl Record {
                 parents.push(Root::from_fd(fd).map_err(|e| StoreError::layer("unpack", of, e))?);
             }
         }
-        let draft = Draft::new(store)?;
-        let options = ApplyOptions {
-            whiteouts: Whiteouts::Overlay,
-            parents,
-            ..ApplyOptions::default()
+        let (draft, diff_id) = if store.snapshots().keeps_tars() {
+            keep_tar(store, stream, row, parents)?
+        } else {
+            let draft = Draft::new(store)?;
+            let diff_id = unpack_into(store, &draft, stream, row, parents)?;
+            (draft, diff_id)
         };
-        let applied =
-            layer::apply(stream, &draft.root()?, &options).map_err(|e| StoreError::Unpack {
-                layer: row.descriptor.digest.clone(),
-                source: Arc::new(e),
-            })?;
-        if applied.diff_id != row.diff_id {
+        if diff_id != row.diff_id {
             return Err(StoreError::DiffId {
                 layer: row.descriptor.digest.clone(),
                 want: row.diff_id.clone(),
-                got: applied.diff_id,
+                got: diff_id,
             });
         }
-        store.check_depth(draft.id())?;
         Ok(draft)
     }
 
@@ -395,6 +390,54 @@ impl Record {
     }
 }
 
+/// Keeps a layer as its tar, or unpacks it where its index cannot be made. Returns the digest of the tar. Blocks.
+fn keep_tar(
+    store: &Arc<Store>,
+    stream: &mut (dyn Read + Send),
+    row: &LayerRow,
+    parents: Vec<Root>,
+) -> Result<(Draft, Digest), StoreError> {
+    let (draft, writer) = Draft::of_tar(store)?;
+    let now = crate::usage::to_nanos(task::clock::wall()) / 1_000_000_000;
+    match writer.write(stream, &parents, now) {
+        Ok(diff_id) => Ok((draft, diff_id)),
+        Err(IndexError::NeedsFolder(reason)) => {
+            tracing::debug!(layer = %row.descriptor.digest, ?reason, "a layer is unpacked");
+            let tar = writer.into_tar();
+            let mut tar = tar.map_err(|e| StoreError::io("read", "a layer", e))?;
+            store.snapshots().make_folder(draft.id())?;
+            let diff_id = unpack_into(store, &draft, &mut tar, row, parents)?;
+            Ok((draft, diff_id))
+        }
+        Err(error) => Err(StoreError::Unpack {
+            layer: row.descriptor.digest.clone(),
+            source: Arc::new(error),
+        }),
+    }
+}
+
+/// Unpacks a layer into the folder of a draft. Returns the digest of the uncompressed layer. Blocks.
+fn unpack_into(
+    store: &Arc<Store>,
+    draft: &Draft,
+    stream: &mut (dyn Read + Send),
+    row: &LayerRow,
+    parents: Vec<Root>,
+) -> Result<Digest, StoreError> {
+    let options = ApplyOptions {
+        whiteouts: Whiteouts::Overlay,
+        parents,
+        ..ApplyOptions::default()
+    };
+    let applied =
+        layer::apply(stream, &draft.root()?, &options).map_err(|e| StoreError::Unpack {
+            layer: row.descriptor.digest.clone(),
+            source: Arc::new(e),
+        })?;
+    store.check_depth(draft.id())?;
+    Ok(applied.diff_id)
+}
+
 /// Counts the bytes of a record's snapshot, patch and local blobs.
 pub(crate) fn measure(store: &Store, id: &str, snapshot: Option<&str>) -> Result<i64, StoreError> {
     let patch: Option<String> = store.db().read(|c| {
@@ -409,11 +452,7 @@ pub(crate) fn measure(store: &Store, id: &str, snapshot: Option<&str>) -> Result
         .into_iter()
         .chain(patch.as_deref().filter(|p| !p.is_empty()))
     {
-        let root = Root::from_fd(store.snapshots().upper(snapshot)?)
-            .map_err(|e| StoreError::layer("measure", id, e))?;
-        let bytes = disk_size(&root)
-            .map_err(|e| StoreError::io("measure", store.snapshots().upper_path(snapshot), e))?;
-        total = total.saturating_add(bytes);
+        total = total.saturating_add(store.snapshots().disk_size(snapshot)?);
     }
     let blobs: i64 = store.db().read(|c| {
         let mut s = c.prepare_cached(

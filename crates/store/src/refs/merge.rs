@@ -17,6 +17,7 @@ use crate::patch::{says_more, write_changes};
 use crate::refs::{ImmutableRef, RefOptions};
 use crate::store::Store;
 use crate::store::record::{Body, Record, Shape};
+use crate::tar_layer::TarWriter;
 
 /// Metadata key under which a layer names its patch; empty if it needs none.
 pub(crate) const PATCH_KEY: &str = "store.patch";
@@ -42,6 +43,17 @@ impl Draft {
             store: store.clone(),
             id: Some(id),
         })
+    }
+
+    /// The same for a layer that is kept as its tar.
+    pub(crate) fn of_tar(store: &Arc<Store>) -> Result<(Self, TarWriter), StoreError> {
+        let id = RefId::random().to_string();
+        let writer = store.snapshots().create_tar_layer(&id)?;
+        let draft = Self {
+            store: store.clone(),
+            id: Some(id),
+        };
+        Ok((draft, writer))
     }
 
     pub(crate) fn id(&self) -> &str {

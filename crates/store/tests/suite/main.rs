@@ -22,3 +22,4 @@ mod opening;
 mod policies;
 mod pruning;
 mod records;
+mod tar_layers;
