@@ -176,7 +176,7 @@ impl Engine {
 impl Backend for Engine {
     async fn solve(&self, request: SolveRequest) -> Result<SolveResponse, Failure> {
         let log = BuildLog::begin(&self.services.clock, &request);
-        log.watch(crate::solve::solve(&self.services, request))
+        log.watch(Box::pin(crate::solve::solve(&self.services, request)))
             .await
     }
 
