@@ -24,6 +24,8 @@ pub(super) struct Setting {
     pub(super) args: Vec<String>,
     /// More of its environment.
     pub(super) env: Vec<(String, String)>,
+    /// Keys of the table of its worker.
+    pub(super) worker: String,
     /// Keys of its configuration that stand in no table.
     pub(super) first: String,
     /// More tables of its configuration.
@@ -302,9 +304,9 @@ impl Drop for Daemon<'_> {
 
 fn spawn(rig: &Rig<'_>, setting: &Setting, root: &Path, socket: &Path) -> Result<Child, Trouble> {
     let port = rig.lab.mirror.port;
-    let first = &setting.first;
+    let (first, worker) = (&setting.first, &setting.worker);
     let mut text = format!(
-        "{first}[worker.oci]\n  enabled = true\n  snapshotter = \"overlayfs\"\n  gc = false\n\
+        "{first}[worker.oci]\n  enabled = true\n  snapshotter = \"overlayfs\"\n  gc = false\n{worker}\
          [worker.containerd]\n  enabled = false\n\
          [registry.\"docker.io\"]\n  mirrors = [\"localhost:{port}\"]\n"
     );
