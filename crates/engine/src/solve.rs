@@ -134,9 +134,9 @@ async fn run(
         proxy_network: services.proxy_network,
         has_proxy_network: services.parts.executor.proxy().is_some(),
     };
-    let admitting = trace.phase("admit");
+    let phase = trace.phase("admit");
     let admitted = admission.admit(&request, &sessions).await?;
-    drop(admitting);
+    drop(phase);
 
     let client = Client {
         sessions,
@@ -164,9 +164,13 @@ async fn run(
         ..Run::default()
     };
     let machine = MachineSampler::start();
-    let mut result = within(&trace, "frontend", frontend(&bridge, request)).await?;
+    let phase = trace.phase("frontend");
+    let mut result = frontend(&bridge, request).await?;
+    drop(phase);
 
-    let mut source = within(&trace, "evaluate", evaluate(&result)).await?;
+    let phase = trace.phase("evaluate");
+    let mut source = evaluate(&result).await?;
+    drop(phase);
     run.finished = timestamp(&services.clock);
     run.machine = machine.finish().await;
 
@@ -184,8 +188,9 @@ async fn run(
         frontend_opts: &options.frontend_opts,
     };
     let version = &services.version.version;
-    let attested = attest(&attesting, &scanner, version, (&mut result, &mut source));
-    within(&trace, "attest", attested).await?;
+    let phase = trace.phase("attest");
+    attest(&attesting, &scanner, version, (&mut result, &mut source)).await?;
+    drop(phase);
     verify(&scope, &options.frontend_opts, &source).await?;
 
     let mut exporters = admitted.exporters;
@@ -209,9 +214,12 @@ async fn run(
         cache_exports: &admitted.cache_exports,
         results: &Arc::new(Results::of(&result).await?),
     };
-    let (mut exported, finalizers) = within(&trace, "export", export(&exports)).await?;
-    let cached = cache(&exports, finalizers);
-    let cache_response = within(&trace, "finish exports and write caches", cached).await?;
+    let phase = trace.phase("export");
+    let (mut exported, finalizers) = export(&exports).await?;
+    drop(phase);
+    let phase = trace.phase("finish exports and write caches");
+    let cache_response = cache(&exports, finalizers).await?;
+    drop(phase);
 
     let response = respond(&mut exported, &result, cache_response);
     if options.session_exporters.is_some() {
@@ -235,16 +243,6 @@ async fn run(
         response,
         held: (lease, exported),
     })
-}
-
-/// Waits for a stage, whose time becomes a phase of the build's trace.
-async fn within<T>(
-    trace: &Arc<BuildTrace>,
-    phase: &'static str,
-    stage: impl Future<Output = T>,
-) -> T {
-    let _phase = trace.phase(phase);
-    stage.await
 }
 
 /// Values of a request that later stages read when the frontend has consumed it.
