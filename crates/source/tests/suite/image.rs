@@ -442,7 +442,7 @@ async fn statements_of_a_hardened_image_are_what_refers_to_its_manifest() {
         async move {
             let layer = shelf.blob(IN_TOTO, text).await;
             let layer = noted(layer, "", &[(PREDICATE, kind)]);
-            let manifest = shelf.manifest("{}", &[layer.clone()]).await;
+            let manifest = shelf.manifest("{}", std::slice::from_ref(&layer)).await;
             (noted(manifest, IN_TOTO, &[(PREDICATE, kind)]), layer)
         }
     };
@@ -450,7 +450,9 @@ async fn statements_of_a_hardened_image_are_what_refers_to_its_manifest() {
     let (sbom, _) = statement("https://spdx.dev/Document", "{\"sbom\":1}").await;
     let (provenance, provenance_layer) = statement(PROVENANCE, "{\"provenance\":1}").await;
     let layer = shelf.blob("application/json", "{\"bundle\":1}").await;
-    let bundle = shelf.manifest("{\"b\":1}", &[layer.clone()]).await;
+    let bundle = shelf
+        .manifest("{\"b\":1}", std::slice::from_ref(&layer))
+        .await;
     let bundle = noted(bundle, "application/vnd.dev.sigstore.bundle.v0.3+json", &[]);
     let other = noted(
         image.clone(),
@@ -460,7 +462,9 @@ async fn statements_of_a_hardened_image_are_what_refers_to_its_manifest() {
     shelf
         .refer(&image, &[other, sbom, provenance.clone()])
         .await;
-    shelf.refer(&provenance, &[bundle.clone()]).await;
+    shelf
+        .refer(&provenance, std::slice::from_ref(&bundle))
+        .await;
     let bare = shelf.manifest(r#"{"os":"linux","a":1}"#, &[]).await;
 
     let build = &[("com.docker.dhi.build.id", "7")][..];
