@@ -303,6 +303,9 @@ pub struct Build {
     /// What steps may do: network.host, security.insecure
     #[arg(help_heading = SECURITY, long, value_name = "NAME", value_delimiter = ',')]
     pub allow: Vec<String>,
+    /// Container that runs beside the build, for its steps: daemons refuse it so far
+    #[arg(help_heading = BUILD, long, value_name = "NAME=IMAGE")]
+    pub service: Vec<String>,
     /// More lines of /etc/hosts
     #[arg(help_heading = BUILD, long, value_name = "HOST:IP")]
     pub add_host: Vec<String>,

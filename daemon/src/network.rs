@@ -11,6 +11,10 @@ use crate::wire::WireError;
 /// Makes the network that the settings name.
 pub(crate) async fn open(settings: &Settings) -> Result<SandboxNetwork, WireError> {
     match settings.worker.network.as_deref() {
+        None | Some("auto") if prefers_bridge() => bridge(settings, OnFirewall::Warn)
+            .await
+            .map_err(failed("bridge"))
+            .map(bridged),
         Some("cni") => cni(settings).await,
         None | Some("auto") if settings.worker.cni.config.exists() => cni(settings).await,
         // As under buildkitd without CNI, steps share the host's network, and builds reach registries and mirrors on its loopback
@@ -24,6 +28,16 @@ pub(crate) async fn open(settings: &Settings) -> Result<SandboxNetwork, WireErro
         }
         Some(other) => Err(WireError::Network(other.into())),
     }
+}
+
+/// Whether the environment says, as to buildkitd, that the network is the bridge where the configuration names none.
+fn prefers_bridge() -> bool {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the environment is read in daemon and cli only"
+    )]
+    let variable = std::env::var("BUILDKIT_NETWORK_BRIDGE_AUTO");
+    variable.is_ok_and(|value| gostd::strconv::parse_bool(&value).unwrap_or(false))
 }
 
 /// What an administrator gets who wrote `auto`: the bridge where steps reach the outside by it, the host's network elsewhere.

@@ -139,7 +139,7 @@ _rbuild() {
             return 0
             ;;
         rbuild__subcmd__build)
-            opts="-f -t -o -q -h --file --target --tag --build-arg --build-context --platform --no-cache --no-cache-filter --cache-from --cache-to --secret --ssh --output --progress --quiet --metadata-file --iidfile --push --load --label --annotation --network --allow --add-host --shm-size --ulimit --cgroup-parent --pull --provenance --sbom --call --check --opt --builder --rm --force-rm --addr --tlscacert --tlscert --tlskey --tlsdir --tlsservername --debug --help"
+            opts="-f -t -o -q -h --file --target --tag --build-arg --build-context --platform --no-cache --no-cache-filter --cache-from --cache-to --secret --ssh --output --progress --quiet --metadata-file --iidfile --push --load --label --annotation --network --allow --service --add-host --shm-size --ulimit --cgroup-parent --pull --provenance --sbom --call --check --opt --builder --rm --force-rm --addr --tlscacert --tlscert --tlskey --tlsdir --tlsservername --debug --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -230,6 +230,10 @@ _rbuild() {
                     return 0
                     ;;
                 --allow)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --service)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

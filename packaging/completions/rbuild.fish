@@ -64,6 +64,7 @@ complete -c rbuild -n "__fish_rbuild_using_subcommand build" -l label -d 'Label 
 complete -c rbuild -n "__fish_rbuild_using_subcommand build" -l annotation -d 'Annotation of the image' -r
 complete -c rbuild -n "__fish_rbuild_using_subcommand build" -l network -d 'Network of RUN steps: default, none or host' -r
 complete -c rbuild -n "__fish_rbuild_using_subcommand build" -l allow -d 'What steps may do: network.host, security.insecure' -r
+complete -c rbuild -n "__fish_rbuild_using_subcommand build" -l service -d 'Container that runs beside the build, for its steps: daemons refuse it so far' -r
 complete -c rbuild -n "__fish_rbuild_using_subcommand build" -l add-host -d 'More lines of /etc/hosts' -r
 complete -c rbuild -n "__fish_rbuild_using_subcommand build" -l shm-size -d 'Size of /dev/shm' -r
 complete -c rbuild -n "__fish_rbuild_using_subcommand build" -l ulimit -d 'Limits of RUN steps: name=soft[:hard]' -r
@@ -112,6 +113,7 @@ complete -c rbuild -n "__fish_rbuild_using_subcommand b" -l label -d 'Label of t
 complete -c rbuild -n "__fish_rbuild_using_subcommand b" -l annotation -d 'Annotation of the image' -r
 complete -c rbuild -n "__fish_rbuild_using_subcommand b" -l network -d 'Network of RUN steps: default, none or host' -r
 complete -c rbuild -n "__fish_rbuild_using_subcommand b" -l allow -d 'What steps may do: network.host, security.insecure' -r
+complete -c rbuild -n "__fish_rbuild_using_subcommand b" -l service -d 'Container that runs beside the build, for its steps: daemons refuse it so far' -r
 complete -c rbuild -n "__fish_rbuild_using_subcommand b" -l add-host -d 'More lines of /etc/hosts' -r
 complete -c rbuild -n "__fish_rbuild_using_subcommand b" -l shm-size -d 'Size of /dev/shm' -r
 complete -c rbuild -n "__fish_rbuild_using_subcommand b" -l ulimit -d 'Limits of RUN steps: name=soft[:hard]' -r

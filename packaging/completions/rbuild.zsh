@@ -63,6 +63,7 @@ quiet\:"Errors only"))' \
 '*--annotation=[Annotation of the image]:KEY=VALUE:_default' \
 '--network=[Network of RUN steps\: default, none or host]:MODE:_default' \
 '*--allow=[What steps may do\: network.host, security.insecure]:NAME:_default' \
+'*--service=[Container that runs beside the build, for its steps\: daemons refuse it so far]:NAME=IMAGE:_default' \
 '*--add-host=[More lines of /etc/hosts]:HOST:IP:_default' \
 '--shm-size=[Size of /dev/shm]:BYTES:_default' \
 '*--ulimit=[Limits of RUN steps\: name=soft\[\:hard\]]:SPEC:_default' \
@@ -121,6 +122,7 @@ quiet\:"Errors only"))' \
 '*--annotation=[Annotation of the image]:KEY=VALUE:_default' \
 '--network=[Network of RUN steps\: default, none or host]:MODE:_default' \
 '*--allow=[What steps may do\: network.host, security.insecure]:NAME:_default' \
+'*--service=[Container that runs beside the build, for its steps\: daemons refuse it so far]:NAME=IMAGE:_default' \
 '*--add-host=[More lines of /etc/hosts]:HOST:IP:_default' \
 '--shm-size=[Size of /dev/shm]:BYTES:_default' \
 '*--ulimit=[Limits of RUN steps\: name=soft\[\:hard\]]:SPEC:_default' \

@@ -280,6 +280,11 @@ async fn every_flag_of_build_changes_the_request_as_it_says() {
             ],
         ),
         (
+            "service",
+            vec!["--service=db=postgres,env=A=b"],
+            vec!["attr service:db=postgres,env=A=b"],
+        ),
+        (
             "add-host",
             vec!["--add-host=h:1.2.3.4", "--add-host=i=[::1]"],
             vec!["attr add-hosts=h=1.2.3.4,i=::1"],
@@ -499,6 +504,7 @@ async fn what_makes_no_sense_is_refused_with_the_flag_and_the_reason() {
         ),
         ("--ssh=k=HERE/file", "key files are not built yet"),
         ("--build-context=x", "expected name=source"),
+        ("--service=db", "expected name=image"),
         ("--build-context==x", "expected name=source"),
         ("--build-context=x=/no/such/folder", "no such folder"),
         (

@@ -206,6 +206,12 @@ fn frontend_attrs(flags: &Build, attrs: &mut BTreeMap<String, String>) -> Result
     for label in &flags.label {
         key_value("label", label, "label:", attrs)?;
     }
+    for service in &flags.service {
+        if !service.contains('=') {
+            return Err(SpecError::new("service", service, "expected name=image").into());
+        }
+        key_value("service", service, "service:", attrs)?;
+    }
     for option in &flags.opt {
         key_value("opt", option, "", attrs)?;
     }

@@ -13,6 +13,9 @@ use crate::cache_export::CacheExports;
 use crate::policy::Policy;
 use crate::rights;
 
+/// How options begin by which clients ask for a container beside the build, whatever the frontend is.
+const SERVICE_PREFIX: &str = "service:";
+
 /// The part of a daemon's configuration that decides which requests it admits.
 pub(crate) struct Admission<'a> {
     /// Exporters of this daemon, by kind.
@@ -47,6 +50,13 @@ impl Admission<'_> {
         let on_proxy_network = request.proxy_network || self.proxy_network;
         if on_proxy_network && !self.has_proxy_network {
             return Err(Failure::not_built("the proxy network"));
+        }
+        if request
+            .frontend_opts
+            .keys()
+            .any(|key| key.starts_with(SERVICE_PREFIX))
+        {
+            return Err(Failure::not_built("a service beside a build (--service)"));
         }
         let exporters = exporters(request)
             .iter()

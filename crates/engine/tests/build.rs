@@ -328,6 +328,22 @@ async fn a_name_in_use_is_refused_until_its_build_is_dropped() {
 }
 
 #[tokio::test]
+async fn a_service_beside_a_build_is_refused_before_anything_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = engine(&dir);
+    let with_service = SolveRequest {
+        frontend_opts: [("service:db".to_owned(), "postgres".to_owned())].into(),
+        ..SolveRequest::default()
+    };
+    let failure = engine.solve(with_service).await.unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Unimplemented);
+    assert_eq!(
+        failure.message(),
+        "a service beside a build (--service) is not supported by this daemon"
+    );
+}
+
+#[tokio::test]
 async fn the_host_network_needs_its_entitlement() {
     let dir = tempfile::tempdir().unwrap();
     let engine = engine(&dir);
