@@ -49,7 +49,8 @@ pub fn main() -> ExitCode {
     if cli.command.works_on_state(embeds) {
         match daemon::rootless::enter() {
             Ok(entered) => {
-                if let Some(warning) = entered.warning() {
+                let warnings = [entered.warning(), daemon::rootless::proc_warning()];
+                for warning in warnings.into_iter().flatten() {
                     let _closed = writeln!(io::stderr(), "warning: {warning}");
                 }
             }

@@ -27,6 +27,7 @@ pub fn main() -> ExitCode {
         Ok(entered) => entered,
         Err(error) => return fail(&error),
     };
+    let warnings = [entered.warning(), crate::rootless::proc_warning()];
     let defaults = Defaults::here(&program);
     let mut settings = match Settings::load(&args, &defaults) {
         Ok(settings) => settings,
@@ -42,7 +43,7 @@ pub fn main() -> ExitCode {
     )]
     let directives = std::env::var("RUST_LOG").ok();
     crate::logs::begin(&settings, directives.as_deref());
-    if let Some(warning) = entered.warning() {
+    for warning in warnings.into_iter().flatten() {
         tracing::warn!("{warning}");
     }
     let reread = move || match Settings::load(&args, &defaults) {

@@ -72,6 +72,20 @@ impl Group {
     }
 }
 
+/// The group of this process's own below the delegated one.
+const OWN_GROUP: &str = "init";
+
+/// The group that was handed to this process, whose own is `path`. A process that has made room before is one below it: a daemon that was
+/// started again where its predecessor ended, or one with a launcher for each tenant.
+fn delegated(path: &str) -> &str {
+    let path = path.trim_end_matches('/');
+    match path.rsplit_once('/') {
+        Some((above, OWN_GROUP)) => above,
+        None if path == OWN_GROUP => "",
+        _ => path,
+    }
+}
+
 impl Groups {
     /// Looks the hierarchies up in procfs. A host without any runs containers that have no limits.
     pub(crate) fn find() -> Self {
@@ -133,16 +147,27 @@ impl Groups {
         let Some(path) = own.lines().find_map(|line| line.strip_prefix("0::/")) else {
             return;
         };
-        let group = root.join(path.trim_end_matches('/'));
-        match Self::make_room(&group) {
-            Ok(()) => self.v2 = Some(group),
-            Err(error) => tracing::debug!(%error, group = %group.display(), "not delegated"),
+        let path = path.trim_end_matches('/');
+        let mut candidates = vec![delegated(path), path];
+        candidates.dedup();
+        for group in candidates.into_iter().map(|path| root.join(path)) {
+            match Self::make_room(&group) {
+                Ok(()) => {
+                    self.v2 = Some(group);
+                    return;
+                }
+                Err(error) => tracing::debug!(%error, group = %group.display(), "not delegated"),
+            }
         }
     }
 
     /// Makes a group one that others can be made in: controllers are handed down only by groups without processes.
     fn make_room(group: &Path) -> io::Result<()> {
-        let init = group.join("init");
+        // Before anything is made: the group around one that was handed over is somebody else's.
+        fs::File::options()
+            .write(true)
+            .open(group.join("cgroup.procs"))?;
+        let init = group.join(OWN_GROUP);
         match fs::create_dir(&init) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}

@@ -100,14 +100,6 @@ impl Facts {
             .then(|| rootless::enter().map_err(|error| oci::error::chain(&error).to_string()));
         // If it cannot be made, the trial below fails and says why.
         let _made = fs::create_dir_all(root);
-        let all = Namespaces {
-            pid: true,
-            mount: true,
-            ipc: true,
-            uts: true,
-            ..Namespaces::default()
-        };
-        let proc = || mount::new_mount(c"proc", &[], Attrs::default()).map(drop);
         let ids = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
         let ids = userns::parse_map(&ids)
             .iter()
@@ -125,8 +117,8 @@ impl Facts {
             entered,
             ids,
             overlay: words(overlay(root)),
-            proc: words(in_clone(all, proc)),
-            namespaces: words(in_clone(all, || Ok(()))),
+            proc: proc_of_steps(),
+            namespaces: words(in_clone(OF_STEPS, || Ok(()))),
             // The family netlink, a raw socket, the protocol of netfilter.
             nftables: words(sys::socket::open(16, 3, 12).map(drop)),
             cgroups: Cgroups::of_this_process(),
@@ -149,6 +141,23 @@ impl Facts {
             emulators: emulators(),
         }
     }
+}
+
+/// The namespaces that every step has.
+const OF_STEPS: Namespaces = Namespaces {
+    pid: true,
+    mount: true,
+    ipc: true,
+    uts: true,
+    net: false,
+    cgroup: false,
+    user: false,
+};
+
+/// Tries whether a step can have a proc of its own. The process must have one thread.
+pub fn proc_of_steps() -> Trial {
+    let proc = || mount::new_mount(c"proc", &[], Attrs::default()).map(drop);
+    words(in_clone(OF_STEPS, proc))
 }
 
 fn words(tried: io::Result<()>) -> Trial {

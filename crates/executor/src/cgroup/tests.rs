@@ -344,3 +344,43 @@ fn only_privileged_containers_see_groups_of_every_controller() {
     let all = vec!["cpu,cpuacct".to_owned(), "pids".to_owned()];
     assert_eq!(shown(None), (all, 2));
 }
+
+#[test]
+fn a_process_that_has_made_room_before_uses_the_same_group_again() {
+    for (own, expected) in [
+        ("user.slice/app.scope", "user.slice/app.scope"),
+        ("user.slice/app.scope/init", "user.slice/app.scope"),
+        ("user.slice/app.scope/init/", "user.slice/app.scope"),
+        ("user.slice/myinit", "user.slice/myinit"),
+        ("init/app.scope", "init/app.scope"),
+        ("init", ""),
+        ("", ""),
+    ] {
+        assert_eq!(delegated(own), expected, "{own}");
+    }
+}
+
+#[test]
+fn the_delegated_group_is_found_again_and_one_that_nobody_delegated_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let scope = dir.path().join("app.scope");
+    fs::create_dir_all(scope.join("init")).unwrap();
+    let kept = |own: &str| {
+        let mut groups = Groups {
+            v2: Some(dir.path().to_owned()),
+            ..Groups::default()
+        };
+        groups.keep_delegated(own);
+        groups.v2
+    };
+    assert_eq!(kept("0::/app.scope\n"), None, "nobody may write there");
+    fs::write(scope.join("cgroup.procs"), "").unwrap();
+    for own in ["0::/app.scope\n", "0::/app.scope/init\n"] {
+        assert_eq!(kept(own).as_ref(), Some(&scope), "{own}");
+    }
+    // A scope that is itself called so, in somebody else's group.
+    let scope = dir.path().join("other/init");
+    fs::create_dir_all(&scope).unwrap();
+    fs::write(scope.join("cgroup.procs"), "").unwrap();
+    assert_eq!(kept("0::/other/init\n"), Some(scope));
+}
