@@ -81,6 +81,11 @@ const IMAGES: &[Image] = &[
         tags: &["3.11-slim"],
         make: python,
     },
+    Image {
+        repository: "rbuild/fetchers",
+        tags: &["1"],
+        make: fetchers,
+    },
 ];
 
 /// Where images are made and put.
@@ -316,5 +321,15 @@ fn python(maker: &Maker, repository: &str) -> Result<Vec<u8>, Error> {
         repository,
         &[layer],
         &json!({"Env": [PATH, "LANG=C.UTF-8"], "Cmd": ["python3"]}),
+    )
+}
+
+fn fetchers(maker: &Maker, repository: &str) -> Result<Vec<u8>, Error> {
+    let root = debian::fetchers(&maker.work)?;
+    let layer = maker.pack(repository, &root, OCI_LAYER)?;
+    maker.oci(
+        repository,
+        &[layer],
+        &json!({"Env": [PATH, "HOME=/root"], "Cmd": ["bash"]}),
     )
 }

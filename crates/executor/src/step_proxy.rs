@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use proxy::{ADDRESS, Capture, PORT, RequestPolicy, trust};
+use proxy::{ADDRESS, Capture, PORT, RequestPolicy, java, trust};
 
 use crate::mount::{Mount, MountSource};
 
@@ -55,10 +55,13 @@ fn proxy_variables() -> Vec<String> {
     proxy.into_iter().chain(direct).collect()
 }
 
-fn trust_variables() -> Vec<String> {
+/// Variables of single programs, of which a build may have its own.
+fn program_variables() -> Vec<String> {
     let bundle = trust::BUNDLE_VARIABLES.map(|name| format!("{name}={}", trust::MOUNTED_BUNDLE));
     let apt = format!("{}={}", trust::APT_VARIABLE, trust::MOUNTED_APT_CONFIG);
-    bundle.into_iter().chain([apt]).collect()
+    let java = format!("{}={}", trust::JAVA_VARIABLE, trust::java_options());
+    let node = format!("{}=1", trust::NODE_PROXY_VARIABLE);
+    bundle.into_iter().chain([apt, java, node]).collect()
 }
 
 /// Gives a further process of a container the proxy of the first, as BuildKit does. What it trusts is its own, if it says that. One
@@ -74,17 +77,26 @@ pub(crate) fn inherit(env: &mut Vec<String>, first: &[String]) {
     replace(env, variables_of(&PROXY_VARIABLES));
     replace(env, variables_of(&DIRECT_VARIABLES));
     set_defaults(env, variables_of(&trust::BUNDLE_VARIABLES));
-    set_defaults(env, variables_of(&[trust::APT_VARIABLE]));
+    set_defaults(
+        env,
+        variables_of(&[
+            trust::APT_VARIABLE,
+            trust::JAVA_VARIABLE,
+            trust::NODE_PROXY_VARIABLE,
+        ]),
+    );
 }
 
 impl StepProxy {
     /// Has the first process of a container, with this environment, find the proxy and trust it by these mounts.
     pub(crate) fn announce(self, env: &mut Vec<String>, mounts: &mut Vec<Mount>) {
         replace(env, proxy_variables());
-        set_defaults(env, trust_variables());
+        set_defaults(env, program_variables());
         let apt = trust::apt_config().into_bytes();
+        let java = java::key_store(&self.bundle);
         for (dest, contents) in [
             (trust::MOUNTED_BUNDLE, self.bundle),
+            (trust::MOUNTED_JAVA_STORE, java),
             (trust::MOUNTED_APT_CONFIG, apt),
         ] {
             mounts.push(Mount {
@@ -114,7 +126,7 @@ mod tests {
     fn the_proxy_replaces_what_the_build_sets_and_trust_does_not() {
         let mut environment = env(&["PATH=/bin", "http_proxy=http://own", "PIP_CERT=/own", "X"]);
         replace(&mut environment, proxy_variables());
-        set_defaults(&mut environment, trust_variables());
+        set_defaults(&mut environment, program_variables());
         let proxy = "http://10.89.0.1:3128";
         let bundle = trust::MOUNTED_BUNDLE;
         assert_eq!(
@@ -138,6 +150,10 @@ mod tests {
                 format!("GIT_SSL_CAINFO={bundle}"),
                 format!("CARGO_HTTP_CAINFO={bundle}"),
                 format!("APT_CONFIG={}", trust::MOUNTED_APT_CONFIG),
+                "JAVA_TOOL_OPTIONS=-Djavax.net.ssl.trustStore=/dev/buildkit-proxy-ca.jks -Djavax.net.ssl.trustStoreType=JKS \
+                 -Dhttp.proxyHost=10.89.0.1 -Dhttp.proxyPort=3128 -Dhttps.proxyHost=10.89.0.1 -Dhttps.proxyPort=3128"
+                    .into(),
+                "NODE_USE_ENV_PROXY=1".into(),
             ]
         );
     }
@@ -146,7 +162,7 @@ mod tests {
     fn a_further_process_has_the_proxy_of_the_first_and_nothing_else_of_it() {
         let mut first = env(&["INIT_ONLY=1", "ALL_PROXY=http://first"]);
         replace(&mut first, proxy_variables());
-        set_defaults(&mut first, trust_variables());
+        set_defaults(&mut first, program_variables());
         let mut environment = env(&["CHILD=1", "ALL_PROXY=http://child", "SSL_CERT_FILE=/own"]);
         inherit(&mut environment, &first);
         assert!(

@@ -14,7 +14,7 @@
 //! |---|---|
 //! | decisions without a network | `target`, `allow`, `addresses`, `upstream`, `headers` |
 //! | what is kept of a step | `capture`, `body` |
-//! | certificates | `authority`, `trust` |
+//! | certificates | `authority`, `trust`, `java` |
 //! | at work | `egress`, `step`, `forward`, `serve`, `proxy` |
 //!
 //! # Invariants
@@ -32,6 +32,7 @@ mod egress;
 mod error;
 mod forward;
 mod headers;
+pub mod java;
 mod proxy;
 mod serve;
 mod step;

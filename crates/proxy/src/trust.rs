@@ -22,6 +22,8 @@ pub const MAX_BUNDLE: usize = 10 << 20;
 /// Where a step sees a copy of the bundle that no program of it writes. Below `/dev`, which is the container's own, so that the place
 /// needs no mount point in the image.
 pub const MOUNTED_BUNDLE: &str = "/dev/buildkit-proxy-ca.pem";
+/// Where Java finds the certificates of that copy.
+pub const MOUNTED_JAVA_STORE: &str = "/dev/buildkit-proxy-ca.jks";
 /// Where apt reads that copy's name.
 pub const MOUNTED_APT_CONFIG: &str = "/dev/buildkit-proxy-apt.conf";
 
@@ -37,16 +39,30 @@ pub const BUNDLE_VARIABLES: [&str; 7] = [
 ];
 /// apt knows no variable for a bundle, only one for a file of its configuration.
 pub const APT_VARIABLE: &str = "APT_CONFIG";
+/// Options of every virtual machine of Java, which reads neither a bundle nor the variables that name a proxy.
+pub const JAVA_VARIABLE: &str = "JAVA_TOOL_OPTIONS";
+/// Has node's own modules go by the proxy of the variables, from node 22.21 and 24 on; what it trusts is in [`BUNDLE_VARIABLES`].
+pub const NODE_PROXY_VARIABLE: &str = "NODE_USE_ENV_PROXY";
 
 const BEGIN: &[u8] = b"\n# buildkit proxy CA begin\n";
 const END: &[u8] = b"# buildkit proxy CA end\n";
-const PEM_BEGIN: &str = "-----BEGIN CERTIFICATE-----";
-const PEM_END: &str = "-----END CERTIFICATE-----";
+pub(crate) const PEM_BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+pub(crate) const PEM_END: &str = "-----END CERTIFICATE-----";
 
 /// What [`MOUNTED_APT_CONFIG`] says.
 #[must_use]
 pub fn apt_config() -> String {
     format!("Acquire::https::CAInfo \"{MOUNTED_BUNDLE}\";\n")
+}
+
+/// What [`JAVA_VARIABLE`] says.
+#[must_use]
+pub fn java_options() -> String {
+    let (address, port) = (crate::ADDRESS, crate::PORT);
+    format!(
+        "-Djavax.net.ssl.trustStore={MOUNTED_JAVA_STORE} -Djavax.net.ssl.trustStoreType=JKS \
+         -Dhttp.proxyHost={address} -Dhttp.proxyPort={port} -Dhttps.proxyHost={address} -Dhttps.proxyPort={port}"
+    )
 }
 
 /// A certificate as text.

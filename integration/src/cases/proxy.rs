@@ -18,16 +18,31 @@ pub(super) const CASES: &[Case] = &[
         run: package_managers,
     },
     Case {
+        sentence: "npm, cargo, git, curl and programs of node fetch from mirrors over TLS by the proxy network",
+        on: On::Ours("the reference's steps do not find its certificate (moby/buildkit#7186)"),
+        run: fetchers,
+    },
+    Case {
+        sentence: "programs of Java fetch from a mirror over TLS by the proxy network",
+        on: On::Ours("the reference's steps do not find its certificate (moby/buildkit#7186)"),
+        run: java,
+    },
+    Case {
         sentence: "a step on the proxy network reaches nothing but its proxy, and by it no host that is not allowed and no metadata service",
         on: On::Ours("the reference has no list of allowed hosts"),
         run: attacks,
     },
 ];
 
+/// What a mirror is called, by its own proxy alone; npm takes no certificate of an address through a proxy.
+const NAME: &str = "mirror.test";
+
 /// Serves the files of a folder until dropped.
 struct Mirror {
     child: Child,
     address: String,
+    /// The URL of a proxy to it, which connects for [`NAME`] and for nothing else.
+    proxy: String,
     certificate: PathBuf,
 }
 
@@ -54,7 +69,7 @@ impl Mirror {
             .args(["req", "-x509", "-nodes", "-days", "2", "-newkey", "ec"])
             .args(["-pkeyopt", "ec_paramgen_curve:P-256", "-subj", "/CN=mirror"])
             .args(["-addext", "basicConstraints=critical,CA:FALSE", "-addext"])
-            .arg(format!("subjectAltName=IP:{host}"))
+            .arg(format!("subjectAltName=IP:{host},DNS:{NAME}"))
             .arg("-keyout")
             .arg(&key)
             .arg("-out")
@@ -68,30 +83,34 @@ impl Mirror {
             .stdout(Stdio::piped())
             .spawn()
             .map_err(at("starting", &script))?;
-        let mut port = String::new();
+        let mut ports = String::new();
         if let Some(output) = child.stdout.take() {
             let mut output = BufReader::new(output);
             output
-                .read_line(&mut port)
-                .map_err(at("reading the port of", &script))?;
+                .read_line(&mut ports)
+                .map_err(at("reading the ports of", &script))?;
         }
+        let (port, proxy) = ports.trim().split_once(' ').unwrap_or_default();
         Ok(Self {
             child,
-            address: format!("{host}:{}", port.trim()),
+            address: format!("{host}:{port}"),
+            proxy: format!("http://{host}:{proxy}"),
             certificate,
         })
     }
 
     /// A daemon that trusts it, with all steps on the proxy network.
-    fn daemon<'a>(&self, rig: &'a Rig<'a>, more: &[String]) -> Result<Daemon<'a>, Trouble> {
-        let mut args = vec!["--proxy-network".to_owned()];
-        args.extend_from_slice(more);
+    fn daemon<'a>(&self, rig: &'a Rig<'a>, more: &[(&str, &str)]) -> Result<Daemon<'a>, Trouble> {
         let certificate = self.certificate.display().to_string();
         Daemon::with(
             rig,
             Setting {
-                args,
-                env: vec![("SSL_CERT_FILE".to_owned(), certificate)],
+                args: vec!["--proxy-network".to_owned()],
+                env: [("SSL_CERT_FILE", certificate.as_str())]
+                    .iter()
+                    .chain(more)
+                    .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                    .collect(),
                 ..Setting::default()
             },
         )
@@ -157,6 +176,106 @@ fn package_managers(rig: &Rig<'_>) -> Verdict {
         "proxy network requests:\n- GET https://",
         "/simple/rbuild-probe/ -> 200",
         "/debian/./Release -> 200",
+    ] {
+        ensure(logs.contains(needed), || format!("no {needed:?} in {logs}"))?;
+    }
+    Ok(())
+}
+
+fn fetchers(rig: &Rig<'_>) -> Verdict {
+    let files = mirrored(rig)?;
+    let mirror = Mirror::start(rig, &files)?;
+    let at_mirror = NAME;
+    let script = rig.dir.join("registries.py");
+    fs::write(&script, include_str!("proxy/registries.py")).map_err(at("writing", &script))?;
+    run(Command::new(need("python3")?)
+        .arg(&script)
+        .arg(&files)
+        .arg(at_mirror))?;
+    let daemon = mirror.daemon(rig, &[("HTTPS_PROXY", &mirror.proxy)])?;
+    let source = format!(
+        "[source.crates-io]\nreplace-with = \"mirror\"\n[source.mirror]\nregistry = \"sparse+https://{at_mirror}/cargo/\"\n"
+    );
+    // Each on a stage of its own, so that they run at the same time.
+    let text = format!(
+        "FROM rbuild/fetchers:1 AS base\n\
+         FROM base AS curl\n\
+         RUN curl -fsS https://{at_mirror}/text > /out\n\
+         FROM base AS git\n\
+         RUN git clone -q https://{at_mirror}/git/probe.git /probe && cp /probe/probe /out\n\
+         FROM base AS node\n\
+         RUN --mount=target=/context node /context/fetch.js https://{at_mirror}/text | sed 's/^/NODE: /' > /out\n\
+         FROM base AS npm\n\
+         WORKDIR /project\n\
+         RUN npm install --fetch-retries 0 --no-audit --no-fund --no-update-notifier --registry https://{at_mirror}/npm/ rbuild-probe && node -p \"require('rbuild-probe')\" > /out\n\
+         FROM base AS cargo\n\
+         WORKDIR /project\n\
+         COPY crate .\n\
+         RUN cargo vendor -q --respect-source-config /vendor && cp /vendor/rbuild-probe/src/lib.rs /out\n\
+         FROM base\n\
+         RUN --mount=from=curl,target=/1 --mount=from=git,target=/2 --mount=from=node,target=/3 --mount=from=npm,target=/4 --mount=from=cargo,target=/5 cat /[1-5]/out\n\
+         RUN --network=none sh -c '! grep -rl \"buildkit proxy CA\" /etc /root /usr/share/ca-certificates && ! env | grep -i _proxy= && echo CLEAN'\n"
+    );
+    let context = rig.context(
+        "project",
+        &[
+            ("Dockerfile", &text),
+            ("fetch.js", include_str!("proxy/fetch.js")),
+            (
+                "crate/Cargo.toml",
+                "[package]\nname = \"user\"\nversion = \"0.0.0\"\n[dependencies]\nrbuild-probe = \"1\"\n",
+            ),
+            ("crate/src/lib.rs", ""),
+            ("crate/.cargo/config.toml", &source),
+        ],
+    )?;
+    let built = daemon.build(&context, &["--no-cache"])?;
+    ensure(built.ok(), || format!("the build fails: {}", built.tail()))?;
+    let logs = &built.progress.logs;
+    for needed in [
+        "\nTEXT OF THE MIRROR",
+        "PROBE OF GIT",
+        "NODE: TEXT OF THE MIRROR",
+        "PROBE OF NPM",
+        "PROBE OF CARGO",
+        "CLEAN",
+        "/npm/rbuild-probe -> 200",
+        "/cargo/rb/ui/rbuild-probe -> 200",
+        "/git/probe.git/info/refs?service=git-upload-pack -> 200",
+    ] {
+        ensure(logs.contains(needed), || format!("no {needed:?} in {logs}"))?;
+    }
+    Ok(())
+}
+
+fn java(rig: &Rig<'_>) -> Verdict {
+    let (jlink, javac) = (need("jlink")?, need("javac")?);
+    let mirror = Mirror::start(rig, &mirrored(rig)?)?;
+    let daemon = mirror.daemon(rig, &[])?;
+    let text = format!(
+        "FROM python:3.11-slim\n\
+         RUN --mount=target=/context /context/java/bin/java -cp /context Fetch https://{}/text\n\
+         RUN --network=none sh -c 'test -z \"$JAVA_TOOL_OPTIONS\" && ! test -e /dev/buildkit-proxy-ca.jks && echo CLEAN'\n",
+        mirror.address
+    );
+    let program = include_str!("proxy/Fetch.java");
+    let context = rig.context("project", &[("Dockerfile", &text), ("Fetch.java", program)])?;
+    run(Command::new(javac)
+        .arg(context.join("Fetch.java"))
+        .arg("-d")
+        .arg(&context))?;
+    run(Command::new(jlink)
+        .args(["--add-modules", "java.net.http,jdk.crypto.ec"])
+        .args(["--strip-debug", "--no-header-files", "--no-man-pages"])
+        .arg("--output")
+        .arg(context.join("java")))?;
+    let built = daemon.build(&context, &["--no-cache"])?;
+    ensure(built.ok(), || format!("the build fails: {}", built.tail()))?;
+    let logs = &built.progress.logs;
+    for needed in [
+        "STREAM: TEXT OF THE MIRROR",
+        "CLIENT: TEXT OF THE MIRROR",
+        "CLEAN",
     ] {
         ensure(logs.contains(needed), || format!("no {needed:?} in {logs}"))?;
     }
