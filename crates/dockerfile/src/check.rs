@@ -20,7 +20,7 @@ pub fn empty_continuations(continuations: &[EmptyContinuation], linter: &Linter)
     }
 }
 
-/// Complains about stage names that are taken or mean something else.
+/// Complains about stage names that another stage has or that are reserved.
 pub fn stage_names(stages: &[Stage], linter: &Linter) {
     let mut names = HashSet::new();
     for stage in stages.iter().filter(|stage| !stage.name.is_empty()) {
@@ -182,7 +182,7 @@ pub fn base_image_platform(
     );
 }
 
-/// Remembers the last instruction of a kind of which only the last counts.
+/// Remembers the last `CMD`, `ENTRYPOINT` or `HEALTHCHECK` of a stage, of which only the last one takes effect.
 #[derive(Debug, Clone, Default)]
 pub struct UsedOnce {
     before: Option<Vec<Range>>,
@@ -241,7 +241,7 @@ pub fn is_secret_name(name: &str) -> bool {
 /// Complains about stages whose base has no valid name without build arguments.
 ///
 /// `expand` expands a base name with the defaults of the arguments in front of the first stage; when it fails, the
-/// build will fail in the same way, so nothing is said here.
+/// build will fail in the same way, so there is no finding.
 pub fn default_base_names(
     stages: &[Stage],
     mut expand: impl FnMut(&str) -> Option<String>,
@@ -264,7 +264,7 @@ pub fn default_base_names(
 
 /// Complains about a source of `COPY` or `ADD` that the ignore file excludes. `command` is `Copy` or `Add`.
 ///
-/// With exclusions in the ignore file nothing is said: an excluded directory may hold files that are not.
+/// There is no finding when the ignore file has `!` patterns: an excluded directory may hold files that are not.
 pub fn ignored_source(
     command: &'static str,
     source: &str,

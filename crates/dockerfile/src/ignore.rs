@@ -4,7 +4,7 @@ use crate::syntax::to_utf8;
 
 /// Returns the patterns of a `.dockerignore`, in order and cleaned.
 ///
-/// A byte order mark (of UTF-8 or UTF-16), empty lines and lines that start with `#` are skipped. A leading slash means nothing, since
+/// A byte order mark (of UTF-8 or UTF-16), empty lines and lines that start with `#` are skipped. A leading slash is cut, since
 /// patterns start at the context's root anyway. `!` stays in front.
 pub fn patterns(text: &[u8]) -> Vec<String> {
     let text = to_utf8(text);

@@ -1,6 +1,6 @@
-//! Lint rules, their messages, and who hears of them.
+//! Lint rules, their messages, and the linter that reports findings.
 //!
-//! A [`Finding`] is one thing to complain about; it knows its [`Rule`] and its sentence. A [`Linter`] holds the
+//! A [`Finding`] is one violation; it has its [`Rule`] and its message. A [`Linter`] holds the
 //! configuration of the place it stands in and passes findings on.
 //!
 //! | rule                             | found by                         |

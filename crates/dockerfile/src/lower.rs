@@ -87,9 +87,9 @@ pub trait MetaResolver: Send + Sync {
 /// How to resolve a base image.
 #[derive(Debug, Clone, Default)]
 pub struct ImageQuery {
-    /// The name of the step shown meanwhile.
+    /// Name of the progress step that is shown while the image is resolved.
     pub log_name: String,
-    /// The platform to pick.
+    /// The platform whose manifest is taken from an index.
     pub platform: Option<Platform>,
     /// `default`, `pull` or `local`.
     pub resolve_mode: String,
@@ -98,26 +98,26 @@ pub struct ImageQuery {
 /// A resolved base image.
 #[derive(Debug, Clone)]
 pub struct ResolvedImage {
-    /// The reference, changed by policy if one applied.
+    /// Reference of the image; a source policy may have changed it.
     pub reference: String,
-    /// What it names.
+    /// Digest of the manifest or index that the reference names.
     pub digest: Option<Digest>,
-    /// Its config.
+    /// The image's config as JSON.
     pub config: Vec<u8>,
 }
 
 /// A context that replaces a stage or image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamedContext {
-    /// What it is: `docker-image://…`, `local:name`, `https://…`.
+    /// Address of the context: `docker-image://…`, `local:name`, `https://…`.
     pub input: String,
     /// The name it replaces.
     pub name: String,
-    /// The same with `::platform` if it was given for one platform only.
+    /// The name with `::platform` when the context was given for one platform only.
     pub name_with_platform: String,
-    /// Hint for finding an earlier copy.
+    /// Shared key hint by which the daemon finds an earlier copy of the folder.
     pub shared_key: String,
-    /// The platform wanted.
+    /// Platform to build for.
     pub platform: Option<Platform>,
 }
 
@@ -128,19 +128,19 @@ pub struct ContextQuery {
     pub resolve_mode: String,
 }
 
-/// Makes the state of a client's directory once the paths used of it are known.
+/// Makes the state of a client's directory from the paths that the build uses of it.
 pub type LocalMaker = Box<dyn FnOnce(Vec<String>) -> State + Send + Sync>;
 
 /// A loaded context.
 pub enum LoadedContext {
     /// A state, and the image it comes from.
     State {
-        /// The state.
+        /// The files of the context.
         state: State,
-        /// Config of the image.
+        /// Config of the image that the context comes from.
         image: Option<Box<ImageConfig>>,
     },
-    /// A client's directory, of which only the used paths are wanted.
+    /// A client's directory. Its state is made last, when the paths that the build uses are known.
     Local(LocalMaker),
 }
 
@@ -153,7 +153,7 @@ impl std::fmt::Debug for LoadedContext {
     }
 }
 
-/// What a Dockerfile gave.
+/// The result of lowering a Dockerfile.
 #[derive(Debug, Clone)]
 pub struct Lowered {
     /// The result of the target.

@@ -20,14 +20,14 @@ use crate::lower::{LowerError, LowerOptions, Lowering, MetaResolver, WarnFn, low
 use crate::syntax::{self, Range};
 use table::Table;
 
-/// An answer in both forms.
+/// The answer to a subrequest, as JSON and as text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
-    /// For programs.
+    /// The answer as JSON, for programs.
     pub json: Vec<u8>,
-    /// For people.
+    /// The answer as a table, for people.
     pub text: Vec<u8>,
-    /// Version of the JSON's shape.
+    /// Version of the JSON schema.
     pub version: &'static str,
 }
 
@@ -145,13 +145,13 @@ struct NeedJson {
     location: Option<Location>,
 }
 
-/// What the target takes: arguments, secrets, ssh agents.
+/// Returns the outline of the target: its arguments, secrets and ssh agents.
 pub async fn outline(
     dockerfile: &[u8],
     options: LowerOptions,
     host: &dyn MetaResolver,
 ) -> Result<Report, LowerError> {
-    // Findings are not told here, but `# check=error=true` makes them errors here too.
+    // The outline does not report findings, but `# check=error=true` makes them errors here too.
     let unheard: WarnFn = Arc::new(|_| {});
     let (lowering, target) = lower_stages(dockerfile, options, host, Some(unheard)).await?;
     let stage = &lowering.stages[target].stage;
@@ -170,7 +170,7 @@ pub async fn outline(
     })
 }
 
-/// The stages of a target, itself first, each once.
+/// Returns the stages that a target needs, the target first, each once.
 fn order(lowering: &Lowering<'_>, target: usize) -> Vec<usize> {
     let mut visited = BTreeSet::new();
     let mut out = Vec::new();
@@ -308,7 +308,7 @@ struct TargetJson {
     location: Option<Location>,
 }
 
-/// The stages a build can stop at.
+/// Returns the stages that can be the target of a build.
 pub fn targets(dockerfile: &[u8]) -> Result<Report, LowerError> {
     let tree = syntax::parse(dockerfile)?;
     let (stages, _) = instruction::parse(&tree.root, &Linter::silent())?;
@@ -366,7 +366,7 @@ struct Named {
     description: &'static str,
 }
 
-/// The questions a Dockerfile frontend answers.
+/// Returns the subrequests that the Dockerfile frontend answers.
 pub fn describe() -> Report {
     let results = || {
         Some(

@@ -22,11 +22,11 @@ pub use env::{Env, EnvList};
 pub use error::{GlobError, ShellError, ShellErrorKind};
 pub use lex::{Lexer, Word};
 
-/// How long the result of one expansion may get, in bytes.
+/// Longest result of one expansion, in bytes.
 pub const MAX_RESULT: usize = 8 << 20;
 
-/// How long all results of one lexer and its clones, and the values in them, may get together, in bytes: values that double with
-/// each line fill any memory, and take any time.
+/// Limit of all results of one lexer and its clones together, and of the values in them, in bytes: values that double with
+/// each line would otherwise fill the memory.
 pub const MAX_TOTAL: usize = 64 << 20;
 
 /// How deep `${a:-${b:-…}}` may nest. Each level is one of the stack, some kilobytes of it in a build without optimisation.

@@ -1,13 +1,13 @@
 //! The nearest known word.
 
-/// How many edits away an option may be.
+/// Largest edit distance between a word and the option that is suggested for it.
 const MAX_EDITS: usize = 2;
-/// Longer words have no near ones, in characters.
+/// Longest word that gets a suggestion, in characters.
 const MAX_WORD_CHARS: usize = 256;
 
 /// Finds the option at most two edits away, the nearest first.
 ///
-/// Nothing is found when `value` is an option itself. Without `case_sensitive` the answer takes the case of `value`.
+/// There is no suggestion when `value` is an option itself. Without `case_sensitive` the answer takes the case of `value`.
 // DIFFERS: of two equally near options the one with the same first letter wins, then the first; BuildKit's choice
 // changes from run to run.
 pub fn nearest<'a>(

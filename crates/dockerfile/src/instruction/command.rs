@@ -12,7 +12,7 @@ pub type Expander<'a> = dyn FnMut(&str) -> Result<String, ShellError> + 'a;
 pub struct Instruction {
     /// Where it was written, and how.
     pub origin: Origin,
-    /// What it asks for.
+    /// The parsed command.
     pub command: Command,
 }
 
@@ -100,16 +100,16 @@ pub struct ArgPair {
 /// `ENV key=value…`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Env {
-    /// What is set.
+    /// Keys and values in the order in which they were written.
     pub pairs: Vec<Pair>,
 }
 
 /// `LABEL key=value…`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Label {
-    /// What is set.
+    /// Keys and values in the order in which they were written.
     pub pairs: Vec<Pair>,
-    /// Made by an option, not by the file: words are literal.
+    /// The label comes from a build option, not from the file: variables in it are not replaced.
     pub no_expand: bool,
 }
 
@@ -139,7 +139,7 @@ impl Label {
 /// `MAINTAINER name`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Maintainer {
-    /// Who.
+    /// Name of the maintainer.
     pub maintainer: String,
 }
 
@@ -154,7 +154,7 @@ pub struct SourceContent {
     pub expand: bool,
 }
 
-/// What `ADD` and `COPY` share.
+/// Sources and destination of `ADD` and `COPY`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SourcesAndDest {
     /// The destination.
@@ -244,7 +244,7 @@ pub struct CommandLine {
 /// `RUN --network`
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum NetworkMode {
-    /// The sandbox's own.
+    /// A network of the step's own.
     #[default]
     Default,
     /// No network.
@@ -266,7 +266,7 @@ pub enum SecurityMode {
 /// `RUN command`
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Run {
-    /// What runs.
+    /// The command line that runs.
     pub line: CommandLine,
     /// The mounts. Before [`Command::expand`] only what needs no variables is filled in.
     pub mounts: Vec<Mount>,

@@ -10,7 +10,7 @@ use gostd::strconv::parse_bool;
 pub struct Device {
     /// The device's name, as `vendor.com/class=name`.
     pub name: String,
-    /// The build fails without it.
+    /// Whether the build fails when the device does not exist.
     pub required: bool,
 }
 

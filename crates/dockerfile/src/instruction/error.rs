@@ -1,4 +1,4 @@
-//! What is wrong with an instruction.
+//! Errors of parsing instructions.
 
 use crate::shell::ShellError;
 use crate::syntax::Range;
@@ -11,7 +11,7 @@ use oci::ErrorKind;
 pub struct ParseError {
     /// The line of the instruction, when the text is to name it.
     pub line: Option<usize>,
-    /// What is wrong.
+    /// The error without its place.
     #[source]
     pub reason: InstructionError,
     /// The lines of the instruction.
@@ -28,24 +28,24 @@ fn hint(near: Option<&String>) -> String {
         .unwrap_or_default()
 }
 
-/// What is wrong with an instruction.
+/// Why an instruction did not parse.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InstructionError {
-    /// No such instruction.
+    /// The language has no instruction of this name.
     #[error("unknown instruction: {name}{}", hint(near.as_ref()))]
     UnknownInstruction {
-        /// As written.
+        /// The instruction's name as written.
         name: String,
-        /// A known one that looks like it.
+        /// The known instruction that is nearest to it.
         near: Option<String>,
     },
-    /// No such flag.
+    /// The instruction has no flag of this name.
     #[error("unknown flag: --{name}{}", hint(near.as_ref()))]
     UnknownFlag {
-        /// As written, without dashes.
+        /// The flag as written, without dashes.
         name: String,
-        /// A known one that looks like it.
+        /// The known flag that is nearest to it.
         near: Option<String>,
     },
     /// Text where a flag must be.
@@ -97,7 +97,7 @@ pub enum InstructionError {
     /// A stage name that cannot be one.
     #[error("invalid name for build stage: {}, name can't start with a number or contain symbols", quote(.0))]
     InvalidStageName(String),
-    /// `FROM` with another number of words.
+    /// `FROM` has neither one nor three words.
     #[error("FROM requires either one or three arguments")]
     FromArguments,
     /// `ONBUILD ONBUILD`
@@ -106,13 +106,13 @@ pub enum InstructionError {
     /// `ONBUILD FROM`, `ONBUILD MAINTAINER`
     #[error("{0} isn't allowed as an ONBUILD trigger")]
     OnbuildTrigger(String),
-    /// `HEALTHCHECK NONE` and more words.
+    /// `HEALTHCHECK NONE` has further words.
     #[error("HEALTHCHECK NONE takes no arguments")]
     HealthcheckNone,
-    /// `HEALTHCHECK CMD` and nothing.
+    /// `HEALTHCHECK CMD` has no command.
     #[error("Missing command after HEALTHCHECK CMD")]
     HealthcheckWithoutCommand,
-    /// `HEALTHCHECK` with another word.
+    /// The word after `HEALTHCHECK` is neither `NONE` nor `CMD`.
     #[error("Unknown type {} in HEALTHCHECK (try CMD)", quote(.0))]
     HealthcheckType(String),
     /// An interval that is too short.
@@ -124,9 +124,9 @@ pub enum InstructionError {
     /// A count that is not a number.
     #[error("{source}")]
     NotANumber {
-        /// As written.
+        /// The count as written.
         value: String,
-        /// In Go's words.
+        /// The error of Go's `strconv`, in its words.
         source: gostd::strconv::ParseIntError,
     },
     /// A negative count.
@@ -135,21 +135,21 @@ pub enum InstructionError {
     /// An empty volume.
     #[error("VOLUME specified can not be an empty string")]
     EmptyVolume,
-    /// No such network mode.
+    /// The network mode does not exist.
     #[error("invalid network mode {}", quote(.0))]
     NetworkMode(String),
-    /// No such security mode.
+    /// The security mode does not exist.
     #[error("security {} is not valid", quote(.0))]
     SecurityMode(String),
-    /// Signals do not exist there.
+    /// Containers of the target system have no signals.
     #[error("The daemon on this platform does not support the command stopsignal")]
     StopSignalOnWindows,
     /// An invalid comma-separated list.
     #[error("failed to parse csv {what}: {reason}")]
     Csv {
-        /// `mounts` or `devices`.
+        /// The list that did not parse: `mounts` or `devices`.
         what: &'static str,
-        /// What is wrong.
+        /// Why the list is not CSV.
         #[source]
         reason: gostd::csv::CsvError,
     },
@@ -164,33 +164,33 @@ pub enum InstructionError {
         /// The mount type.
         kind: &'static str,
     },
-    /// No such key.
+    /// The mount type has no key of this name.
     #[error("unexpected key '{key}' in '{field}'{}", hint(near.as_ref()))]
     UnknownKey {
         /// The key.
         key: String,
         /// The key and its value.
         field: String,
-        /// A known one that looks like it.
+        /// The known key that is nearest to it.
         near: Option<String>,
     },
-    /// A variable where none can be.
+    /// A variable stands where none is expanded.
     #[error("'{0}' doesn't support variable expansion, define alias stage instead")]
     VariableInKey(String),
-    /// No such mount type.
+    /// The mount type does not exist.
     #[error("unsupported mount type {}{}", quote(value), hint(near.as_ref()))]
     MountType {
-        /// As written.
+        /// The type as written.
         value: String,
-        /// A known one that looks like it.
+        /// The known type that is nearest to it.
         near: Option<String>,
     },
-    /// No such sharing mode.
+    /// The sharing mode does not exist.
     #[error("unsupported sharing value {}{}", quote(value), hint(near.as_ref()))]
     Sharing {
-        /// As written.
+        /// The mode as written.
         value: String,
-        /// A known one that looks like it.
+        /// The known mode that is nearest to it.
         near: Option<String>,
     },
     /// A value its key does not accept.
@@ -217,16 +217,16 @@ pub enum InstructionError {
         /// The mount type.
         kind: &'static str,
     },
-    /// A secret out of a stage.
+    /// A secret mount has `from`, but secrets come from the client only.
     #[error("secret mount should not have a from")]
     SecretFrom,
-    /// A secret that is shared.
+    /// A secret mount has `sharing`, which only cache mounts have.
     #[error("secret mount should not define sharing")]
     SecretSharing,
-    /// A secret nobody can name.
+    /// A secret mount has neither `id` nor `source` nor `target`.
     #[error("invalid secret mount. one of source, target required")]
     SecretWithoutName,
-    /// A secret named twice.
+    /// A secret mount has both `source` and `id`.
     #[error("both source and id can't be set")]
     SecretNamedTwice,
     /// Sharing on a mount that is not a cache mount.

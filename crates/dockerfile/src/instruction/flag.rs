@@ -3,7 +3,7 @@
 use super::InstructionError;
 use crate::suggest::nearest;
 
-/// What a flag accepts.
+/// The kind of value that a flag takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Bool,

@@ -6,7 +6,7 @@ use crate::suggest::nearest;
 use gostd::csv::fields;
 use gostd::strconv::parse_bool;
 
-/// What kind of thing is mounted.
+/// The `type` of a mount.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum MountType {
     /// Files of a stage, context or image.
@@ -14,9 +14,9 @@ pub enum MountType {
     Bind,
     /// A directory kept between builds.
     Cache,
-    /// Memory.
+    /// A file system in memory.
     Tmpfs,
-    /// A file the client holds back.
+    /// A secret of the client, as a file.
     Secret,
     /// A forwarded agent socket.
     Ssh,
@@ -25,11 +25,11 @@ pub enum MountType {
 /// Who may use a cache mount at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ShareMode {
-    /// Everyone.
+    /// All steps at the same time.
     Shared,
-    /// A new one when it is in use.
+    /// One step at a time; another step gets a new cache.
     Private,
-    /// One after the other.
+    /// One step at a time; another step waits.
     Locked,
 }
 
@@ -73,7 +73,7 @@ impl MountType {
         Self::Ssh,
     ];
 
-    /// Returns the word for it.
+    /// Returns the word that a mount option uses for it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Bind => "bind",
@@ -99,7 +99,7 @@ impl MountType {
 impl ShareMode {
     const ALL: [Self; 3] = [Self::Shared, Self::Private, Self::Locked];
 
-    /// Returns the word for it.
+    /// Returns the word that a mount option uses for it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Shared => "shared",
@@ -143,7 +143,7 @@ const KEYS: [&str; 19] = [
 ];
 
 impl Mount {
-    /// Reads what can be known before variables are: `from`, which takes none. The rest is the type's default.
+    /// Reads the options that take no variables (`from`); all others have the type's default.
     pub(super) fn deferred(word: &str) -> Result<Self, InstructionError> {
         let mut mount = Self {
             read_only: true,

@@ -22,7 +22,7 @@ use crate::syntax::{Heredoc, Node, chomp, parse_heredoc};
 pub enum Parsed {
     /// A `FROM`.
     Stage(Stage),
-    /// Anything else.
+    /// An instruction of a stage.
     Instruction(Instruction),
 }
 
@@ -395,12 +395,12 @@ impl Request<'_> {
             None | Some("default") => NetworkMode::Default,
             Some("none") => NetworkMode::None,
             Some("host") => NetworkMode::Host,
-            Some(other) => return Err(InstructionError::NetworkMode(other.to_owned())),
+            Some(mode) => return Err(InstructionError::NetworkMode(mode.to_owned())),
         };
         let security = match value_of("security").as_deref() {
             None | Some("sandbox") => SecurityMode::Sandbox,
             Some("insecure") => SecurityMode::Insecure,
-            Some(other) => return Err(InstructionError::SecurityMode(other.to_owned())),
+            Some(mode) => return Err(InstructionError::SecurityMode(mode.to_owned())),
         };
         Ok(Run {
             line: self.command_line(),

@@ -8,7 +8,7 @@ use oci::ErrorKind;
 /// Which rules run, and what a finding does.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LintConfig {
-    /// No rule runs, but experimental ones that were asked for.
+    /// No rule runs except the experimental ones that are listed in `experimental`.
     pub skip_all: bool,
     /// Rules that do not run.
     pub skip: BTreeSet<String>,
@@ -24,15 +24,15 @@ pub struct LintConfig {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LintConfigError {
-    /// Not an option.
+    /// The option does not exist.
     #[error("invalid check option {}", quote(.0))]
     Invalid(String),
-    /// Not a truth value.
+    /// The value is not a boolean.
     #[error("failed to parse check option {}: {reason}", quote(option))]
     NotBoolean {
-        /// The option.
+        /// Name of the option.
         option: String,
-        /// What is wrong with its value.
+        /// Why its value is not a boolean.
         #[source]
         reason: ParseBoolError,
     },
@@ -85,7 +85,7 @@ impl LintConfig {
         Ok(config)
     }
 
-    /// Adds what another configuration skips and asks for. Whether findings fail the build stays as it is.
+    /// Adds the rules that another configuration skips and the experimental ones that it runs. Whether findings fail the build stays as it is.
     pub fn merge(&mut self, other: &Self) {
         self.skip_all |= other.skip_all;
         self.experimental_all |= other.experimental_all;

@@ -1,11 +1,11 @@
-//! What can be complained about, and the sentences.
+//! Violations of lint rules and their messages.
 
 use std::fmt;
 
 use super::rule::{self, Rule};
 use gostd::strconv::quote;
 
-/// One thing to complain about. Its text is the warning's message.
+/// One violation of a rule. Its text is the warning's message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(
     missing_docs,
@@ -20,21 +20,21 @@ pub enum Finding {
     NoEmptyContinuation,
     /// An instruction in another case than most; `case` is `lowercase` or `uppercase`.
     ConsistentInstructionCasing { name: String, case: &'static str },
-    /// A stage's name is taken.
+    /// Two stages have the same name.
     DuplicateStageName { name: String },
-    /// A stage's name means something else.
+    /// A stage has a reserved name (`context`, `scratch`).
     ReservedStageName { name: String },
     /// Shell form of `CMD` or `ENTRYPOINT`.
     JsonArgsRecommended { instruction: String },
     /// `MAINTAINER`.
     MaintainerDeprecated,
-    /// `FROM` uses an argument nobody declared.
+    /// `FROM` uses an argument that no `ARG` declares.
     UndefinedArgInFrom { arg: String, near: Option<String> },
     /// A relative `WORKDIR` that depends on the image.
     WorkdirRelativePath { path: String },
-    /// A variable nobody set.
+    /// A variable is used that nothing sets.
     UndefinedVar { name: String, near: Option<String> },
-    /// A second one of an instruction of which the last counts.
+    /// A stage has two of an instruction of which only the last takes effect.
     MultipleInstructionsDisallowed { instruction: String },
     /// `ENV key value`.
     LegacyKeyValueFormat { instruction: String },

@@ -1,4 +1,4 @@
-//! Passing findings on.
+//! The linter: it filters findings by configuration and hands them to a sink.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -13,11 +13,11 @@ use crate::syntax::directive::{DirectiveName, DirectiveParser};
 /// A finding at its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warning {
-    /// The rule.
+    /// The rule that is violated.
     pub rule: &'static Rule,
-    /// The sentence.
+    /// Message of the finding.
     pub message: String,
-    /// Where.
+    /// Places of the finding in the file.
     pub ranges: Vec<Range>,
 }
 
@@ -36,7 +36,7 @@ impl Warning {
 
 type Sink = dyn Fn(Warning) + Send + Sync;
 
-/// Most findings that are passed on; more are not worth reading. They count for `error=true` all the same.
+/// Most findings that are passed on. Later ones count for `error=true` all the same.
 const MAX_FINDINGS: usize = 10_000;
 /// Most findings that come with a suggestion.
 const MAX_SUGGESTIONS: usize = 100;
@@ -49,10 +49,10 @@ const MAX_RANGES: usize = 100_000;
 #[derive(Clone, Default)]
 pub struct Linter {
     config: Arc<LintConfig>,
-    shared: Option<Arc<Shared>>,
+    shared: Option<Arc<FindingSink>>,
 }
 
-struct Shared {
+struct FindingSink {
     sink: Box<Sink>,
     broken: Mutex<BTreeSet<&'static str>>,
     /// How many findings were passed on, and how many ranges.
@@ -63,7 +63,7 @@ impl fmt::Debug for Linter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Linter")
             .field("config", &self.config)
-            .field("listens", &self.shared.is_some())
+            .field("has_sink", &self.shared.is_some())
             .finish_non_exhaustive()
     }
 }
@@ -71,7 +71,7 @@ impl fmt::Debug for Linter {
 impl Linter {
     /// Makes a linter.
     pub fn new(config: LintConfig, sink: impl Fn(Warning) + Send + Sync + 'static) -> Self {
-        let shared = Shared {
+        let shared = FindingSink {
             sink: Box::new(sink),
             broken: Mutex::new(BTreeSet::new()),
             reported: Mutex::default(),
@@ -82,7 +82,7 @@ impl Linter {
         }
     }
 
-    /// Makes a linter that finds nothing.
+    /// Makes a linter that reports nothing.
     pub fn silent() -> Self {
         Self::default()
     }
@@ -129,7 +129,7 @@ impl Linter {
 
     /// Returns whether it is worth looking for what a finding of a rule may suggest, which takes long where there is much to choose from.
     pub fn suggests(&self, rule: &Rule) -> bool {
-        let findings = |shared: &Arc<Shared>| shared.reported.lock().0;
+        let findings = |shared: &Arc<FindingSink>| shared.reported.lock().0;
         self.runs(rule)
             && self
                 .shared
@@ -165,7 +165,7 @@ impl Linter {
         }
     }
 
-    /// Returns what fails the build, if findings are to fail it and there are any.
+    /// Returns the error that fails the build, if `error=true` is set and there are findings.
     // DIFFERS: the rules are named in alphabetical order; BuildKit's order changes from run to run.
     pub fn error(&self) -> Option<LintError> {
         let shared = self.shared.as_ref().filter(|_| self.config.error)?;
@@ -174,10 +174,10 @@ impl Linter {
     }
 }
 
-/// Rules were broken and that is to fail the build.
+/// Rules are violated and `error=true` is set.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("lint violation found for rules: {}", rules.join(", "))]
 pub struct LintError {
-    /// Their names.
+    /// Names of the violated rules.
     pub rules: Vec<&'static str>,
 }

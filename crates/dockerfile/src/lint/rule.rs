@@ -1,17 +1,17 @@
 //! The rules as data.
 
-/// A rule.
+/// A lint rule.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Rule {
     /// The name, as in `# check=skip=…`.
     pub name: &'static str,
-    /// What it asks for.
+    /// What the rule demands, in a sentence.
     pub description: &'static str,
-    /// Where it is explained; may be empty.
+    /// Address of the rule's documentation; may be empty.
     pub url: &'static str,
-    /// Does not run any more.
+    /// Whether the rule is kept for its name only and never runs.
     pub deprecated: bool,
-    /// Runs only when asked for.
+    /// Whether the rule runs only when the configuration lists it.
     pub experimental: bool,
 }
 

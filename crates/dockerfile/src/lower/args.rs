@@ -1,4 +1,4 @@
-//! Arguments outside of stages: automatic ones, those of the file, and what options make of them.
+//! Arguments outside of stages: automatic ones and those of the file, with the values that build options give them.
 
 use std::collections::BTreeMap;
 

@@ -26,7 +26,7 @@ pub(crate) fn linter(
     })
 }
 
-/// Fails when findings are to fail the build and there are any.
+/// Fails when `error=true` is set and there are findings.
 pub(crate) fn fail_if_asked(lint: &Linter) -> Result<(), LowerError> {
     match lint.error() {
         Some(error) => Err(LowerErrorKind::Lint(error).into()),

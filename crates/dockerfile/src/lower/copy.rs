@@ -15,16 +15,16 @@ use crate::check;
 use crate::instruction::{self, Origin, SourcesAndDest};
 use crate::lint::Linter;
 
-/// How many steps may go into finding sources that the ignore file excludes, which is only told.
+/// Most steps of pattern matching that the check for ignored sources takes; the check only warns.
 const MAX_IGNORE_STEPS: usize = 1 << 30;
 
-/// What `COPY` and `ADD` have in common, and what only one of them may have.
+/// The parts that `COPY` and `ADD` share, and the options that only one of them has.
 struct Transfer<'a> {
     add: bool,
     files: &'a SourcesAndDest,
-    /// Where plain paths are taken from.
+    /// State that plain paths are read from.
     source: State,
-    /// Whether that is the build context.
+    /// Whether `source` is the build context.
     from_context: bool,
     chown: &'a str,
     chmod: &'a str,
@@ -149,7 +149,7 @@ impl Lowering<'_> {
             .platform
             .clone()
             .unwrap_or_else(|| self.platforms.target.clone());
-        let shown = name::prefix(stage, &text, multi, Some(&platform), &env);
+        let step_name = name::prefix(stage, &text, multi, Some(&platform), &env);
 
         let mut chain = FileChain::new();
         let mut message = String::from(if t.add { "ADD" } else { "COPY" });
@@ -171,7 +171,7 @@ impl Lowering<'_> {
             chain = match git_ref {
                 Some(git_ref) if !git_ref.like_local => {
                     let state =
-                        self.git_source(t, &git_ref, &shown, &mut keep_git_dir, &mut checksum)?;
+                        self.git_source(t, &git_ref, &step_name, &mut keep_git_dir, &mut checksum)?;
                     chain.copy(&state, "/", &dest, base.clone())
                 }
                 None if path.starts_with("http://") || path.starts_with("https://") => {
@@ -186,7 +186,7 @@ impl Lowering<'_> {
                         checksum: checksum.map_err(LowerErrorKind::Checksum)?,
                         filename: filename.clone(),
                     };
-                    let constraints = Constraints::named(shown.clone())
+                    let constraints = Constraints::named(step_name.clone())
                         .describe("com.docker.dockerfile.v1.command", "");
                     let info = CopyInfo {
                         unpack: t.unpack.unwrap_or(false),
@@ -234,21 +234,21 @@ impl Lowering<'_> {
 
         let ignore_cache = self.stages[at].ignore_cache;
         let constraints = self
-            .constraints(shown.clone(), origin)
+            .constraints(step_name.clone(), origin)
             .ignore_cache(ignore_cache);
         let state = self.stages[at].state.clone();
         self.stages[at].state = if t.link && t.chmod.is_empty() {
             self.stages[at].cmd_index -= usize::from(self.stages[at].cmd_total > 0);
             let stage = &mut self.stages[at];
             let linked = name::prefix(stage, &format!("LINK {text}"), multi, Some(&platform), &env);
-            let group = group_id(&shown, origin, at);
+            let group = group_id(&step_name, origin, at);
             let own = constraints
                 .clone()
                 .platform(&platform)
-                .progress_group(&group, &shown, true);
+                .progress_group(&group, &step_name, true);
             let layer = chain.on(&State::scratch(), own);
             let whole = constraints
-                .progress_group(&group, &shown, false)
+                .progress_group(&group, &step_name, false)
                 .name(linked);
             let merged = merge(&[&state, &layer], whole);
             state.with_output(merged.output().cloned())
@@ -264,7 +264,7 @@ impl Lowering<'_> {
         &self,
         t: &Transfer<'_>,
         git_ref: &GitRef,
-        shown: &str,
+        step_name: &str,
         keep_git_dir: &mut Option<bool>,
         checksum: &mut String,
     ) -> Result<State, LowerError> {
@@ -294,7 +294,7 @@ impl Lowering<'_> {
             mtime: String::new(),
             ..GitOpts::from(git_ref)
         };
-        Ok(git(&git_ref.remote, &opts, Constraints::named(shown)))
+        Ok(git(&git_ref.remote, &opts, Constraints::named(step_name)))
     }
 }
 
@@ -384,7 +384,7 @@ fn is_git_source(path: &str) -> bool {
     matches!(GitRef::parse(path), Ok(Some(_)))
 }
 
-/// The file name that a URL suggests.
+/// The last part of a URL's path, unescaped: the file name of a download.
 pub(crate) fn url_filename(url: &str) -> String {
     const UNNAMED: &str = "__unnamed__";
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);

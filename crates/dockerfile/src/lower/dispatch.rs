@@ -87,7 +87,7 @@ impl Lowering<'_> {
             sources,
             on_build,
         } = step;
-        let lint = if self.stages[at].unheard {
+        let lint = if self.stages[at].silent {
             Linter::silent()
         } else {
             self.lint.with_comments(&instruction.origin.comments)

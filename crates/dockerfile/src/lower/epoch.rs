@@ -16,7 +16,7 @@ use crate::shell::Lexer;
 const EPOCH_ARG: &str = "SOURCE_DATE_EPOCH";
 const NOT_ONE_REMOTE_ADD: &str = "SOURCE_DATE_EPOCH stage must contain exactly one remote ADD";
 
-/// Finds the time that `value` speaks of, in seconds.
+/// Returns the time that `value` stands for, in seconds since the epoch.
 pub(crate) async fn resolve(
     value: &str,
     options: &LowerOptions,
@@ -60,7 +60,7 @@ pub(crate) async fn resolve(
     Ok(host.source_time(&state, &name).await?)
 }
 
-/// Puts the time in place of what was asked for.
+/// Replaces the value of `SOURCE_DATE_EPOCH` by the resolved time.
 pub(crate) fn settle(
     epoch: Option<i64>,
     build_args: &mut BTreeMap<String, String>,
@@ -86,9 +86,9 @@ fn stage_source(
     args: &Env,
     lex: &Lexer,
 ) -> Result<State, LowerError> {
-    let wrong = |text: &str| LowerError::from(LowerErrorKind::EpochStage(text.to_owned()));
+    let stage_error = |text: &str| LowerError::from(LowerErrorKind::EpochStage(text.to_owned()));
     if lex.process_word(&stage.base_name, args)? != SCRATCH {
-        return Err(wrong("SOURCE_DATE_EPOCH stage must use FROM scratch"));
+        return Err(stage_error("SOURCE_DATE_EPOCH stage must use FROM scratch"));
     }
     let mut env = args.clone();
     let mut source = None;
@@ -98,17 +98,17 @@ fn stage_source(
             env = declare(arg, env, options, lex)?;
         } else if let Command::Add(add) = command {
             if source.is_some() {
-                return Err(wrong(NOT_ONE_REMOTE_ADD));
+                return Err(stage_error(NOT_ONE_REMOTE_ADD));
             }
             source = Some(add_source(add, options, &env, lex)?);
         } else {
-            return Err(wrong(&format!(
+            return Err(stage_error(&format!(
                 "SOURCE_DATE_EPOCH stage does not meet source-only requirements: unsupported {} instruction",
                 instruction.origin.name
             )));
         }
     }
-    source.ok_or_else(|| wrong(NOT_ONE_REMOTE_ADD))
+    source.ok_or_else(|| stage_error(NOT_ONE_REMOTE_ADD))
 }
 
 fn declare(
@@ -133,9 +133,9 @@ fn add_source(
     env: &Env,
     lex: &Lexer,
 ) -> Result<State, LowerError> {
-    let wrong = |text: &str| LowerError::from(LowerErrorKind::EpochStage(text.to_owned()));
+    let stage_error = |text: &str| LowerError::from(LowerErrorKind::EpochStage(text.to_owned()));
     let ([path], []) = (add.files.paths.as_slice(), add.files.contents.as_slice()) else {
-        return Err(wrong(
+        return Err(stage_error(
             "SOURCE_DATE_EPOCH stage must contain exactly one remote ADD source",
         ));
     };
@@ -165,7 +165,7 @@ fn add_source(
             }
             Ok(git(&git_ref.remote, &opts, Constraints::new()))
         }
-        Some(_) | None => Err(wrong(
+        Some(_) | None => Err(stage_error(
             "SOURCE_DATE_EPOCH stage source must be a single HTTP(S) or Git ADD",
         )),
     }

@@ -1,4 +1,4 @@
-//! Why a Dockerfile gave no definition.
+//! Errors of lowering.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -16,17 +16,17 @@ use crate::shell::ShellError;
 use crate::syntax::{Range, SyntaxError};
 use gostd::strconv::quote;
 
-/// An error of whoever resolves images and contexts for us.
+/// An error of the [`MetaResolver`](super::MetaResolver) that resolves images and contexts.
 pub type HostError = Arc<dyn Error + Send + Sync>;
 
-/// Why a Dockerfile gave no definition, and where.
+/// Why a Dockerfile did not lower, and where.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{kind}")]
 pub struct LowerError {
-    /// What is wrong.
+    /// The error without its places.
     #[source]
     pub kind: Box<LowerErrorKind>,
-    /// Where: each entry the lines of one instruction.
+    /// Places in the file; each entry has the lines of one instruction.
     pub locations: Vec<Vec<Range>>,
 }
 
@@ -38,7 +38,7 @@ impl LowerError {
         self
     }
 
-    /// What kind of error it is. Of an error of the resolver ([`Self::host`]) only what its causes tell is known here.
+    /// What kind of error it is. The kind of a resolver's error ([`Self::host`]) is read from its causes.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.kind.kind()
@@ -89,23 +89,23 @@ fn hint(near: Option<&String>) -> String {
         .unwrap_or_default()
 }
 
-/// What is wrong. The texts are what clients know from BuildKit.
+/// Why a Dockerfile did not lower. The texts are BuildKit's, because clients compare them.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum LowerErrorKind {
-    /// No text.
+    /// The file is empty.
     #[error("the Dockerfile cannot be empty")]
     Empty,
-    /// No `FROM`.
+    /// The file has no `FROM`.
     #[error("dockerfile contains no stages to build")]
     NoStages,
-    /// More than we take.
+    /// The file has more of something than the limit.
     // DIFFERS: BuildKit has no such limit; a file of this size keeps it busy for hours.
     #[error("dockerfile is too large: {what}, at most {most} are accepted")]
     TooLarge {
-        /// What there is too much of.
+        /// The counted thing and its number.
         what: String,
-        /// How much is accepted.
+        /// The limit.
         most: usize,
     },
     /// The text does not parse.
@@ -129,78 +129,78 @@ pub enum LowerErrorKind {
     /// A base image did not resolve.
     #[error("{name}: {}{}", chain(source.as_ref()), hint(near.as_ref()))]
     BaseImage {
-        /// As written.
+        /// The base name as written.
         name: String,
-        /// Why.
+        /// The resolver's error.
         source: HostError,
-        /// A known name that looks like it.
+        /// The known name that is nearest to it.
         near: Option<String>,
     },
-    /// `check=` options that are none.
+    /// The `check=` options did not parse.
     #[error("failed to parse check options: {0}")]
     CheckOptions(#[source] LintConfigError),
     /// Rules were violated and `check=error=true` is set.
     #[error(transparent)]
     Lint(#[from] LintError),
-    /// `FROM` of nothing.
+    /// `FROM` has a blank base name.
     #[error("base name ({0}) should not be blank")]
     BlankBase(String),
-    /// `FROM --platform` of nothing.
+    /// `FROM --platform` expands to nothing.
     #[error("empty platform value from expression {expression}{}", hint(near.as_ref()))]
     EmptyPlatform {
-        /// As written.
+        /// The expression as written.
         expression: String,
-        /// A known variable that looks like the one in it.
+        /// The known variable that is nearest to the one in the expression.
         near: Option<String>,
     },
-    /// `FROM --platform` that does not expand.
+    /// `FROM --platform` did not expand.
     #[error("failed to process arguments for platform {0}: {1}")]
     PlatformArguments(String, #[source] ShellError),
-    /// `FROM --platform` of no platform.
+    /// `FROM --platform` names no platform.
     #[error("failed to parse platform {expression}: {source}{}", hint(near.as_ref()))]
     Platform {
-        /// As written.
+        /// The expression as written.
         expression: String,
-        /// Why.
+        /// Why it names no platform.
         source: oci::PlatformError,
-        /// A known variable that looks like the one in it.
+        /// The known variable that is nearest to the one in the expression.
         near: Option<String>,
     },
-    /// `FROM --platform` of a stage that is for another platform by itself.
+    /// `FROM --platform` is on a stage whose own `FROM` names another platform.
     #[error(
         "stage {} is built for {own}, as line {line} says, and cannot go on for {expected}: remove one of the two --platform flags",
         quote(stage)
     )]
     StagePlatform {
-        /// The stage.
+        /// Name of the stage.
         stage: String,
-        /// What it is built for.
+        /// Platform that the stage is built for.
         own: String,
-        /// The `FROM` that says so.
+        /// Line of the `FROM` that names that platform.
         line: usize,
-        /// What is asked for.
+        /// Platform that this `FROM` names.
         expected: String,
     },
-    /// `FROM` of no image name.
+    /// The base name is not a valid image reference.
     #[error("failed to parse stage name {}: {source}", quote(name))]
     StageName {
-        /// As written.
+        /// The base name as written.
         name: String,
-        /// Why.
+        /// Why it is not a reference.
         source: oci::ReferenceError,
     },
     /// An image config that cannot be decoded.
     #[error("failed to parse image config: {0}")]
     ImageConfig(#[source] gostd::json::DecodeError),
-    /// No such target.
+    /// The file has no stage of the target's name.
     #[error("target stage {} could not be found{}", quote(name), hint(near.as_ref()))]
     Target {
-        /// As asked.
+        /// Name of the target in the request.
         name: String,
-        /// A stage that looks like it.
+        /// The stage that is nearest to it.
         near: Option<String>,
     },
-    /// `--from=7` and fewer stages.
+    /// `--from=7` refers to a stage that does not exist.
     #[error("invalid stage index {0}")]
     StageIndex(i64),
     /// `--from=$x`
@@ -208,7 +208,7 @@ pub enum LowerErrorKind {
         "variable expansion is not supported for --from, define a new stage with FROM using ARG from global scope as a workaround"
     )]
     FromExpansion,
-    /// A stage that needs itself.
+    /// A stage depends on itself.
     #[error("circular dependency detected on stage: {0}")]
     Circular(String),
     /// An `ONBUILD` of a base image with more than one instruction.
@@ -221,9 +221,9 @@ pub enum LowerErrorKind {
         quote(stage)
     )]
     CopyOrder {
-        /// The stage copied from.
+        /// Stage that is copied from.
         from: String,
-        /// The stage copied to.
+        /// Stage that the copy stands in.
         stage: String,
     },
     /// `RUN --mount=from` of a later stage.
@@ -233,9 +233,9 @@ pub enum LowerErrorKind {
         quote(target)
     )]
     MountOrder {
-        /// The stage mounted.
+        /// Stage that is mounted.
         from: String,
-        /// Where to.
+        /// Path of the mount.
         target: String,
     },
     /// A mount over the root.
@@ -250,12 +250,12 @@ pub enum LowerErrorKind {
         quote(target)
     )]
     SecretTargetRelative {
-        /// As written, with slashes.
+        /// The target as written, with slashes.
         target: String,
-        /// Of the secret.
+        /// Id of the secret.
         id: String,
     },
-    /// A secret of a Windows image that says nowhere.
+    /// A secret mount of a Windows image has neither `target` nor `env`.
     #[error(
         "secret target is required on Windows, e.g. --mount=type=secret,id={0},target=C:/path/to/secret"
     )]
@@ -272,13 +272,13 @@ pub enum LowerErrorKind {
     /// `--mount=type=ssh,source=`
     #[error("ssh does not support source")]
     SshSource,
-    /// A heredoc `RUN` that makes no sense.
+    /// The heredocs of a `RUN` do not form a command.
     #[error("parsing produced an invalid run command: {0}")]
     RunHeredoc(String),
     /// `--chmod` out of range.
     #[error("invalid chmod parameter: '{0}'. it should be octal string and between 0 and 07777")]
     Chmod(String),
-    /// `--chmod` with letters that mean nothing.
+    /// `--chmod` has letters that chmod(1) does not have.
     #[error("invalid syntax")]
     ChmodSyntax(String),
     /// `--chown` by name with `--link`.
@@ -289,13 +289,13 @@ pub enum LowerErrorKind {
     /// `COPY --checksum`
     #[error("checksum can't be specified for COPY")]
     ChecksumCopy,
-    /// `ADD --checksum` of several.
+    /// `ADD --checksum` has several sources.
     #[error("checksum can't be specified for multiple sources")]
     ChecksumMany,
-    /// `ADD --checksum` of a local file.
+    /// `ADD --checksum` has a local file as its source.
     #[error("checksum requires HTTP(S) or Git sources")]
     ChecksumLocal,
-    /// An invalid digest.
+    /// The digest did not parse.
     #[error("{0}")]
     Checksum(#[source] oci::DigestError),
     /// `--checksum` and the URL disagree.
@@ -313,13 +313,13 @@ pub enum LowerErrorKind {
     /// `--keep-git-dir` and the URL disagree.
     #[error("inconsistent keep-git-dir configuration")]
     KeepGitDir,
-    /// `EXPOSE` of no port.
+    /// `EXPOSE` has a word that names no port.
     #[error(transparent)]
     Port(#[from] PortError),
-    /// `STOPSIGNAL` of no signal.
+    /// `STOPSIGNAL` names no signal.
     #[error("invalid signal: {0}")]
     Signal(String),
-    /// `VOLUME` of an empty word.
+    /// `VOLUME` has an empty word.
     #[error("VOLUME specified can not be an empty string")]
     EmptyVolume,
     /// `SOURCE_DATE_EPOCH` that is neither a time nor a source.

@@ -22,7 +22,7 @@ pub enum PortError {
     Protocol {
         /// The whole word.
         word: String,
-        /// What stands behind the slash.
+        /// Protocol as written after the slash.
         protocol: String,
     },
     /// An invalid address of the host.
@@ -31,15 +31,15 @@ pub enum PortError {
     /// A port of the container that is neither a number nor a range.
     #[error("invalid containerPort: {0}")]
     Container(String),
-    /// The same of the host.
+    /// A port of the host that is neither a number nor a range.
     #[error("invalid hostPort: {0}")]
     Host(String),
     /// Ranges of different lengths.
     #[error("invalid ranges specified for container and host Ports: {container} and {host}")]
     Ranges {
-        /// Of the container.
+        /// Ports of the container.
         container: String,
-        /// Of the host.
+        /// Ports of the host.
         host: String,
     },
 }

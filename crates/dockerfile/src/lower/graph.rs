@@ -1,4 +1,4 @@
-//! The graph of stages: which there are, what they need of each other, which are needed.
+//! The graph of stages: its nodes, their dependencies, and the stages that the target needs.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -44,7 +44,7 @@ pub(crate) struct Lowering<'a> {
     pub(crate) host: &'a dyn MetaResolver,
     pub(crate) stages: Vec<StageState>,
     by_name: HashMap<String, usize>,
-    /// Where the stages that `--from=0` and so on mean are; repetitions have no number.
+    /// Index of each stage that has a number (`--from=0`); repetitions have no number.
     numbered: Vec<usize>,
     /// Repetitions of stages for other platforms.
     pub(super) repeated: HashMap<(usize, Platform), usize>,
@@ -55,7 +55,7 @@ pub(crate) struct Lowering<'a> {
     pub(crate) proxy: Option<pb::ProxyEnv>,
     pub(crate) build_context: State,
     pub(crate) ignore: Option<pattern::PatternMatcher>,
-    /// Steps taken with it until now.
+    /// Steps of pattern matching that the check for ignored sources has taken.
     pub(super) ignore_steps: usize,
     context: Late,
     pending: Vec<Pending>,
@@ -63,7 +63,7 @@ pub(crate) struct Lowering<'a> {
 }
 
 impl<'a> Lowering<'a> {
-    /// Does all of it; the number is that of the target's stage.
+    /// Lowers the file; returns the graph and the index of the target's stage.
     pub(crate) async fn run(
         dockerfile: &[u8],
         mut options: LowerOptions,
@@ -158,7 +158,7 @@ impl<'a> Lowering<'a> {
         Ok((lowering, target))
     }
 
-    /// What the target gave.
+    /// The result of the target's stage.
     pub(crate) fn result(mut self, target: usize) -> Lowered {
         let mut scan = BTreeMap::new();
         let mut ignore_cache = self.stages[target].ignore_cache;
@@ -190,7 +190,7 @@ impl<'a> Lowering<'a> {
         self.paths.len() - 1
     }
 
-    /// A context that replaces `name`, unless the name is one that cannot be replaced.
+    /// Looks for a context that replaces `name`. Reserved names are not replaced.
     pub(super) fn named_context(
         &self,
         name: &str,
@@ -370,7 +370,7 @@ impl<'a> Lowering<'a> {
         Ok(())
     }
 
-    /// Finds what a command takes files from.
+    /// Finds the stages that a command takes files from.
     pub(super) fn step(
         &mut self,
         at: usize,
@@ -429,7 +429,7 @@ impl<'a> Lowering<'a> {
         self.add(StageState::unregistered(name, ranges, paths))
     }
 
-    /// Remembers a context to be made when all paths are known, and gives the state that will be it.
+    /// Remembers a context that is made when all used paths are known; returns a placeholder for its state.
     pub(crate) fn later(&mut self, stage: usize, make: LocalMaker) -> State {
         let late = Late::new();
         let state = State::new(Some(Output::late(&late)));
@@ -447,14 +447,14 @@ impl<'a> Lowering<'a> {
             self.ignore =
                 Some(pattern::PatternMatcher::new(&patterns).map_err(LowerErrorKind::Ignore)?);
         }
-        let mut heard = BTreeSet::new();
+        let mut reported = BTreeSet::new();
         for at in 0..self.stages.len() {
             let skip = !reachable.contains(&at) || self.stages[at].dispatched;
             if skip && !self.options.all_stages {
                 continue;
             }
             let lines = self.stages[at].repeats.unwrap_or(at);
-            self.stages[at].unheard = !heard.insert(lines);
+            self.stages[at].silent = !reported.insert(lines);
             self.inherit(at)?;
             self.stages[at].dispatched = true;
             self.prepare(at)?;

@@ -182,7 +182,7 @@ impl Lowering<'_> {
         if !mount.source.is_empty() {
             return Err(LowerErrorKind::SshSource.into());
         }
-        let shown = if mount.id.is_empty() {
+        let id = if mount.id.is_empty() {
             "default"
         } else {
             &mount.id
@@ -191,7 +191,7 @@ impl Lowering<'_> {
         self.stages[at]
             .outline
             .ssh
-            .entry(shown.to_owned())
+            .entry(id.to_owned())
             .or_insert(place);
         Ok(Ssh {
             id: mount.id.clone(),

@@ -1,4 +1,4 @@
-//! What a step is called: `[linux/amd64 build 2/5] RUN make`.
+//! Names of steps: `[linux/amd64 build 2/5] RUN make`.
 
 use llb::build::Env;
 use oci::Platform;
@@ -68,7 +68,7 @@ fn cross(base: &Platform, env: &dyn shell::Env) -> String {
     format!("->{}{variant}", target.architecture)
 }
 
-/// The platform that `TARGET…` arguments declared in the stage speak of.
+/// The platform of the `TARGET…` arguments that the stage declares.
 fn target_of(env: &dyn shell::Env) -> Option<Platform> {
     let whole = env.get("TARGETPLATFORM").map(Platform::parse);
     if let Some(Ok(platform)) = whole {

@@ -1,4 +1,4 @@
-//! What a build says beside its Dockerfile.
+//! Options of a build beside its Dockerfile.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use oci::Platform;
 
 use crate::lint::LintConfig;
 
-/// What a build says beside its Dockerfile.
+/// Options of a build beside its Dockerfile.
 #[derive(Debug, Clone, Default)]
 pub struct LowerOptions {
     /// `--build-arg`
@@ -24,13 +24,13 @@ pub struct LowerOptions {
     pub extra_hosts: Vec<(String, IpAddr)>,
     /// Host name of steps.
     pub hostname: String,
-    /// Where images may be taken from.
+    /// Whether images come from the registry or from the daemon's own store.
     pub resolve_mode: ResolveMode,
     /// `--label`
     pub labels: BTreeMap<String, String>,
     /// Network of steps: `pb::NetMode`.
     pub network: pb::NetMode,
-    /// Show git's advice.
+    /// Whether git shows its advice.
     pub git_advice: bool,
     /// Size of `/dev/shm` of steps in bytes, zero for the default.
     pub shm_size: i64,
@@ -48,12 +48,12 @@ pub struct LowerOptions {
     pub target_platform: Option<Platform>,
     /// Platforms of the builder, first its own.
     pub build_platforms: Vec<Platform>,
-    /// Names of steps carry the platform.
+    /// Whether names of steps have the platform.
     pub multi_platform: bool,
     /// The file for error messages.
     pub source_map: Option<Arc<SourceMap>>,
     /// Bytes that the lowerings with these options and their clones have copied: those of one build's platforms.
     pub copied_by_all: Arc<AtomicUsize>,
-    /// Lower all stages, for linting.
+    /// Whether all stages are lowered, for linting.
     pub all_stages: bool,
 }

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use gostd::path;
 use gostd::strconv::quote;
 
-/// Why a path is none of an image.
+/// Why a path is not valid in an image.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PathError {
@@ -113,7 +113,7 @@ impl PathRules {
         Ok(out)
     }
 
-    /// Where a copy goes: the image's directory is meant by nothing and by `.`.
+    /// Destination of a copy; an empty path and `.` are the image's working directory.
     pub(crate) fn destination(self, dir: &str, path: &str) -> Result<String, PathError> {
         let path = self.without_drive(path, true)?;
         match path.as_str() {

@@ -9,7 +9,7 @@ use crate::syntax::{Range, SyntaxErrorKind};
 /// A word to look for.
 struct Wrong {
     text: String,
-    /// Of several, the last is the wrong one.
+    /// Whether the error is about the last of several equal words.
     last: bool,
 }
 

@@ -17,11 +17,11 @@ use crate::syntax::{self, Range};
 
 /// Most bytes of arguments, variables and history entries that stages have and copy of each other.
 const MAX_COPIED: usize = 512 << 20;
-/// The same of all platforms of a build, which are lowered at a time.
+/// The same limit for all platforms of a build together, which are lowered at the same time.
 const MAX_COPIED_BY_ALL: usize = 2 << 30;
 /// Most base images that are resolved at a time.
 const MAX_BASES_AT_ONCE: usize = 256;
-/// Bytes that an entry of them takes beside its text.
+/// Bytes that one entry takes beside its text.
 pub(super) const ENV_ENTRY_BYTES: usize = 128;
 
 impl Lowering<'_> {
@@ -96,7 +96,7 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    /// Takes over what the base stage has by now.
+    /// Copies state, image and variables of the base stage.
     pub(crate) fn inherit(&mut self, at: usize) -> Result<(), LowerError> {
         let Some(base) = self.stages[at].base else {
             return Ok(());
@@ -135,7 +135,7 @@ impl Lowering<'_> {
         self.refuse_hoard()
     }
 
-    /// Counts without failing at once.
+    /// Counts copied bytes; the limit is checked later.
     pub(super) fn note_copied(&mut self, count: usize) {
         self.copied += count;
         self.options
@@ -143,7 +143,7 @@ impl Lowering<'_> {
             .fetch_add(count, Ordering::Relaxed);
     }
 
-    /// Fails when stages have more than they may.
+    /// Fails when stages have copied more than [`MAX_COPIED`], or all platforms more than [`MAX_COPIED_BY_ALL`].
     pub(super) fn refuse_hoard(&self) -> Result<(), LowerError> {
         let all = self.options.copied_by_all.load(Ordering::Relaxed);
         for (copied, most, whose) in [
@@ -158,7 +158,7 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    /// Puts triggers in front of the stage's commands. Tells whether they take files from elsewhere.
+    /// Puts triggers in front of the stage's commands. Returns whether the triggers take files from other stages.
     fn add_triggers(&mut self, at: usize, triggers: &[String]) -> Result<bool, LowerError> {
         let place = self.stages[at].stage.origin.ranges.clone();
         let relocate = |mut error: LowerError| {

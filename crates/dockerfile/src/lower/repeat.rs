@@ -74,15 +74,15 @@ impl Lowering<'_> {
         Ok(at)
     }
 
-    /// The stage that says another platform by itself is the one at the end of those that say none.
+    /// The error that names the stage whose own `FROM` has another platform: the last of the bases.
     fn contradiction(&self, stage: usize, own: &Platform, expected: &Platform) -> LowerError {
-        let mut says = stage;
-        while self.stages[says].stage.platform.is_empty()
-            && let Some(base) = self.stages[says].base
+        let mut naming_stage = stage;
+        while self.stages[naming_stage].stage.platform.is_empty()
+            && let Some(base) = self.stages[naming_stage].base
         {
-            says = base;
+            naming_stage = base;
         }
-        let origin = &self.stages[says].stage.origin;
+        let origin = &self.stages[naming_stage].stage.origin;
         LowerErrorKind::StagePlatform {
             stage: self.stages[stage].stage_name.clone(),
             own: own.format_all(),

@@ -10,10 +10,10 @@ use super::{ContextQuery, ImageQuery, LoadedContext};
 use crate::check;
 use crate::suggest;
 
-/// What a base name resolved to.
+/// The result of resolving a base name.
 #[derive(Debug)]
 pub(crate) enum Base {
-    /// Not needed.
+    /// The target does not need the stage.
     Unused,
     /// A context that replaces the whole stage.
     Stage(LoadedContext),
@@ -66,13 +66,13 @@ impl Lowering<'_> {
             let loaded = self.host.load_context(&context, query()).await?;
             return Ok(Base::Context { loaded, platform });
         }
-        let shown = if self.options.multi_platform {
+        let platform_prefix = if self.options.multi_platform {
             format!("{} ", platform.format_all())
         } else {
             String::new()
         };
         let query = ImageQuery {
-            log_name: format!("[{shown}internal] load metadata for {tagged}"),
+            log_name: format!("[{platform_prefix}internal] load metadata for {tagged}"),
             platform: Some(platform.clone()),
             resolve_mode: resolve_mode.clone(),
         };
@@ -204,14 +204,14 @@ impl Lowering<'_> {
     ) -> Result<State, LowerError> {
         let multi = self.options.multi_platform;
         let stage = &mut self.stages[at];
-        let shown = name::prefix(
+        let step_name = name::prefix(
             stage,
             &format!("FROM {reference}"),
             multi,
             Some(platform),
             &name::no_env(),
         );
-        let constraints = Constraints::named(shown)
+        let constraints = Constraints::named(step_name)
             .describe(
                 "com.docker.dockerfile.v1.command",
                 stage.stage.origin.code.clone(),
@@ -236,7 +236,7 @@ impl Lowering<'_> {
     }
 }
 
-/// The platform an image turned out to be for, when nobody asked for one.
+/// The platform an image turned out to be for, when none was requested.
 fn detect_platform(image: &ImageConfig, target: Platform, supported: &[Platform]) -> Platform {
     let same =
         |p: &Platform| p.os == image.platform.os && p.architecture == image.platform.architecture;

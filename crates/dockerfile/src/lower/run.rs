@@ -43,13 +43,13 @@ impl Lowering<'_> {
             ..self.lex.clone()
         };
         let masked = Masked::new(&run, &env);
-        let shown = self.shown(&lex, &text, &masked);
+        let expanded_text = self.shown(&lex, &text, &masked);
         let mounts = self.mounts(at, origin, &run, sources)?;
 
         let multi = self.options.multi_platform;
         let stage = &mut self.stages[at];
         let platform = stage.state.get_platform().cloned();
-        let name = name::prefix(stage, &shown, multi, platform.as_ref(), &env);
+        let name = name::prefix(stage, &expanded_text, multi, platform.as_ref(), &env);
         let ignore_cache = stage.ignore_cache;
         let constraints = Constraints::named(name)
             .describe("com.docker.dockerfile.v1.command", origin.code.clone())
@@ -88,7 +88,7 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    /// What the options and flags set for this process only.
+    /// The state with the settings of options and flags that apply to this process only.
     fn settings(&self, state: &State, run: &instruction::Run) -> State {
         let mut state = match run.security {
             SecurityMode::Insecure => state.security(pb::SecurityMode::Insecure),

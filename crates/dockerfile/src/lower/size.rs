@@ -1,5 +1,5 @@
-//! How much a file may have: the work grows with the square of the number of instructions. What one instruction has many of counts as
-//! so many.
+//! Limit of instructions: the work grows with the square of their number. An instruction with many variables or sources counts as
+//! that many.
 
 use super::error::{LowerError, LowerErrorKind};
 use super::graph::Lowering;

@@ -1,4 +1,4 @@
-//! What is known about a stage while it is lowered.
+//! The state of a stage while it is lowered.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -51,17 +51,17 @@ pub(crate) struct StageState {
     pub(crate) written_platform: Option<Platform>,
     /// The stage of the file that this one repeats for another platform.
     pub(crate) repeats: Option<usize>,
-    /// Another stage of the same lines is heard: findings are not told again.
-    pub(crate) unheard: bool,
+    /// Whether another stage of the same lines reports the findings, so that this one does not.
+    pub(crate) silent: bool,
     /// The stage it starts from, if not an image.
     pub(crate) base: Option<usize>,
     pub(crate) dispatched: bool,
     pub(crate) resolved: bool,
     pub(crate) onbuild_init: bool,
-    /// Stages it takes files from, and where it says so.
+    /// Stages it takes files from, with the lines that refer to them.
     pub(crate) deps: BTreeMap<usize, Arc<[Range]>>,
     pub(crate) build_args: Vec<ArgPair>,
-    /// Where the variables are in the image's list; none until one is set.
+    /// Index of each variable in the image's list; none until one is set.
     pub(crate) env_places: Option<HashMap<String, usize>>,
     pub(crate) steps: Vec<Step>,
     /// Paths it uses of the build context.
@@ -99,7 +99,7 @@ impl StageState {
             platform: None,
             written_platform: None,
             repeats: None,
-            unheard: false,
+            silent: false,
             base: None,
             dispatched: false,
             resolved: false,
@@ -171,7 +171,7 @@ impl StageState {
     }
 }
 
-/// What the outline of a stage tells.
+/// Arguments, secrets and ssh agents of a stage, for the outline.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct OutlineCapture {
     pub(crate) all_args: BTreeMap<String, ArgInfo>,
@@ -181,7 +181,7 @@ pub(crate) struct OutlineCapture {
 }
 
 impl OutlineCapture {
-    /// How much a copy takes, in bytes.
+    /// Size of a copy, in bytes.
     pub(crate) fn weight(&self) -> usize {
         let args = self.all_args.iter();
         args.map(|(key, arg)| 4 * ENV_ENTRY_BYTES + 2 * key.len() + 2 * arg.value.len())

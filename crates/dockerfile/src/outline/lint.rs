@@ -200,9 +200,9 @@ fn print(warnings: &[Warning], filename: &str, data: &[u8]) -> String {
     let text = String::from_utf8_lossy(data);
     let lines: Vec<&str> = text.split('\n').collect();
     let mut out = String::new();
-    for (told, warning) in sorted.iter().enumerate() {
+    for (printed, warning) in sorted.iter().enumerate() {
         if out.len() > MAX_TEXT {
-            let _ = writeln!(out, "\n{} more findings", sorted.len() - told);
+            let _ = writeln!(out, "\n{} more findings", sorted.len() - printed);
             break;
         }
         let _ = write!(out, "\nWARNING: {}", warning.rule.name);
@@ -215,7 +215,7 @@ fn print(warnings: &[Warning], filename: &str, data: &[u8]) -> String {
     out
 }
 
-/// The lines of a finding with some around them.
+/// Prints the lines of a finding with their context.
 fn print_source(out: &mut String, filename: &str, lines: &[&str], ranges: &[Range]) {
     let Some(first) = ranges.iter().map(|range| range.start.line).min() else {
         return;
@@ -230,17 +230,17 @@ fn print_source(out: &mut String, filename: &str, lines: &[&str], ranges: &[Rang
     }
     let (mut start, mut end) = (first, last.min(lines.len()));
     let around = if start == end { 4 } else { 2 };
-    let mut shown = 0;
-    while shown < around {
+    let mut added = 0;
+    while added < around {
         if start > 1 {
             start -= 1;
-            shown += 1;
+            added += 1;
         }
         if end != lines.len() {
             end += 1;
-            shown += 1;
+            added += 1;
         }
-        shown += 1;
+        added += 1;
     }
     let _ = write!(out, "{filename}:{first}\n--------------------\n");
     for number in start..=end {

@@ -1,4 +1,4 @@
-//! Where variables come from.
+//! Sets of variables.
 
 use std::collections::HashMap;
 

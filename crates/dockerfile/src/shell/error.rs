@@ -1,4 +1,4 @@
-//! What is wrong with a word.
+//! Errors of expanding words.
 
 use super::lex::Word;
 use gostd::strconv::quote;
@@ -10,10 +10,10 @@ use oci::ErrorKind;
 pub struct ShellError {
     /// The word as written.
     pub word: Box<str>,
-    /// What is wrong.
+    /// The error without the word.
     #[source]
     pub kind: ShellErrorKind,
-    /// The variables that were asked for until then; it has no result.
+    /// Variables that were looked up before the error; the expansion has no result.
     pub so_far: Box<Word>,
 }
 
@@ -51,10 +51,10 @@ impl ShellErrorKind {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum GlobError {
-    /// A backslash in front of a character that it means nothing for.
+    /// A backslash stands in front of a character that needs no escape.
     #[error("invalid escape '\\{0}'")]
     Escape(char),
-    /// It is too large as a regular expression.
+    /// The glob is too large as a regular expression.
     #[error("{0}")]
     Regex(#[source] regex::Error),
 }
@@ -69,14 +69,14 @@ impl GlobError {
     }
 }
 
-/// What is wrong with a word.
+/// Why a word did not expand.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ShellErrorKind {
-    /// `'` without its partner.
+    /// `'` is not closed.
     #[error("unexpected end of statement while looking for matching single-quote")]
     SingleQuote,
-    /// `"` without its partner.
+    /// `"` is not closed.
     #[error("unexpected end of statement while looking for matching double-quote")]
     DoubleQuote,
     /// An end of `${…}` is missing.
@@ -91,15 +91,15 @@ pub enum ShellErrorKind {
     /// `${}` and the like.
     #[error("syntax error: bad substitution")]
     BadSubstitution,
-    /// Something after the name that means nothing.
+    /// The name is followed by an unknown operator.
     #[error("unsupported modifier ({0}) in substitution")]
     Modifier(String),
-    /// `${name?word}` and no such variable.
+    /// `${name?word}` and the variable is not set.
     #[error("{name}: {message}")]
     Required {
-        /// The variable.
+        /// Name of the variable.
         name: String,
-        /// The word, or what it stands for.
+        /// The word, or the default text for an empty word.
         message: String,
     },
     /// A glob with a syntax error.
@@ -107,7 +107,7 @@ pub enum ShellErrorKind {
     Pattern {
         /// The glob.
         pattern: String,
-        /// What is wrong.
+        /// Why it is not a glob.
         #[source]
         reason: GlobError,
     },

@@ -11,7 +11,7 @@ pub(super) enum Star {
     Longest,
 }
 
-/// Where a match may begin.
+/// The place in the value at which a match may begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Begin {
     /// At the beginning of the value.
@@ -56,7 +56,7 @@ pub(super) fn translate(pattern: &str, star: Star, begin: Begin) -> Result<Strin
     Ok(out)
 }
 
-/// What a match costs, in bytes of a plain result: a pattern is compiled, and a long one is matched a character at a time.
+/// Cost of a match, in bytes of a plain result: a pattern is compiled, and a long one is matched a character at a time.
 pub(super) fn cost(pattern: &str, value: &str) -> usize {
     let compiled = pattern.len().saturating_mul(64);
     compiled.saturating_add(value.len().saturating_mul(pattern.len() / 16))

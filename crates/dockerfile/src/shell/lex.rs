@@ -20,24 +20,24 @@ pub struct Lexer {
     pub raw_quotes: bool,
     /// Escapes stay in the result.
     pub raw_escapes: bool,
-    /// Quotes mean nothing.
+    /// Quotes are plain characters.
     pub skip_process_quotes: bool,
     /// Variables that are not set stay as they were written.
     pub skip_unset_env: bool,
-    /// How long the results were until now, those of its clones included.
+    /// Bytes of all results so far, those of clones included.
     pub(crate) spent: Arc<AtomicUsize>,
 }
 
 /// An expanded word.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Word {
-    /// The whole.
+    /// The whole result.
     pub result: String,
-    /// The whole, cut at white space that is neither quoted nor escaped.
+    /// The result, cut at white space that is neither quoted nor escaped.
     pub words: Vec<String>,
-    /// Variables that were found.
+    /// Variables that are set and were replaced.
     pub matched: BTreeSet<String>,
-    /// Variables that were asked for and are not set.
+    /// Variables that were looked up and are not set.
     pub unmatched: BTreeSet<String>,
 }
 
@@ -54,7 +54,7 @@ impl Lexer {
         }
     }
 
-    /// Counts a result, or what is kept in the place of one.
+    /// Adds the length of a result to the total and fails over the limit.
     pub(crate) fn spend(&self, bytes: usize) -> Result<(), ShellErrorKind> {
         let before = self.spent.fetch_add(bytes, Ordering::Relaxed);
         if before.saturating_add(bytes) > MAX_TOTAL {
@@ -399,13 +399,13 @@ impl Run<'_> {
     }
 
     fn modified(&mut self, name: &str, modifier: Option<char>, colon: bool) -> Lexed<String> {
-        let shown = modifier.unwrap_or(char::REPLACEMENT_CHARACTER);
+        let operator = modifier.unwrap_or(char::REPLACEMENT_CHARACTER);
         let text = if colon {
-            format!(":{shown}")
+            format!(":{operator}")
         } else {
-            String::from(shown)
+            String::from(operator)
         };
-        let glob = matches!(shown, '#' | '%');
+        let glob = matches!(operator, '#' | '%');
         if colon && glob {
             return Err(ShellErrorKind::Modifier(text));
         }
@@ -417,7 +417,7 @@ impl Run<'_> {
         let missing = value
             .as_deref()
             .is_none_or(|value| colon && value.is_empty());
-        match shown {
+        match operator {
             '-' if missing => Ok(word),
             '-' => Ok(value.unwrap_or_default()),
             '+' if missing => Ok(String::new()),
@@ -437,12 +437,12 @@ impl Run<'_> {
             '#' | '%' => {
                 let value = value.unwrap_or_default();
                 let (pattern, star) = word
-                    .strip_prefix(shown)
+                    .strip_prefix(operator)
                     .map_or((word.as_str(), Star::Shortest), |pattern| {
                         (pattern, Star::Longest)
                     });
                 self.lexer.spend(glob::cost(pattern, &value))?;
-                if shown == '#' {
+                if operator == '#' {
                     glob::trim_prefix(pattern, &value, star)
                 } else {
                     glob::trim_suffix(pattern, &value, star)

@@ -40,10 +40,10 @@ fn quotes_and_escapes_are_removed() {
         (r#"안\'녕"하\t세"'요\'"#, Some(r"안'녕하\t세요\")),
         ("안'녕", None),
     ];
-    for (word, want) in cases {
+    for (word, expected) in cases {
         assert_eq!(
             process(word, &HOME).ok().map(|word| word.result).as_deref(),
-            want,
+            expected,
             "{word}"
         );
     }
@@ -80,10 +80,10 @@ fn variables_are_replaced() {
         ("$$", Some("")),
         ("${$:-bbb}", Some("bbb")),
     ];
-    for (word, want) in cases {
+    for (word, expected) in cases {
         assert_eq!(
             process(word, &HOME).ok().map(|word| word.result).as_deref(),
-            want,
+            expected,
             "{word}"
         );
     }
@@ -115,10 +115,10 @@ fn modifiers_choose_between_value_and_word() {
         ("${aaa:-bbb {foo}", Some("bbb {foo")),
         ("${:-bbb}", None),
     ];
-    for (word, want) in cases {
+    for (word, expected) in cases {
         assert_eq!(
             process(word, &HOME).ok().map(|word| word.result).as_deref(),
-            want,
+            expected,
             "{word}"
         );
     }
@@ -154,12 +154,12 @@ fn globs_cut_and_replace() {
         ("${FOO///}", "xxyy", Some("xxyy")),
         (r"${FOO#\x}", "x", None),
     ];
-    for (word, value, want) in cases {
+    for (word, value, expected) in cases {
         let env = [format!("FOO={value}"), "BAR=b".to_owned()];
         let env: Vec<&str> = env.iter().map(String::as_str).collect();
         assert_eq!(
             process(word, &env).ok().map(|word| word.result).as_deref(),
-            want,
+            expected,
             "{word}"
         );
     }
@@ -167,14 +167,14 @@ fn globs_cut_and_replace() {
         glob::translate(r"(()[]{\}^$.\*\?|\\", Star::Longest, Begin::Start).as_deref(),
         Ok(r"^\(\(\)\[\]\{\}\^\$\.\*\?\|\\")
     );
-    for (pattern, want) in [
+    for (pattern, expected) in [
         (r"a\*c", r"c\*a"),
         (r"\\\ab", r"b\a\\"),
         (r"ab\", r"\ba"),
         (r"👽\🚀🖖", r"🖖\🚀👽"),
         (r"\\b", r"b\\"),
     ] {
-        assert_eq!(glob::reverse_pattern(pattern), want);
+        assert_eq!(glob::reverse_pattern(pattern), expected);
     }
 }
 
@@ -206,11 +206,11 @@ fn words_are_cut_after_expansion() {
         ("cat <<  EOF x", Some(&["cat", "<<  EOF", "x"])),
         ("a${none:-b}", Some(&["ab"])),
     ];
-    for (word, want) in cases {
-        let want = want.map(|words| words.iter().map(|word| (*word).to_owned()).collect());
+    for (word, expected) in cases {
+        let expected = expected.map(|words| words.iter().map(|word| (*word).to_owned()).collect());
         assert_eq!(
             process(word, &env).ok().map(|word| word.words),
-            want,
+            expected,
             "{word}"
         );
     }
@@ -252,10 +252,10 @@ fn raw_modes_keep_what_they_are_told_to() {
         ('\\', r#"$FOO ${BAZ#"a\b"}"#, r"bar a\bc"),
         ('\\', r#"$FOO ${BAZ/"a\b"/x}"#, r"bar a\bc"),
     ];
-    for (escape, word, want) in cases {
+    for (escape, word, expected) in cases {
         assert_eq!(
             raw(escape).process_word(word, &env).as_deref(),
-            Ok(want),
+            Ok(expected),
             "{word}"
         );
     }
@@ -314,11 +314,11 @@ fn errors_have_the_words_that_clients_know() {
             r#"failed to process "${}": syntax error: bad substitution"#,
         ),
     ];
-    for (word, want) in cases {
+    for (word, expected) in cases {
         let error = Lexer::new('\\').process(word, &EnvList::from_strings(["ARG=x", "E="]));
         assert_eq!(
             error.map_err(|error| error.to_string()),
-            Err(want.to_owned())
+            Err(expected.to_owned())
         );
     }
 }

@@ -12,7 +12,7 @@ pub enum DirectiveName {
     Syntax,
     /// The escape character.
     Escape,
-    /// How to lint.
+    /// Configuration of the linter.
     Check,
 }
 
@@ -36,7 +36,7 @@ impl DirectiveName {
 /// A directive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Directive {
-    /// Which.
+    /// Name of the directive.
     pub name: DirectiveName,
     /// Its value.
     pub value: String,
@@ -51,11 +51,11 @@ pub struct LocatedDirective {
     pub word: String,
     /// The whole value.
     pub value: String,
-    /// Where it stands.
+    /// Lines of the directive.
     pub ranges: Vec<Range>,
 }
 
-/// Reads directives line by line and knows when they are over.
+/// Reads directives line by line, up to the first line that is none.
 #[derive(Debug, Clone)]
 pub struct DirectiveParser {
     line: usize,
@@ -170,7 +170,7 @@ fn find(name: DirectiveName, data: &[u8], any_format: bool) -> Option<LocatedDir
     })
 }
 
-/// A file of JSON, of which nothing else is kept.
+/// The member of a JSON file that names the frontend.
 #[derive(serde::Deserialize)]
 struct Members {
     syntax: Option<String>,

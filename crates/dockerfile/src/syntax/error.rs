@@ -1,4 +1,4 @@
-//! What is wrong with a file as text.
+//! Errors of the syntax.
 
 use super::Range;
 use crate::shell::ShellError;
@@ -9,21 +9,21 @@ use oci::ErrorKind;
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{kind}")]
 pub struct SyntaxError {
-    /// What is wrong.
+    /// The error without its place.
     #[source]
     pub kind: SyntaxErrorKind,
-    /// Where.
+    /// Lines of the error.
     pub ranges: Vec<Range>,
 }
 
-/// What is wrong with a file as text.
+/// Why a file is not a Dockerfile.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SyntaxErrorKind {
     /// A directive stands twice.
     #[error("only one {0} parser directive can be used")]
     DuplicateDirective(&'static str),
-    /// No character to escape with.
+    /// The escape directive is neither a backslash nor a backquote.
     #[error("invalid escape token '{0}' does not match ` or \\")]
     EscapeToken(String),
     /// A file of comments and blank lines only.
@@ -32,13 +32,13 @@ pub enum SyntaxErrorKind {
     /// A line that is too long.
     #[error("dockerfile line greater than max allowed size of {}", super::MAX_LINE)]
     LineTooLong,
-    /// More than we take.
+    /// The file has more of something than the limit.
     // DIFFERS: BuildKit has no such limits; a file of this size takes all memory there is.
     #[error("dockerfile is too large: more than {most} {what}")]
     TooLarge {
-        /// What there is too much of.
+        /// Plural noun of the counted thing.
         what: &'static str,
-        /// How much is accepted.
+        /// The limit.
         most: usize,
     },
     /// A heredoc without its end.

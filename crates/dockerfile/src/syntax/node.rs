@@ -19,7 +19,7 @@ pub struct Node {
     pub children: Vec<Node>,
     /// Heredocs that belong to the instruction.
     pub heredocs: Vec<Heredoc>,
-    /// The arguments were written as a JSON array.
+    /// Whether the arguments were written as a JSON array.
     pub json: bool,
     /// The logical line.
     pub original: String,
@@ -40,7 +40,7 @@ pub struct Node {
 pub struct CarriageReturn {
     /// The heredoc whose lines have them; otherwise they stand inside of the instruction's own line.
     pub heredoc: Option<String>,
-    /// Which lines.
+    /// Lines that have them.
     pub ranges: Vec<Range>,
 }
 

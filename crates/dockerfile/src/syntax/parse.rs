@@ -25,12 +25,12 @@ pub struct Tree {
 pub struct EmptyContinuation {
     /// The logical line.
     pub text: String,
-    /// Where it ends.
+    /// Lines of the continued line.
     pub range: Range,
 }
 
 impl EmptyContinuation {
-    /// Returns the sentence BuildKit says.
+    /// Returns BuildKit's sentence for it.
     pub fn short(&self) -> String {
         format!("Empty continuation line found in: {}", self.text)
     }
@@ -109,11 +109,11 @@ pub fn parse(data: &[u8]) -> Result<Tree, SyntaxError> {
                 (false, false) => LineEnds::Content,
             };
             for heredoc in heredocs_of(&text).map_err(|kind| at(kind, parser.line))? {
-                let (heredoc, kept) = parser
+                let (heredoc, carriage_returns) = parser
                     .heredoc(heredoc, ends)
                     .map_err(|kind| at(kind, parser.line))?;
                 node.heredocs.push(heredoc);
-                node.carriage_returns.extend(kept);
+                node.carriage_returns.extend(carriage_returns);
             }
         }
         node.comments = std::mem::take(&mut comments);
@@ -125,15 +125,15 @@ pub fn parse(data: &[u8]) -> Result<Tree, SyntaxError> {
         root.end_line = parser.line;
         root.children.push(node);
     }
-    let here = |kind| SyntaxError {
+    let at_last_line = |kind| SyntaxError {
         kind,
         ranges: vec![Range::line(parser.line)],
     };
     if root.children.is_empty() {
-        return Err(here(SyntaxErrorKind::NoInstructions));
+        return Err(at_last_line(SyntaxErrorKind::NoInstructions));
     }
     if parser.lines.too_long() {
-        return Err(here(SyntaxErrorKind::LineTooLong));
+        return Err(at_last_line(SyntaxErrorKind::LineTooLong));
     }
     Ok(Tree {
         root,
@@ -152,14 +152,14 @@ struct Parser<'a> {
     crlf: bool,
 }
 
-/// Whose the carriage returns at the ends of a heredoc's lines are.
+/// How carriage returns at the ends of a heredoc's lines are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LineEnds {
-    /// Nobody's: the heredoc is the script of a step, and shells take them for parts of words.
+    /// All are cut: the heredoc is the script of a step, and shells take them for parts of words.
     Script,
-    /// The Dockerfile's: the line that starts the heredoc ends in one too, and so does each line of the file.
+    /// The one of a line's end is cut: the line that starts the heredoc ends in one too, and so does each line of the file.
     File,
-    /// The heredoc's: the line that starts it has none.
+    /// They are content: the line that starts the heredoc has none.
     Content,
 }
 

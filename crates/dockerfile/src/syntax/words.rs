@@ -83,7 +83,7 @@ fn blank_separated(rest: &str) -> Parsed<Vec<Node>> {
     Ok(words.into_iter().map(Node::word).collect())
 }
 
-/// Refuses what is too much before a node is made of each.
+/// Refuses too many words before nodes are made of them.
 fn few<T>(words: Vec<T>) -> Parsed<Vec<T>> {
     if words.len() > MAX_WORDS {
         return Err(SyntaxErrorKind::TooLarge {

@@ -6,9 +6,8 @@ use crate::world::check;
 fn heredocs_are_files() {
     check(&[
         (
-            "",
+            "alpine",
             r"
-FROM alpine
 COPY <<a <<b /d/
 1
 a
@@ -16,8 +15,6 @@ a
 b
 ",
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/2] FROM docker.io/library/alpine:latest
 1: mkfile /a 644 "1\n" [-1,-1]
    # [internal] preparing inline document
 2: mkfile /b 644 "2\n" [-1,-1]
@@ -39,16 +36,13 @@ b
 "##,
         ),
         (
-            "",
+            "alpine",
             r"
-FROM alpine
 COPY x <<y z /d/
 text
 y
 ",
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/2] FROM docker.io/library/alpine:latest
 1: local://context local.followpaths=["x","z"] local.unique=
    # [internal] load build context
 2: mkfile /y 644 "text\n" [-1,-1]
@@ -58,15 +52,12 @@ y
 "#,
         ),
         (
-            "",
+            "alpine",
             r"
-FROM alpine
 ADD <<EOF /f
 EOF
 ",
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/2] FROM docker.io/library/alpine:latest
 1: mkfile /EOF 644 "" [-1,-1]
    # [internal] preparing inline document
 2: copy /EOF to /f [0,1] <- 0 1
@@ -80,14 +71,11 @@ EOF
 fn archives_and_addresses_can_be_added() {
     check(&[
         (
-            "",
+            "alpine",
             r"
-FROM alpine
 ADD a.tar /
 ",
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/2] FROM docker.io/library/alpine:latest
 1: local://context local.followpaths=["a.tar"] local.unique=
    # [internal] load build context
 2: copy /a.tar to / follow contents unpack wildcard [0,1] <- 0 1
@@ -95,14 +83,11 @@ ADD a.tar /
 "#,
         ),
         (
-            "",
+            "alpine",
             r"
-FROM alpine
 ADD --unpack=false a.tar /
 ",
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/2] FROM docker.io/library/alpine:latest
 1: local://context local.followpaths=["a.tar"] local.unique=
    # [internal] load build context
 2: copy /a.tar to / follow contents wildcard [0,1] <- 0 1

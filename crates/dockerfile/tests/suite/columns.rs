@@ -87,9 +87,9 @@ fn an_error_points_at_the_word_that_is_wrong() {
             .collect();
         let error = lowered(&Host::default(), text.join("\n").as_bytes(), "")
             .expect_err("the file is refused");
-        let mut shown = String::new();
+        let mut annotated = String::new();
         for (number, line) in text.iter().enumerate() {
-            shown.push_str(&format!("\n{line}"));
+            annotated.push_str(&format!("\n{line}"));
             // An error may name the same place twice, as the reference's do.
             let mut here: Vec<_> = error.locations.iter().flatten().collect();
             here.dedup();
@@ -99,7 +99,7 @@ fn an_error_points_at_the_word_that_is_wrong() {
             {
                 let (start, end) = (range.start.character, range.end.character);
                 if start < end {
-                    shown.push_str(&format!(
+                    annotated.push_str(&format!(
                         "\n{}{}",
                         " ".repeat(start),
                         "^".repeat(end - start)
@@ -107,6 +107,6 @@ fn an_error_points_at_the_word_that_is_wrong() {
                 }
             }
         }
-        assert_eq!(format!("{shown}\n"), *marked, "{error}");
+        assert_eq!(format!("{annotated}\n"), *marked, "{error}");
     }
 }

@@ -6,14 +6,11 @@ use crate::world::check;
 fn sources_go_to_their_destination() {
     check(&[
         (
-            "",
+            "alpine",
             r"
-FROM alpine
 COPY a /b
 ",
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/2] FROM docker.io/library/alpine:latest
 1: local://context local.followpaths=["a"] local.unique=
    # [internal] load build context
 2: copy /a to /b follow contents wildcard [0,1] <- 0 1
@@ -21,14 +18,11 @@ COPY a /b
 "#,
         ),
         (
-            "",
+            "alpine",
             r"
-FROM alpine
 COPY a b /c/
 ",
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/2] FROM docker.io/library/alpine:latest
 1: local://context local.followpaths=["a","b"] local.unique=
    # [internal] load build context
 2: copy /a to /c/ follow contents wildcard [0,1]; copy /b to /c/ follow contents wildcard [2,1] <- 0 1
@@ -36,14 +30,11 @@ COPY a b /c/
 "#,
         ),
         (
-            "",
+            "alpine",
             r"
-FROM alpine
 COPY a b
 ",
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/2] FROM docker.io/library/alpine:latest
 1: local://context local.followpaths=["a"] local.unique=
    # [internal] load build context
 2: copy /a to /b follow contents wildcard [0,1] <- 0 1
@@ -51,17 +42,14 @@ COPY a b
 "#,
         ),
         (
-            "",
+            "alpine",
             r"
-FROM alpine
 WORKDIR /w
 COPY a .
 COPY b ./c/
 COPY c ../d
 ",
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/5] FROM docker.io/library/alpine:latest
 1: mkdir /w 755 [0,-1] <- 0
    # [2/5] WORKDIR /w
 2: local://context local.followpaths=["a","b","c"] local.unique=
@@ -105,14 +93,11 @@ COPY ../../a /b
 "#,
         ),
         (
-            "",
+            "alpine",
             r"
-FROM alpine
 COPY *.txt [a-z] /d/
 ",
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/2] FROM docker.io/library/alpine:latest
 1: local://context local.followpaths=["*.txt","[a-z]"] local.unique=
    # [internal] load build context
 2: copy /*.txt to /d/ follow contents wildcard [0,1]; copy /[a-z] to /d/ follow contents wildcard [2,1] <- 0 1
@@ -120,14 +105,11 @@ COPY *.txt [a-z] /d/
 "#,
         ),
         (
-            "",
+            "alpine",
             r#"
-FROM alpine
 COPY ["a b", "/c d"]
 "#,
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/2] FROM docker.io/library/alpine:latest
 1: local://context local.followpaths=["a b"] local.unique=
    # [internal] load build context
 2: copy /a b to /c d follow contents wildcard [0,1] <- 0 1
@@ -135,14 +117,11 @@ COPY ["a b", "/c d"]
 "#,
         ),
         (
-            "",
+            "alpine",
             r"
-FROM alpine
 COPY --exclude=*.log --exclude=x a /b/
 ",
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/2] FROM docker.io/library/alpine:latest
 1: local://context local.followpaths=["a"] local.unique=
    # [internal] load build context
 2: copy /a to /b/ follow contents wildcard exclude=*.log,x [0,1] <- 0 1
@@ -156,15 +135,12 @@ COPY --exclude=*.log --exclude=x a /b/
 fn owners_and_modes_are_read() {
     check(&[
         (
-            "",
+            "alpine",
             r"
-FROM alpine
 COPY --chown=1 a /b
 COPY --chown=1:2 a /b
 ",
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/3] FROM docker.io/library/alpine:latest
 1: local://context local.followpaths=["a"] local.unique=
    # [internal] load build context
 2: copy /a to /b owner=1: follow contents wildcard [0,1] <- 0 1
@@ -174,16 +150,13 @@ COPY --chown=1:2 a /b
 "#,
         ),
         (
-            "",
+            "alpine",
             r"
-FROM alpine
 COPY --chown=app a /b
 COPY --chown=app:grp a /b
 COPY --chown=:grp a /b
 ",
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/4] FROM docker.io/library/alpine:latest
 1: local://context local.followpaths=["a"] local.unique=
    # [internal] load build context
 2: copy /a to /b owner=app@0: follow contents wildcard [0,1] <- 0 1
@@ -195,16 +168,13 @@ COPY --chown=:grp a /b
 "#,
         ),
         (
-            "",
+            "alpine",
             r"
-FROM alpine
 COPY --chmod=755 a /b
 COPY --chmod=u+x,g=rX a /b
 COPY --chmod=0 a /b
 ",
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/4] FROM docker.io/library/alpine:latest
 1: local://context local.followpaths=["a"] local.unique=
    # [internal] load build context
 2: copy /a to /b follow contents wildcard mode=755 [0,1] <- 0 1
@@ -267,14 +237,11 @@ COPY --chown= --chmod= a /b
 fn a_linked_copy_is_a_layer_of_its_own() {
     check(&[
         (
-            "",
+            "alpine",
             r"
-FROM alpine
 COPY --link a /b
 ",
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/2] FROM docker.io/library/alpine:latest
 1: local://context local.followpaths=["a"] local.unique=
    # [internal] load build context
 2: copy /a to /b follow contents wildcard [-1,0] <- 1
@@ -286,15 +253,12 @@ COPY --link a /b
 "#,
         ),
         (
-            "",
+            "alpine",
             r"
-FROM alpine
 COPY --link --chown=1:2 a /b
 RUN one
 ",
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/3] FROM docker.io/library/alpine:latest
 1: local://context local.followpaths=["a"] local.unique=
    # [internal] load build context
 2: copy /a to /b owner=1:2 follow contents wildcard [-1,0] <- 1
@@ -357,14 +321,11 @@ COPY --link --from=a /x /y
 fn parents_are_kept_when_asked_for() {
     check(&[
         (
-            "",
+            "alpine",
             r"
-FROM alpine
 COPY --parents a/b/c /d/
 ",
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/2] FROM docker.io/library/alpine:latest
 1: local://context local.followpaths=["a/b/c"] local.unique=
    # [internal] load build context
 2: copy / to /d/ follow contents wildcard include=a/b/c required=/a/b/c [0,1] <- 0 1
@@ -372,14 +333,11 @@ COPY --parents a/b/c /d/
 "#,
         ),
         (
-            "",
+            "alpine",
             r"
-FROM alpine
 COPY --parents a/./b/c /d/
 ",
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/2] FROM docker.io/library/alpine:latest
 1: local://context local.followpaths=["a/b/c"] local.unique=
    # [internal] load build context
 2: copy /a to /d/ follow contents wildcard include=b/c required=/a/b/c [0,1] <- 0 1
@@ -387,14 +345,11 @@ COPY --parents a/./b/c /d/
 "#,
         ),
         (
-            "",
+            "alpine",
             r"
-FROM alpine
 COPY --parents **/*.txt /d/
 ",
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/2] FROM docker.io/library/alpine:latest
 1: local://context local.followpaths=["**/*.txt"] local.unique=
    # [internal] load build context
 2: copy / to /d/ follow contents wildcard include=**/*.txt [0,1] <- 0 1

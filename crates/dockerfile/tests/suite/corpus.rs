@@ -32,10 +32,15 @@ fn dirs(root: &Path) -> Vec<PathBuf> {
 fn check_trees(root: &Path) {
     for dir in dirs(root) {
         let text = fs::read(dir.join("Dockerfile")).expect("the case has a file");
-        let want = fs::read_to_string(dir.join("result")).expect("the case has a result");
+        let expected = fs::read_to_string(dir.join("result")).expect("the case has a result");
         let tree =
             syntax::parse(&text).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
-        assert_eq!(format!("{}\n", tree.root.dump()), want, "{}", dir.display());
+        assert_eq!(
+            format!("{}\n", tree.root.dump()),
+            expected,
+            "{}",
+            dir.display()
+        );
     }
 }
 

@@ -57,16 +57,16 @@ fn every_file_is_read_as_buildkits_parser_reads_it() {
     ];
     for vector in &vectors {
         let text = vector["in"].as_str().expect("a text");
-        let want = match vector["error"].as_str() {
+        let expected = match vector["error"].as_str() {
             Some(error) => Err(error.to_owned()),
             None => Ok(vector["out"].clone()),
         };
         let actual = answer(text);
         if differs.contains(&text) {
-            assert_ne!(actual, want, "{text:?} is no difference any more");
-        } else if actual != want {
+            assert_ne!(actual, expected, "{text:?} is no difference any more");
+        } else if actual != expected {
             differences.push(format!(
-                "{text:?}:\n  {actual:?}\n  BuildKit says\n  {want:?}"
+                "{text:?}:\n  {actual:?}\n  BuildKit says\n  {expected:?}"
             ));
         }
     }

@@ -376,7 +376,7 @@ fn attacks() -> Vec<(&'static str, String, &'static str)> {
 #[test]
 fn no_file_takes_much_time_stack_or_memory() {
     let (mut slow, mut wrong) = (Vec::new(), Vec::new());
-    for (name, text, want) in attacks() {
+    for (name, text, expected) in attacks() {
         let text = format!("FROM a AS a\n{text}\n");
         #[expect(
             clippy::disallowed_methods,
@@ -404,14 +404,14 @@ fn no_file_takes_much_time_stack_or_memory() {
             slow.push(format!("{name}: {took:?}"));
         }
         let as_wanted = match &outcome {
-            Ok(()) => want.is_empty(),
-            Err(error) => !want.is_empty() && error.contains(want),
+            Ok(()) => expected.is_empty(),
+            Err(error) => !expected.is_empty() && error.contains(expected),
         };
         if !as_wanted {
-            let shown = |error: String| error.chars().take(300).collect::<String>();
+            let shorten = |error: String| error.chars().take(300).collect::<String>();
             wrong.push(format!(
-                "{name}: {:?}, not {want:?}",
-                outcome.map_err(shown)
+                "{name}: {:?}, not {expected:?}",
+                outcome.map_err(shorten)
             ));
         }
     }
@@ -479,8 +479,8 @@ fn a_long_definition_is_read_and_written_again() {
         drop(lowered);
         let state = llb::build::state_from_definition(&definition).expect("it is one");
         let options = llb::build::MarshalOptions::default();
-        let again = llb::build::marshal(state.output(), &options).expect("it can be written");
-        assert_eq!(again.def.len(), definition.def.len());
+        let reencoded = llb::build::marshal(state.output(), &options).expect("it can be written");
+        assert_eq!(reencoded.def.len(), definition.def.len());
     };
     let thread = std::thread::Builder::new().stack_size(STACK).spawn(run);
     thread
@@ -515,7 +515,7 @@ fn platforms_of_one_build_have_one_budget() {
 
 #[test]
 fn an_ignore_file_of_any_size_is_refused_by_the_matcher_and_not_cut() {
-    for (text, want) in [
+    for (text, expected) in [
         ("a\n".repeat(2 << 20), "too many patterns: 100001 in a list"),
         ("*a\n".repeat(1 << 20), "too many patterns"),
         (
@@ -529,7 +529,7 @@ fn an_ignore_file_of_any_size_is_refused_by_the_matcher_and_not_cut() {
         let error = pattern::PatternMatcher::new(&patterns).err();
         let error = error.map(|error| error.to_string()).unwrap_or_default();
         assert!(
-            error.starts_with(want) && error.is_empty() == want.is_empty(),
+            error.starts_with(expected) && error.is_empty() == expected.is_empty(),
             "{error}"
         );
     }

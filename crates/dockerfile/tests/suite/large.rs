@@ -63,8 +63,8 @@ fn five_thousand_lines_are_lowered_in_no_time() {
     }
     eprintln!("5,000 lines and 500 stages: {best:?}");
     // The budget is that of an optimised build; this one is not, and other tests run beside it.
-    let most = if cfg!(debug_assertions) { 400 } else { 50 };
-    assert!(best < Duration::from_millis(most), "{best:?}");
+    let limit_ms = if cfg!(debug_assertions) { 400 } else { 50 };
+    assert!(best < Duration::from_millis(limit_ms), "{best:?}");
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn a_small_file_cannot_fill_the_memory() {
         .map(|n| format!("FROM s{} AS s{n}\n", n - 1))
         .collect();
     let steps: String = (0..400).map(|n| format!("RUN {n}\n")).collect();
-    for (text, want) in [
+    for (text, expected) in [
         (
             format!("{}{variables}", doubled("alpine")),
             "variables of this file expand to more than 67108864 bytes",
@@ -105,6 +105,6 @@ fn a_small_file_cannot_fill_the_memory() {
         let error = lowered(&host, text.as_bytes(), "")
             .and_then(|lowered| lowered.definition())
             .expect_err("it is too much");
-        assert!(error.to_string().ends_with(want), "{error}");
+        assert!(error.to_string().ends_with(expected), "{error}");
     }
 }

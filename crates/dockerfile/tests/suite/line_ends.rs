@@ -64,10 +64,10 @@ fn a_file_with_windows_line_ends_builds_what_it_builds_without() {
     let corpus = corpus();
     assert!(corpus.len() > 40);
     for text in &corpus {
-        let want = built(text.as_bytes());
-        assert!(!want.contains("\\r"), "{text}");
+        let expected = built(text.as_bytes());
+        assert!(!expected.contains("\\r"), "{text}");
         let crlf = text.replace('\n', "\r\n");
-        for (what, bytes) in [
+        for (encoding, bytes) in [
             ("carriage returns", crlf.clone().into_bytes()),
             (
                 "a mark and carriage returns",
@@ -77,7 +77,7 @@ fn a_file_with_windows_line_ends_builds_what_it_builds_without() {
             ("UTF-16, high bytes first", utf16(&crlf, u16::to_be_bytes)),
         ] {
             let bytes = syntax::to_utf8(&bytes);
-            assert_eq!(built(&bytes), want, "with {what}:\n{text}");
+            assert_eq!(built(&bytes), expected, "with {encoding}:\n{text}");
         }
     }
 }
@@ -85,8 +85,8 @@ fn a_file_with_windows_line_ends_builds_what_it_builds_without() {
 #[test]
 fn an_ignore_file_with_windows_line_ends_says_what_it_says_without() {
     let text = "# words\n*.log\n!keep.log\n\n/target\n  spaced  \n!\n";
-    let want = ignore::patterns(text.as_bytes());
-    assert_eq!(want, ["*.log", "!keep.log", "target", "spaced", "!"]);
+    let expected = ignore::patterns(text.as_bytes());
+    assert_eq!(expected, ["*.log", "!keep.log", "target", "spaced", "!"]);
     let crlf = text.replace('\n', "\r\n");
     for bytes in [
         crlf.clone().into_bytes(),
@@ -95,12 +95,12 @@ fn an_ignore_file_with_windows_line_ends_says_what_it_says_without() {
         utf16(&crlf, u16::to_le_bytes),
         utf16(&crlf, u16::to_be_bytes),
     ] {
-        assert_eq!(ignore::patterns(&bytes), want, "{bytes:?}");
+        assert_eq!(ignore::patterns(&bytes), expected, "{bytes:?}");
     }
 }
 
 /// What the instructions after `FROM a` have: scripts and inline files, other words, and what was found about carriage returns.
-fn kept(text: &str) -> String {
+fn instructions_of(text: &str) -> String {
     let warnings = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&warnings);
     let linter = Linter::new(LintConfig::default(), move |warning| {
@@ -138,7 +138,7 @@ fn kept(text: &str) -> String {
 fn carriage_returns_stay_only_where_a_heredoc_has_them_on_purpose_and_are_told() {
     const TOLD: &str = "Lines of heredoc \"E\" have carriage returns, which become part of it";
     const INSIDE: &str = "Carriage return inside of a line, which becomes part of the instruction";
-    for (text, want) in [
+    for (text, expected) in [
         // The line that starts the heredoc ends in a line feed alone: those of the heredoc are its own.
         (
             "COPY <<E /x\n1\r\n2\r\nE\n",
@@ -192,6 +192,6 @@ fn carriage_returns_stay_only_where_a_heredoc_has_them_on_purpose_and_are_told()
             "1\r\n".to_owned(),
         ),
     ] {
-        assert_eq!(kept(text), want, "{text:?}");
+        assert_eq!(instructions_of(text), expected, "{text:?}");
     }
 }

@@ -6,41 +6,32 @@ use crate::world::check;
 fn a_command_line_is_run_by_the_shell_unless_it_is_a_list() {
     check(&[
         (
-            "",
+            "alpine",
             r"
-FROM alpine
 RUN echo one && echo two
 ",
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/2] FROM docker.io/library/alpine:latest
 1: exec ["/bin/sh", "-c", "echo one && echo two"] in / env=PATH=/bin for linux/amd64 <- 0
    # [2/2] RUN echo one && echo two
 "#,
         ),
         (
-            "",
+            "alpine",
             r#"
-FROM alpine
 RUN ["echo", "$A", "b c"]
 "#,
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/2] FROM docker.io/library/alpine:latest
 1: exec ["echo", "$A", "b c"] in / env=PATH=/bin for linux/amd64 <- 0
    # [2/2] RUN ["echo", "$A", "b c"]
 "#,
         ),
         (
-            "",
+            "alpine",
             r#"
-FROM alpine
 SHELL ["/bin/bash", "-ec"]
 RUN echo one
 "#,
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/2] FROM docker.io/library/alpine:latest
 1: exec ["/bin/bash", "-ec", "echo one"] in / env=PATH=/bin for linux/amd64 <- 0
    # [2/2] RUN echo one
 "#,
@@ -59,16 +50,13 @@ RUN echo one
 "#,
         ),
         (
-            "",
+            "alpine",
             r"
-FROM alpine
 RUN echo \
   # comment
   two
 ",
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/2] FROM docker.io/library/alpine:latest
 1: exec ["/bin/sh", "-c", "echo   two"] in / env=PATH=/bin for linux/amd64 <- 0
    # [2/2] RUN echo   two
 "#,
@@ -80,17 +68,14 @@ RUN echo \
 fn a_heredoc_is_a_script_or_a_file_of_its_step() {
     check(&[
         (
-            "",
+            "alpine",
             r"
-FROM alpine
 RUN <<EOF
 echo one
 echo two
 EOF
 ",
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/2] FROM docker.io/library/alpine:latest
 1: exec ["/bin/sh", "-c", "echo one\necho two\n"] in / env=PATH=/bin for linux/amd64 <- 0
    # [2/2] RUN <<EOF (echo one...)
 "#,
@@ -139,9 +124,8 @@ EOF
 "#,
         ),
         (
-            "",
+            "alpine",
             r"
-FROM alpine
 RUN cat <<A - <<B
 a
 A
@@ -149,24 +133,19 @@ b
 B
 ",
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/2] FROM docker.io/library/alpine:latest
 1: exec ["/bin/sh", "-c", "cat <<A - <<B\na\nA\nb\nB"] in / env=PATH=/bin for linux/amd64 <- 0
    # [2/2] RUN cat <<A - <<B
 "#,
         ),
         (
-            "",
+            "alpine",
             r#"
-FROM alpine
 SHELL ["bash"]
 RUN <<EOF
 echo one
 EOF
 "#,
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/2] FROM docker.io/library/alpine:latest
 1: exec ["bash", "echo one\n"] in / env=PATH=/bin for linux/amd64 <- 0
    # [2/2] RUN <<EOF (echo one)
 "#,
@@ -432,15 +411,12 @@ RUN --network=default three
 "#,
         ),
         (
-            "network=host",
+            "alpine network=host",
             r"
-FROM alpine
 RUN one
 RUN --network=none two
 ",
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/3] FROM docker.io/library/alpine:latest
 1: exec ["/bin/sh", "-c", "one"] in / env=PATH=/bin network=host for linux/amd64 <- 0
    # [2/3] RUN one
 2: exec ["/bin/sh", "-c", "two"] in / env=PATH=/bin network=none for linux/amd64 <- 1
@@ -448,15 +424,12 @@ RUN --network=none two
 "#,
         ),
         (
-            "",
+            "alpine",
             r"
-FROM alpine
 RUN --security=insecure one
 RUN --security=sandbox two
 ",
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/3] FROM docker.io/library/alpine:latest
 1: exec ["/bin/sh", "-c", "one"] in / env=PATH=/bin security=insecure for linux/amd64 <- 0
    # [2/3] RUN --security=insecure one
 2: exec ["/bin/sh", "-c", "two"] in / env=PATH=/bin for linux/amd64 <- 1
@@ -464,14 +437,11 @@ RUN --security=sandbox two
 "#,
         ),
         (
-            "",
+            "alpine",
             r"
-FROM alpine
 RUN --device=vendor.com/gpu=all --device=name=v.com/x=1,required one
 ",
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/2] FROM docker.io/library/alpine:latest
 1: exec ["/bin/sh", "-c", "one"] in / env=PATH=/bin device=vendor.com/gpu=all:true device=v.com/x=1:false for linux/amd64 <- 0
    # [2/2] RUN --device=vendor.com/gpu=all --device=name=v.com/x=1,required one
 "#,
@@ -483,14 +453,11 @@ RUN --device=vendor.com/gpu=all --device=name=v.com/x=1,required one
 fn options_of_a_build_reach_every_step() {
     check(&[
         (
-            "hostname=h cgroup=/c host:a=1.2.3.4 host:b=::1 ulimit:nofile=10",
+            "alpine hostname=h cgroup=/c host:a=1.2.3.4 host:b=::1 ulimit:nofile=10",
             r"
-FROM alpine
 RUN one
 ",
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/2] FROM docker.io/library/alpine:latest
 1: exec ["/bin/sh", "-c", "one"] in / env=PATH=/bin hostname=h cgroup=/c hosts=a:1.2.3.4,b:::1 ulimits=nofile:10:10 for linux/amd64 <- 0
    # [2/2] RUN one
 "#,
@@ -566,29 +533,23 @@ RUN two
 "#,
         ),
         (
-            "",
+            "alpine",
             r"
-FROM alpine
 WORKDIR /
 RUN one
 ",
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/3] FROM docker.io/library/alpine:latest
 1: exec ["/bin/sh", "-c", "one"] in / env=PATH=/bin for linux/amd64 <- 0
    # [2/3] RUN one
 "#,
         ),
         (
-            "",
+            "alpine",
             r#"
-FROM alpine
 USER ""
 RUN one
 "#,
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/2] FROM docker.io/library/alpine:latest
 1: exec ["/bin/sh", "-c", "one"] in / env=PATH=/bin for linux/amd64 <- 0
    # [2/2] RUN one
 "#,

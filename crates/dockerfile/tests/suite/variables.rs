@@ -6,16 +6,13 @@ use crate::world::check;
 fn arguments_reach_steps_and_words() {
     check(&[
         (
-            "",
+            "alpine",
             r"
-FROM alpine
 ARG A=1
 RUN echo $A
 WORKDIR /$A
 ",
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/3] FROM docker.io/library/alpine:latest
 1: exec ["/bin/sh", "-c", "echo $A"] in / env=PATH=/bin,A=1 for linux/amd64 <- 0
    # [2/3] RUN echo 1
 2: mkdir /1 755 [0,-1] <- 1
@@ -23,16 +20,13 @@ WORKDIR /$A
 "#,
         ),
         (
-            "arg:A=2",
+            "alpine arg:A=2",
             r"
-FROM alpine
 ARG A=1
 RUN echo
 COPY $A /$A
 ",
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/3] FROM docker.io/library/alpine:latest
 1: exec ["/bin/sh", "-c", "echo"] in / env=PATH=/bin,A=2 for linux/amd64 <- 0
    # [2/3] RUN echo
 2: local://context local.followpaths=["2"] local.unique=
@@ -42,101 +36,80 @@ COPY $A /$A
 "#,
         ),
         (
-            "arg:A=2",
+            "alpine arg:A=2",
             r"
-FROM alpine
 RUN echo
 ",
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/2] FROM docker.io/library/alpine:latest
 1: exec ["/bin/sh", "-c", "echo"] in / env=PATH=/bin for linux/amd64 <- 0
    # [2/2] RUN echo
 "#,
         ),
         (
-            "",
+            "alpine",
             r"
-FROM alpine
 ARG A
 RUN echo
 ",
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/2] FROM docker.io/library/alpine:latest
 1: exec ["/bin/sh", "-c", "echo"] in / env=PATH=/bin for linux/amd64 <- 0
    # [2/2] RUN echo
 "#,
         ),
         (
-            "arg:A=",
+            "alpine arg:A=",
             r"
-FROM alpine
 ARG A=1
 RUN echo
 ",
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/2] FROM docker.io/library/alpine:latest
 1: exec ["/bin/sh", "-c", "echo"] in / env=PATH=/bin,A= for linux/amd64 <- 0
    # [2/2] RUN echo
 "#,
         ),
         (
-            "",
+            "alpine",
             r"
-FROM alpine
 ARG A=1 B=$A-2
 RUN echo
 ",
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/2] FROM docker.io/library/alpine:latest
 1: exec ["/bin/sh", "-c", "echo"] in / env=PATH=/bin,A=1,B=1-2 for linux/amd64 <- 0
    # [2/2] RUN echo
 "#,
         ),
         (
-            "",
+            "alpine",
             r"
-FROM alpine
 ENV A=env
 ARG A=arg
 RUN echo
 ",
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/2] FROM docker.io/library/alpine:latest
 1: exec ["/bin/sh", "-c", "echo"] in / env=PATH=/bin,A=arg for linux/amd64 <- 0
    # [2/2] RUN echo
 "#,
         ),
         (
-            "",
+            "alpine",
             r"
-FROM alpine
 ARG A=arg
 ENV A=env
 RUN echo
 ",
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/2] FROM docker.io/library/alpine:latest
 1: exec ["/bin/sh", "-c", "echo"] in / env=PATH=/bin,A=env for linux/amd64 <- 0
    # [2/2] RUN echo
 "#,
         ),
         (
-            "",
+            "alpine",
             r"
-FROM alpine
 ARG A=arg
 ENV A=$A-env
 RUN echo
 ",
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/2] FROM docker.io/library/alpine:latest
 1: exec ["/bin/sh", "-c", "echo"] in / env=PATH=/bin,A=arg-env for linux/amd64 <- 0
    # [2/2] RUN echo
 "#,
@@ -283,42 +256,33 @@ RUN two
 fn a_predefined_argument_is_no_part_of_a_step() {
     check(&[
         (
-            "arg:HTTP_PROXY=http://p arg:NO_PROXY=x",
+            "alpine arg:HTTP_PROXY=http://p arg:NO_PROXY=x",
             r"
-FROM alpine
 RUN echo
 ",
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/2] FROM docker.io/library/alpine:latest
 1: exec ["/bin/sh", "-c", "echo"] in / env=PATH=/bin http_proxy=http://p no_proxy=x for linux/amd64 <- 0
    # [2/2] RUN echo
 "#,
         ),
         (
-            "arg:HTTP_PROXY=http://p",
+            "alpine arg:HTTP_PROXY=http://p",
             r"
-FROM alpine
 ARG HTTP_PROXY
 RUN echo
 ",
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/2] FROM docker.io/library/alpine:latest
 1: exec ["/bin/sh", "-c", "echo"] in / env=PATH=/bin,HTTP_PROXY=http://p http_proxy=http://p for linux/amd64 <- 0
    # [2/2] RUN echo
 "#,
         ),
         (
-            "arg:SOURCE_DATE_EPOCH=5 image",
+            "alpine arg:SOURCE_DATE_EPOCH=5 image",
             r"
-FROM alpine
 ARG SOURCE_DATE_EPOCH
 RUN echo
 ",
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/2] FROM docker.io/library/alpine:latest
 1: exec ["/bin/sh", "-c", "echo"] in / env=PATH=/bin,SOURCE_DATE_EPOCH=5 for linux/amd64 <- 0
    # [2/2] RUN echo
 linux/amd64 by ""
@@ -442,15 +406,12 @@ error: SOURCE_DATE_EPOCH stage must contain exactly one remote ADD source [1]
 fn words_are_replaced_where_the_reference_replaces_them() {
     check(&[
         (
-            "",
+            "alpine",
             r#"
-FROM alpine
 ENV A=x B="y z"
 COPY --chown=$A:$A ${A}1 "$B" '$A' /$A/
 "#,
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/2] FROM docker.io/library/alpine:latest
 1: local://context local.followpaths=["$A","x1","y z"] local.unique=
    # [internal] load build context
 2: copy /x1 to /x/ owner=x@0:x@0 follow contents wildcard [0,1]; copy /y z to /x/ owner=x@0:x@0 follow contents wildcard [2,1]; copy /$A to /x/ owner=x@0:x@0 follow contents wildcard [3,1] <- 0 1
@@ -490,32 +451,26 @@ RUN pwd
 "#,
         ),
         (
-            "",
+            "alpine",
             r"
-FROM alpine
 ENV A=x
 ENV A=y B=$A
 RUN env
 ",
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/2] FROM docker.io/library/alpine:latest
 1: exec ["/bin/sh", "-c", "env"] in / env=PATH=/bin,A=y,B=x for linux/amd64 <- 0
    # [2/2] RUN env
 "#,
         ),
         (
-            "",
+            "alpine",
             r"
-FROM alpine
 ENV A=x
 COPY <<EOF /f
 $A \$A
 EOF
 ",
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/2] FROM docker.io/library/alpine:latest
 1: mkfile /EOF 644 "x $A\n" [-1,-1]
    # [internal] preparing inline document
 2: copy /EOF to /f [0,1] <- 0 1
@@ -523,17 +478,14 @@ EOF
 "#,
         ),
         (
-            "",
+            "alpine",
             r"
-FROM alpine
 ENV A=x
 COPY <<'EOF' /f
 $A
 EOF
 ",
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/2] FROM docker.io/library/alpine:latest
 1: mkfile /EOF 644 "$A\n" [-1,-1]
    # [internal] preparing inline document
 2: copy /EOF to /f [0,1] <- 0 1
@@ -541,16 +493,13 @@ EOF
 "#,
         ),
         (
-            "",
+            "alpine",
             r"
-FROM alpine
 ENV P=/a:/b
 COPY x /${P##*/}
 RUN ${P%%:*}
 ",
             r#"
-0: docker-image://docker.io/library/alpine:latest for linux/amd64
-   # [1/3] FROM docker.io/library/alpine:latest
 1: local://context local.followpaths=["x"] local.unique=
    # [internal] load build context
 2: copy /x to /b follow contents wildcard [0,1] <- 0 1

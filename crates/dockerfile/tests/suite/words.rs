@@ -56,14 +56,14 @@ fn every_word_expands_as_buildkits_lexer_expands_it() {
     assert!(vectors.len() > 1_000, "{}", vectors.len());
     let mut differences = Vec::new();
     for vector in &vectors {
-        let want = match vector["error"].as_str() {
+        let expected = match vector["error"].as_str() {
             Some(error) => Err(error.to_owned()),
             None => Ok(vector["out"].clone()),
         };
         let actual = answer(&vector["in"]);
-        if actual != want {
+        if actual != expected {
             differences.push(format!(
-                "{}: {actual:?}, BuildKit says {want:?}",
+                "{}: {actual:?}, BuildKit says {expected:?}",
                 vector["in"]
             ));
         }

@@ -28,6 +28,7 @@ use crate::dump;
 /// | `check=` | check options that win over the file's |
 /// | `fresh=` | a stage that is built without cache |
 /// | `multi`, `all` | several platforms are built; all stages are lowered |
+/// | `alpine` | the file is below `FROM alpine`, whose step (`0`) is not shown |
 /// | `image`, `warnings`, `only` | the config of the image and findings are shown; the definition is not |
 #[derive(Debug, Default)]
 struct World {
@@ -37,6 +38,7 @@ struct World {
     shows_image: bool,
     shows_warnings: bool,
     hides_definition: bool,
+    on_alpine: bool,
 }
 
 /// The config of an image: those with `onbuild` in their names have triggers, `windows` is for Windows, and `gone` is not there.
@@ -204,6 +206,7 @@ fn read(with: &str) -> (World, LowerOptions) {
             ("image", _) => world.shows_image = true,
             ("warnings", _) => world.shows_warnings = true,
             ("only", _) => world.hides_definition = true,
+            ("alpine", _) => world.on_alpine = true,
             _ => panic!("{word} means nothing"),
         }
     }
@@ -213,6 +216,11 @@ fn read(with: &str) -> (World, LowerOptions) {
 /// What lowering a file comes to.
 pub(crate) fn outcome(with: &str, file: &str) -> String {
     let (world, options) = read(with);
+    let file = if world.on_alpine {
+        format!("FROM alpine\n{file}")
+    } else {
+        file.to_owned()
+    };
     let warnings = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&warnings);
     let warn =
@@ -223,7 +231,12 @@ pub(crate) fn outcome(with: &str, file: &str) -> String {
         Ok(lowered) => {
             if !world.hides_definition {
                 let definition = lowered.definition().expect("it can be written");
-                out.push_str(&dump::definition(&definition));
+                let steps = dump::definition(&definition);
+                out.push_str(if world.on_alpine {
+                    below_alpine(&steps)
+                } else {
+                    &steps
+                });
             }
             if world.shows_image {
                 out.push_str(&image_text(&lowered.image));
@@ -245,6 +258,21 @@ pub(crate) fn outcome(with: &str, file: &str) -> String {
         }
     }
     out
+}
+
+/// The steps of a definition without the first, which must be the image `alpine`.
+fn below_alpine(steps: &str) -> &str {
+    let (image, rest) = steps.split_once('\n').expect("a definition has steps");
+    let (name, rest) = rest.split_once('\n').expect("a step has a name");
+    assert_eq!(
+        image,
+        "0: docker-image://docker.io/library/alpine:latest for linux/amd64"
+    );
+    assert!(
+        name.starts_with("   # [1/") && name.ends_with("] FROM docker.io/library/alpine:latest"),
+        "{name}"
+    );
+    rest
 }
 
 /// The parts of a config that are set, one a line.
