@@ -74,7 +74,7 @@ pub enum AttestError {
         /// The digest as the op names it, which may be no digest at all.
         digest: String,
     },
-    /// All materials were asked for, and some are not known.
+    /// The request demands complete materials, and some could not be captured.
     #[error("{text}")]
     Incomplete {
         /// The whole message, which lists the materials.

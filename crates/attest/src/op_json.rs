@@ -155,7 +155,7 @@ fn platform(p: &pb::Platform) -> Json {
 }
 
 fn source(op: &pb::SourceOp) -> Json {
-    // What names the session of this build says nothing about the source.
+    // The session id of this build is no property of the source.
     let attrs: Vec<(String, Json)> = op
         .attrs
         .iter()
@@ -370,7 +370,7 @@ fn copy(c: &pb::FileActionCopy) -> Json {
 
 fn owner(o: &pb::ChownOpt) -> Json {
     let user = |u: &pb::UserOpt| {
-        let who = match &u.user {
+        let user_json = match &u.user {
             Some(pb::user_opt::User::ByName(name)) => object().put(
                 "byName",
                 Some(
@@ -383,7 +383,7 @@ fn owner(o: &pb::ChownOpt) -> Json {
             Some(pb::user_opt::User::ById(id)) => object().int("byId", *id),
             None => object(),
         };
-        object().put("User", Some(who.end())).end()
+        object().put("User", Some(user_json.end())).end()
     };
     object()
         .put("user", o.user.as_ref().map(user))

@@ -40,7 +40,7 @@ pub enum Mode {
     Max,
 }
 
-/// Which results carry provenance.
+/// The results that carry provenance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Carriers {
     /// Images, and folders and archives as a file of their own.
@@ -70,13 +70,13 @@ pub enum UnknownMaterials {
     Refused,
 }
 
-/// Whether provenance tells what steps and the machine used.
+/// Whether provenance has the resource usage of steps and of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum UsageSamples {
-    /// It does not.
+    /// Usage is not captured.
     #[default]
     LeftOut,
-    /// It does (`capture-usage`).
+    /// Usage is captured (`capture-usage`).
     Captured,
 }
 
@@ -87,7 +87,7 @@ pub struct ProvenanceOptions {
     pub version: SlsaVersion,
     /// How much it contains.
     pub mode: Mode,
-    /// Which results carry it.
+    /// The results that carry provenance.
     pub carriers: Carriers,
     /// Whether the user claims that the build is reproducible.
     pub reproducibility: Reproducibility,

@@ -42,7 +42,7 @@ pub struct Run {
     pub environment: BTreeMap<String, Value>,
     /// Samples of what the machine did meanwhile.
     pub machine: Vec<UsageValue>,
-    /// The compatibility version that the request asked for; zero, which is none, is left out.
+    /// The compatibility version in the request; zero means none and is left out.
     pub compatibility_version: i64,
 }
 
@@ -220,12 +220,12 @@ impl Provenance {
                 return true;
             };
             if !value.is_empty() {
-                let shown = if name == "source" {
+                let shown_value = if name == "source" {
                     redact(value)
                 } else {
                     value.clone()
                 };
-                buildkit.vcs.insert(name.to_owned(), shown);
+                buildkit.vcs.insert(name.to_owned(), shown_value);
             }
             false
         });
@@ -503,8 +503,8 @@ fn incomplete(capture: &Capture) -> AttestError {
         text.push_str("\n\nUncaptured local sources:");
     }
     for name in &sources.local {
-        let shown = if name.is_empty() { "<unnamed>" } else { name };
-        text.push_str(&format!("\n  - {shown}\n    reason: local_source"));
+        let display_name = if name.is_empty() { "<unnamed>" } else { name };
+        text.push_str(&format!("\n  - {display_name}\n    reason: local_source"));
         materials.push(IncompleteMaterial {
             name: name.clone(),
             reason: "local_source".to_owned(),
@@ -522,11 +522,11 @@ fn incomplete(capture: &Capture) -> AttestError {
             uri,
             reason,
         } = request;
-        let shown = [name, op, uri].into_iter().find(|it| !it.is_empty());
-        text.push_str(&format!("\n  - {}", shown.unwrap_or(uri)));
-        for (what, value) in [("method", method), ("url", uri), ("reason", reason)] {
+        let display_name = [name, op, uri].into_iter().find(|part| !part.is_empty());
+        text.push_str(&format!("\n  - {}", display_name.unwrap_or(uri)));
+        for (label, value) in [("method", method), ("url", uri), ("reason", reason)] {
             if !value.is_empty() {
-                text.push_str(&format!("\n    {what}: {value}"));
+                text.push_str(&format!("\n    {label}: {value}"));
             }
         }
         materials.push(request.clone());

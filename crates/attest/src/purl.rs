@@ -4,7 +4,7 @@ use oci::{Platform, Reference};
 
 use crate::error::AttestError;
 
-/// Where an image of a package URL is.
+/// The place of an image that a package URL names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PurlKind {
     /// In a registry.

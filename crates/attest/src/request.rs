@@ -11,13 +11,13 @@ use oci::address::redact;
 /// Digests by algorithm.
 pub(crate) type DigestSet = BTreeMap<String, String>;
 
-/// Where the build file came from.
+/// The source of the build file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct ConfigSource {
     /// The build context, if it is one that has an address.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub uri: String,
-    /// Its digests, if it is one of the materials.
+    /// Digests of the source, if it is one of the materials.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub digest: DigestSet,
     /// The build file in it.
@@ -89,7 +89,7 @@ const CREDENTIALS: [&str; 8] = [
 #[must_use]
 pub fn is_credential(key: &str) -> bool {
     let key = key.to_lowercase();
-    CREDENTIALS.iter().any(|word| key.contains(word))
+    CREDENTIALS.iter().any(|name| key.contains(name))
 }
 
 /// Options that affect the result, with credentials masked.
@@ -156,12 +156,12 @@ impl RequestProvenance {
 
 /// The source that an address names, as the address writes it, and its digests.
 fn find_source(sources: &Sources, uri: &str) -> Option<(String, DigestSet)> {
-    let plain = git_address(uri, false).unwrap_or_else(|| uri.to_owned());
-    if let Some(git) = sources.git.iter().find(|git| git.url == plain) {
-        let shown = git_address(uri, true).unwrap_or_else(|| uri.to_owned());
-        return Some((shown, commit_digests(&git.commit)));
+    let address = git_address(uri, false).unwrap_or_else(|| uri.to_owned());
+    if let Some(git) = sources.git.iter().find(|git| git.url == address) {
+        let shown_address = git_address(uri, true).unwrap_or_else(|| uri.to_owned());
+        return Some((shown_address, commit_digests(&git.commit)));
     }
-    let http = sources.http.iter().find(|http| http.url == plain)?;
+    let http = sources.http.iter().find(|http| http.url == address)?;
     let digest = &http.digest;
     let digests = BTreeMap::from([(digest.algorithm().to_owned(), digest.hex().to_owned())]);
     Some((http.url.clone(), digests))

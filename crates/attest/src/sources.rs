@@ -18,7 +18,7 @@ pub struct Secret {
 pub struct Image {
     /// The reference, as the source names it.
     pub reference: String,
-    /// The platform that was asked for.
+    /// The requested platform.
     pub platform: Option<Platform>,
     /// The digest that the reference was resolved to.
     pub digest: Digest,
@@ -46,7 +46,7 @@ pub(crate) struct Http {
     pub(crate) digest: Digest,
 }
 
-/// A request of a step, or a source, that cannot be told of by a digest. Sorted as the reference sorts them.
+/// A request of a step, or a source, that no digest identifies. The order is the reference's.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct IncompleteMaterial {
     /// Digest of the step's vertex.

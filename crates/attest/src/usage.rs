@@ -52,7 +52,7 @@ impl Serialize for UsageValue {
     }
 }
 
-/// What steps used, by the digests of their vertices.
+/// Resource usage of steps, by the digests of their vertices.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct StepUsages(BTreeMap<Digest, UsageValue>);
 

@@ -89,9 +89,9 @@ pub struct Copy {
     pub mode_str: String,
     /// Whether a link in the last name of `src` is followed.
     pub link: SourceLink,
-    /// What is copied where `src` is a directory.
+    /// The part of a directory that is copied.
     pub dir: DirCopy,
-    /// What is done where `src` is an archive.
+    /// Whether an archive is unpacked.
     pub archives: Archives,
     /// Whether directories towards `dest` are made.
     pub parents: DestParents,
@@ -105,7 +105,7 @@ pub struct Copy {
     pub include: Vec<String>,
     /// Patterns: of a directory, matching paths are left out. A source file that they name is not copied at all.
     pub exclude: Vec<String>,
-    /// What happens to files that are in the way.
+    /// Whether existing files are replaced.
     pub existing: Existing,
 }
 

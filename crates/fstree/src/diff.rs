@@ -32,7 +32,7 @@ pub enum ChangeKind {
     Modify,
     /// The path does not exist any more.
     Delete,
-    /// Nothing, but the file has other names, which may be new.
+    /// The file has not changed, but it has other names, which may be new.
     Unmodified,
 }
 
@@ -303,7 +303,7 @@ impl Differ {
 fn marked(dir: &Dir, mark: &str) -> io::Result<Option<Vec<u8>>> {
     match dir.own_xattr(&format!("trusted.overlay.{mark}"))? {
         None => dir.own_xattr(&format!("user.overlay.{mark}")),
-        found => Ok(found),
+        mark_value => Ok(mark_value),
     }
 }
 

@@ -48,7 +48,7 @@ pub struct Options {
     pub wildcard: bool,
     /// Only what matches one of these, relative to the path.
     pub include: Vec<String>,
-    /// Nothing that matches these, relative to the path.
+    /// Patterns of files that are left out, relative to the path.
     pub exclude: Vec<String>,
     /// Paths of which at least one must be covered each.
     pub required_paths: Vec<String>,
@@ -96,7 +96,7 @@ impl HashError {
     }
 }
 
-/// The digests of one tree, filled as they are asked for or as files arrive. Shared by reference between threads.
+/// The digests of one tree, computed on demand or as files arrive. Shared by reference between threads.
 #[derive(Debug, Default)]
 pub struct TreeHashes {
     state: Mutex<State>,

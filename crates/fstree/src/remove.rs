@@ -226,7 +226,7 @@ pub fn remove_tree(
     thread::scope(|scope| {
         let mut start = || {
             for _ in 0..MAX_HELPERS {
-                // Where no thread is to be had, the one that there is does it all.
+                // If no thread can be started, the calling thread removes everything.
                 let _started = thread::Builder::new().spawn_scoped(scope, || crew.help());
             }
         };
@@ -272,9 +272,9 @@ fn walk(
                 }
                 continue;
             }
-            let here = level.dir.fd()?;
+            let dir = level.dir.fd()?;
             if entry.file_type() == FileType::Unknown {
-                match fs::unlinkat(here, name, AtFlags::empty()) {
+                match fs::unlinkat(dir, name, AtFlags::empty()) {
                     Ok(()) | Err(Errno::NOENT) => continue,
                     Err(Errno::ISDIR | Errno::PERM) => {}
                     Err(e) => {
@@ -283,7 +283,7 @@ fn walk(
                     }
                 }
             }
-            match fs::unlinkat(here, name, AtFlags::REMOVEDIR) {
+            match fs::unlinkat(dir, name, AtFlags::REMOVEDIR) {
                 Ok(()) | Err(Errno::NOENT) => continue,
                 Err(Errno::NOTEMPTY | Errno::EXIST) => {}
                 Err(e) => {
@@ -292,11 +292,11 @@ fn walk(
                 }
             }
             let next = if is_deep {
-                fs::renameat(here, name, top, fresh().as_os_str())
+                fs::renameat(dir, name, top, fresh().as_os_str())
                     .map(|()| None)
                     .map_err(Into::into)
             } else {
-                RemovalLevel::open(here, name).map(Some)
+                RemovalLevel::open(dir, name).map(Some)
             };
             match next {
                 Ok(next) => levels.extend(next),
@@ -348,20 +348,20 @@ pub fn remove_dir_all(path: &Path) -> io::Result<()> {
     };
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let dir = fs::openat(CWD, parent, flags, Mode::empty())?;
-    let mut left = vec![name.to_owned()];
+    let mut waiting = vec![name.to_owned()];
     let mut failed = None;
-    while let Some(name) = left.pop() {
+    while let Some(name) = waiting.pop() {
         let mut fresh = || {
             let moved = OsString::from(format!(
                 ".removed-{}-{}",
                 std::process::id(),
                 NEXT.fetch_add(1, Ordering::Relaxed)
             ));
-            left.push(moved.clone());
+            waiting.push(moved.clone());
             moved
         };
-        let gone = remove_tree(&dir, &name, &mut fresh, &|| false);
-        if let Err(e) = gone {
+        let removed = remove_tree(&dir, &name, &mut fresh, &|| false);
+        if let Err(e) = removed {
             failed.get_or_insert(e);
         }
     }

@@ -167,7 +167,7 @@ impl Root {
         Ok(PathBuf::from(OsStr::from_bytes(target.to_bytes())))
     }
 
-    /// Where `path` really is: the same place as a path from the root without links, `.` and `..`.
+    /// Resolves `path` to the same place as a path from the root without links, `.` and `..`.
     ///
     /// Names that do not exist are taken as they are, so the result can be created. With `follow_last` false a link
     /// in the last name stays.

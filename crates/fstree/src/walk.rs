@@ -26,7 +26,7 @@ pub use pattern::PatternMatcher;
 pub struct Filter {
     /// Only what matches one of these; everything when empty.
     pub include: Vec<String>,
-    /// Nothing that matches these, unless a later `!` pattern takes it back.
+    /// Patterns of files that are left out, unless a later `!` pattern takes them back.
     pub exclude: Vec<String>,
     /// Paths that are included together with whatever the links in them lead to.
     pub follow: Vec<String>,

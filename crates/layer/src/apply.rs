@@ -39,7 +39,7 @@ pub struct ApplyOptions {
     pub parents: Vec<Root>,
     /// Stop with an error when the unpacked files exceed this many bytes.
     pub limit: Option<u64>,
-    /// Who everything belongs to; as the entries say when not given.
+    /// Owner of all files; none for the owners in the entries.
     pub owner: Option<Owner>,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! What is compressed must come out the same every time and on every machine: digests of blobs depend on it. So block
 //! sizes are fixed and the number of threads decides nothing. Streams that are read may be compressed by anyone: several
-//! gzip members, skippable zstd frames, bzip2 and xz are taken, and what follows a gzip and is none is left out.
+//! gzip members, skippable zstd frames, bzip2 and xz are read; bytes after a gzip member that are not another one are ignored.
 
 mod attributes;
 mod gunzip;
@@ -36,7 +36,7 @@ pub enum CompressionKind {
     Estargz,
 }
 
-/// What to compress with, and whether blobs that are compressed otherwise are converted.
+/// The compression of blobs, and whether blobs with another compression are converted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Compression {
     /// The compression.

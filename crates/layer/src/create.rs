@@ -137,13 +137,13 @@ pub fn convert(
     options: &CreateOptions,
     out: &mut (dyn Write + Send),
 ) -> Result<LayerInfo, CreateError> {
-    let mut plain = decompress(blob)?;
+    let mut tar = decompress(blob)?;
     let mut stream = LayerStream::new(out, &options.compression)?;
     let Some(latest) = options.latest_time else {
-        io::copy(&mut plain, &mut stream)?;
+        io::copy(&mut tar, &mut stream)?;
         return stream.finish();
     };
-    let mut reader = Reader::new(plain);
+    let mut reader = Reader::new(tar);
     let mut writer = Writer::new(stream);
     while let Some(mut header) = reader.next_entry()? {
         let pieces = reader.pieces().map(<[(u64, u64)]>::to_vec);

@@ -72,7 +72,7 @@ pub enum FolderReason {
 /// Why a layer was not indexed.
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
-    /// What would also keep it from being unpacked.
+    /// An error that unpacking the layer would have too.
     #[error(transparent)]
     Apply(#[from] ApplyError),
     /// An entry that no index can hold.
@@ -87,7 +87,7 @@ pub enum IndexError {
     /// The index could not be written.
     #[error(transparent)]
     Index(WriteError),
-    /// It has to be unpacked: see the reason.
+    /// The layer cannot be indexed and must be unpacked, for this reason.
     #[error("this layer has to be unpacked: {}", describe(*.0))]
     NeedsFolder(FolderReason),
 }
@@ -136,7 +136,7 @@ pub fn index(
         let walked = walk(&mut builder, &mut reader);
         let mut kept = reader.into_inner();
         // The tar is wanted whole by whoever unpacks it, too.
-        let rest = match walked {
+        let result = match walked {
             Ok(()) | Err(IndexError::NeedsFolder(_)) => {
                 let drained = io::copy(&mut kept, &mut io::sink());
                 walked.and(drained.map_err(IndexError::from))
@@ -146,7 +146,7 @@ pub fn index(
         // An error of writing comes through the reader, which knows nothing of it.
         match kept.failure {
             Some(error) => Err(IndexError::Write(error)),
-            None => rest.map(|_| builder),
+            None => result.map(|_| builder),
         }
     })?;
     if builder.contents_end.div_ceil(512) > plain.size / 512 {

@@ -15,7 +15,7 @@ use crate::tar::{Reader, TarError};
 /// How to unpack an archive.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct UnpackOptions {
-    /// Who everything belongs to; as the archive says when not given.
+    /// Owner of all files; none for the owners in the archive.
     pub owner: Option<Owner>,
 }
 
@@ -54,7 +54,7 @@ pub fn is_archive(stream: impl Read + Send) -> io::Result<bool> {
 }
 
 fn takes_too_much(error: &io::Error) -> bool {
-    // What zstd says of a window that is larger than allowed.
+    // zstd's error code for a window that is larger than allowed.
     error.kind() == io::ErrorKind::OutOfMemory || error.to_string().contains("too much memory")
 }
 

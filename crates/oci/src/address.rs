@@ -15,13 +15,13 @@ pub fn redact(text: &str) -> String {
     let Some((user, host)) = authority.rsplit_once('@') else {
         return text.to_owned();
     };
-    let shown = match user.split_once(':') {
+    let hidden_user = match user.split_once(':') {
         Some(("", _)) => format!(":{HIDDEN_PASSWORD}"),
         Some(_) => format!("{HIDDEN_PASSWORD}:{HIDDEN_PASSWORD}"),
         None if user.is_empty() => String::new(),
         None => HIDDEN_PASSWORD.to_owned(),
     };
-    format!("{scheme}://{shown}@{host}{tail}")
+    format!("{scheme}://{hidden_user}@{host}{tail}")
 }
 
 /// Replaces user and password of every address in a text. A user without password stays where it is no secret: `ssh://git@host`.
@@ -38,14 +38,14 @@ pub fn redact_text(text: &str) -> Cow<'_, str> {
             .rfind(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '+' | '-' | '.'))
             .and_then(|i| before.get(i..)?.chars().next().map(|c| i + c.len_utf8()))
             .unwrap_or(0);
-        let (plain, scheme) = before.split_at(scheme_at);
+        let (text_before, scheme) = before.split_at(scheme_at);
         let length = from
             .char_indices()
             .skip(3)
             .find(|(_, c)| ends_address(*c))
             .map_or(from.len(), |(i, _)| i);
         let (address, tail) = from.split_at(length);
-        out.push_str(plain);
+        out.push_str(text_before);
         let whole = format!("{scheme}{address}");
         let is_name = matches!(scheme, "ssh" | "git") && !has_password(address);
         out.push_str(&if is_name { whole } else { redact(&whole) });

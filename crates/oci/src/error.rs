@@ -22,7 +22,7 @@ pub enum ErrorKind {
     NotFound,
     /// The object to create exists already.
     Exists,
-    /// It is not allowed, or the login does not suffice.
+    /// The caller may not do it, or is not logged in.
     Denied,
     /// Disk, memory, descriptors or a limit of ours is used up.
     Exhausted,

@@ -84,7 +84,7 @@ pub struct ImageConfig {
     /// When the image was made, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<String>,
-    /// Who made it.
+    /// Author of the image.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub author: String,
     /// The platform of the image.
@@ -158,7 +158,7 @@ pub struct History {
     /// The instruction.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub created_by: String,
-    /// Who made it.
+    /// Author of the layer.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub author: String,
     /// The builder's note, `buildkit.dockerfile.v0` for a Dockerfile step.
@@ -233,7 +233,7 @@ pub struct ContainerConfig {
     pub shell: Vec<String>,
 }
 
-/// How health is asked for; durations are nanoseconds, as Go writes them.
+/// Health check of containers; durations are in nanoseconds, as Go writes them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Healthcheck {
     /// `NONE`, `CMD …` or `CMD-SHELL …`.

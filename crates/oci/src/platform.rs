@@ -213,7 +213,7 @@ fn normal_arch(arch: &str, variant: &str) -> (String, String) {
 }
 
 fn vector(platform: &Platform) -> Vec<Platform> {
-    let with = |architecture: &str, variant: String| Platform {
+    let with_arch = |architecture: &str, variant: String| Platform {
         architecture: architecture.into(),
         variant,
         ..platform.clone()
@@ -223,15 +223,23 @@ fn vector(platform: &Platform) -> Vec<Platform> {
         "amd64" => {
             let mut all = vec![platform.clone()];
             if let Some(version) = number(&platform.variant) {
-                all.extend((1..version).rev().map(|v| with("amd64", format!("v{v}"))));
+                all.extend(
+                    (1..version)
+                        .rev()
+                        .map(|v| with_arch("amd64", format!("v{v}"))),
+                );
             }
-            all.push(with("386", String::new()));
+            all.push(with_arch("386", String::new()));
             all
         }
         "arm" => {
             let mut all = vec![platform.clone()];
             if let Some(version) = number(&platform.variant) {
-                all.extend((5..version).rev().map(|v| with("arm", format!("v{v}"))));
+                all.extend(
+                    (5..version)
+                        .rev()
+                        .map(|v| with_arch("arm", format!("v{v}"))),
+                );
             }
             all
         }
@@ -260,7 +268,7 @@ fn vector(platform: &Platform) -> Vec<Platform> {
             let mut all: Vec<Platform> = steps
                 .into_iter()
                 .map(|(major, minor)| {
-                    with(
+                    with_arch(
                         "arm64",
                         if minor == 0 {
                             format!("v{major}")
@@ -275,7 +283,7 @@ fn vector(platform: &Platform) -> Vec<Platform> {
             } else {
                 variant.to_owned()
             };
-            all.extend(vector(&with("arm", arm)));
+            all.extend(vector(&with_arch("arm", arm)));
             all
         }
         _ => vec![platform.clone()],

@@ -52,25 +52,25 @@ impl ModeChange {
     #[must_use]
     pub fn apply(&self, mode: u32, is_dir: bool) -> u32 {
         let before = mode & 0o7777;
-        let mut now = before;
+        let mut changed = before;
         for step in &self.steps {
             match *step {
-                Step::Set(bits) => now |= bits,
-                Step::Clear(bits) => now &= !bits,
-                Step::SetIfExecutable(bits) if before & 0o111 != 0 || is_dir => now |= bits,
+                Step::Set(bits) => changed |= bits,
+                Step::Clear(bits) => changed &= !bits,
+                Step::SetIfExecutable(bits) if before & 0o111 != 0 || is_dir => changed |= bits,
                 Step::SetIfExecutable(_) => {}
                 Step::Copy { from, to, op } => {
-                    let value = (now >> from) & OTHER;
+                    let value = (changed >> from) & OTHER;
                     let spread = (value | value << 3 | value << 6) & to;
-                    now = match op {
-                        b'+' => now | spread,
-                        b'-' => now & !spread,
-                        _ => now & !to | spread,
+                    changed = match op {
+                        b'+' => changed | spread,
+                        b'-' => changed & !spread,
+                        _ => changed & !to | spread,
                     };
                 }
             }
         }
-        now
+        changed
     }
 }
 

@@ -10,7 +10,7 @@ pub enum Wildcards {
     Match,
 }
 
-/// What happens if a path does not exist, or a pattern matches nothing.
+/// Whether a path that does not exist, or a pattern without matches, is an error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Missing {
     /// The action fails.
@@ -20,7 +20,7 @@ pub enum Missing {
     Allow,
 }
 
-/// What happens to a link in the last name of a source.
+/// Whether a link in the last name of a source is followed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SourceLink {
     /// The link itself is copied.
@@ -30,7 +30,7 @@ pub enum SourceLink {
     Follow,
 }
 
-/// What is copied of a directory.
+/// The part of a directory that is copied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DirCopy {
     /// The directory, below the destination if that is a directory.
@@ -40,7 +40,7 @@ pub enum DirCopy {
     Contents,
 }
 
-/// What happens to an archive.
+/// Whether an archive is unpacked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Archives {
     /// The archive is copied like any other file.
@@ -50,7 +50,7 @@ pub enum Archives {
     Unpack,
 }
 
-/// What happens if directories towards the destination are missing.
+/// Whether missing directories towards the destination are created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DestParents {
     /// The action fails.
@@ -60,7 +60,7 @@ pub enum DestParents {
     Create,
 }
 
-/// What happens to a file in the place of a copy.
+/// Whether an existing file in the place of a copy is removed first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Existing {
     /// It is overwritten by a file; directories are merged; any other combination fails.

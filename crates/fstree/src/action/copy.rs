@@ -133,7 +133,7 @@ fn copy_one(
     action: &Copy,
 ) -> Result<(), ActionError> {
     let dir_mode = match action.mode {
-        // A symbolic mode changes what is there, and says nothing of folders that are made on the way.
+        // A symbolic mode changes existing modes, so it does not apply to folders that are created on the way.
         Some(mode) if action.mode_str.is_empty() => mode & 0o777,
         _ => DIRECTORY_MODE,
     };
@@ -151,11 +151,11 @@ fn copy_one(
     let meta = src.lstat(&from)?;
     let existing = dest.stat_opt(&target)?;
     let into = match &existing {
-        Some(there) => {
+        Some(existing) => {
             if meta.is_dir() {
                 action.dir == DirCopy::Itself
             } else {
-                there.is_dir()
+                existing.is_dir()
             }
         }
         None => false,
@@ -192,7 +192,7 @@ struct Copier<'a> {
     attributes: Attributes<'a>,
     include: Option<PatternMatcher>,
     exclude: Option<PatternMatcher>,
-    // Where the first name of a file with several was copied to.
+    // Destination of the first name of each file that has several.
     links: HashMap<((u32, u32), u64), PathBuf>,
     levels: Vec<CopyLevel>,
 }
@@ -411,9 +411,9 @@ impl<'a> Copier<'a> {
     fn make_levels(&mut self, way: &mut CopyTarget) -> Result<(), ActionError> {
         for level in self.levels.iter_mut().skip(way.dest_levels()) {
             let name = level.dest_path.file_name().unwrap_or_default();
-            let (made, new) = make_dir(way.dest.dir(), name, &level.meta, &level.dest_path, true)?;
+            let (dir, new) = make_dir(way.dest.dir(), name, &level.meta, &level.dest_path, true)?;
             level.finish = new;
-            way.dest.enter(made).at("open", &level.dest_path)?;
+            way.dest.enter(dir).at("open", &level.dest_path)?;
         }
         Ok(())
     }
@@ -429,7 +429,7 @@ impl<'a> Copier<'a> {
             return Ok(());
         }
         match dir.stat_opt(name).at("lstat", target)? {
-            Some(there) if !(there.is_dir() && meta.is_dir()) => {
+            Some(existing) if !(existing.is_dir() && meta.is_dir()) => {
                 Ok(dir.remove_all(name).at("unlinkat", target)?)
             }
             _ => Ok(()),
@@ -452,7 +452,7 @@ impl<'a> Copier<'a> {
                 let link = src.readlink(src_name).at("readlink", target)?;
                 dir.symlink(&link, name).at("symlink", target)?;
             }
-            // A socket has no one behind it in a copy; an empty file stands in for it, as in BuildKit.
+            // No process listens on a copied socket; an empty file replaces it, as in BuildKit.
             Kind::Socket => dir.mknod(name, Kind::File, 0, (0, 0)).at("mknod", target)?,
             // DIFFERS: BuildKit masks the type bits such that a block device becomes a character device.
             kind @ (Kind::Block | Kind::Char | Kind::Fifo) => {
@@ -548,12 +548,12 @@ fn make_dir(
                 .at("mkdir", target)?,
             true,
         )),
-        Some(there) if there.is_dir() => {
-            let there = dir.open_dir(name).at("open", target)?;
+        Some(existing) if existing.is_dir() => {
+            let dir = dir.open_dir(name).at("open", target)?;
             if take_mode {
-                there.set_own_mode(meta.mode & 0o7777).at("chmod", target)?;
+                dir.set_own_mode(meta.mode & 0o7777).at("chmod", target)?;
             }
-            Ok((there, false))
+            Ok((dir, false))
         }
         Some(_) => Err(ActionError::NotADirectory(
             target.to_string_lossy().into_owned(),

@@ -36,8 +36,8 @@ pub(super) fn resolve(
         .split('/')
         .filter(|name| !name.is_empty() && *name != ".")
         .collect();
-    let plain = names.iter().take_while(|name| !has_wildcards(name)).count();
-    let (prefix, rest) = names.split_at(plain);
+    let literal_count = names.iter().take_while(|name| !has_wildcards(name)).count();
+    let (prefix, rest) = names.split_at(literal_count);
     let prefix = lexical(&prefix.iter().collect::<PathBuf>());
     if rest.is_empty() {
         return Ok(PatternMatches {

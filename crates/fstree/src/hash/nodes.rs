@@ -114,10 +114,10 @@ impl Nodes {
 
     /// Puts a node into a directory, in the place of what had the name.
     pub(super) fn put(&mut self, dir: NodeId, name: &[u8], node: Node) -> NodeId {
-        if let Some(there) = self.child(dir, name) {
-            self.clear(there);
-            *self.node_mut(there) = node;
-            return there;
+        if let Some(replaced) = self.child(dir, name) {
+            self.clear(replaced);
+            *self.node_mut(replaced) = node;
+            return replaced;
         }
         let name = Name::from(name);
         let slot = NodeSlot {

@@ -16,17 +16,17 @@ use super::{HashError, Options};
 use crate::root::Root;
 
 struct Selected {
-    // As asked for: the part before any wildcard as given, not as links resolve it.
-    shown: Vec<u8>,
+    // Path as the request spells it: links in the part before any wildcard are not resolved.
+    visible_path: Vec<u8>,
     node: NodeId,
     header: bool,
     follow: bool,
 }
 
-// A directory that is being visited: what is left to do in it.
+// A directory that is being visited, with the children that are not visited yet.
 struct Visit {
-    shown: Vec<u8>,
-    left: std::vec::IntoIter<(Name, NodeId)>,
+    visible_path: Vec<u8>,
+    remaining: std::vec::IntoIter<(Name, NodeId)>,
     // Whether it is the innermost of `above`.
     is_innermost: bool,
 }
@@ -42,7 +42,7 @@ struct Selection<'a> {
     root: &'a Root,
     // The cleaned path, with no slash for the root.
     path: String,
-    // Its part before any wildcard.
+    // The part of `path` before any wildcard.
     prefix: &'a str,
     ends_in_slash: bool,
     options: &'a Options,
@@ -81,7 +81,7 @@ pub(super) fn checksum(
     for required in &options.required_paths {
         if !selected
             .iter()
-            .any(|s| s.shown.starts_with(required.as_bytes()))
+            .any(|s| s.visible_path.starts_with(required.as_bytes()))
         {
             return Err(HashError::NotFound(required.clone()));
         }
@@ -89,7 +89,7 @@ pub(super) fn checksum(
     digest(state, root, path, &prefix, options, selected)
 }
 
-// Where to begin: the asked-for path before any wildcard, and the place it leads to.
+// The start of the walk: the requested path before any wildcard, and the place to which it resolves.
 fn start(
     state: &mut State,
     root: &Root,
@@ -149,14 +149,14 @@ impl Selection<'_> {
         &mut self,
         state: &mut State,
         node: NodeId,
-        shown: Vec<u8>,
+        visible_path: Vec<u8>,
     ) -> Result<(), HashError> {
-        let mut open: Vec<Visit> = self.visit(state, node, shown)?.into_iter().collect();
+        let mut open: Vec<Visit> = self.visit(state, node, visible_path)?.into_iter().collect();
         while let Some(visit) = open.last_mut() {
-            match visit.left.next() {
+            match visit.remaining.next() {
                 Some((name, child)) => {
-                    let shown = [&visit.shown[..], b"/", &*name].concat();
-                    open.extend(self.visit(state, child, shown)?);
+                    let visible_path = [&visit.visible_path[..], b"/", &*name].concat();
+                    open.extend(self.visit(state, child, visible_path)?);
                 }
                 None => {
                     if visit.is_innermost {
@@ -174,23 +174,23 @@ impl Selection<'_> {
         &mut self,
         state: &mut State,
         node: NodeId,
-        shown: Vec<u8>,
+        visible_path: Vec<u8>,
     ) -> Result<Option<Visit>, HashError> {
         match state.nodes.node(node) {
-            Node::File(_) => return self.visit_leaf(shown, node, false).map(|()| None),
-            Node::Link(..) => return self.visit_leaf(shown, node, true).map(|()| None),
+            Node::File(_) => return self.visit_leaf(visible_path, node, false).map(|()| None),
+            Node::Link(..) => return self.visit_leaf(visible_path, node, true).map(|()| None),
             Node::Dir(_) => {}
         }
-        let on_the_path = self.wildcard_reaches(&shown)?;
-        if self.leaves_out_dir(on_the_path, &shown) {
+        let on_the_path = self.wildcard_reaches(&visible_path)?;
+        if self.leaves_out_dir(on_the_path, &visible_path) {
             return Ok(None);
         }
         let mut is_innermost = false;
-        if on_the_path && !(self.ends_in_slash && shown == self.path.as_bytes()) {
-            let (take, include, exclude) = self.matches(&shown)?;
+        if on_the_path && !(self.ends_in_slash && visible_path == self.path.as_bytes()) {
+            let (take, include, exclude) = self.matches(&visible_path)?;
             let follow = self.above.is_empty() && self.options.follow_links;
             let entry = Selected {
-                shown: shown.clone(),
+                visible_path: visible_path.clone(),
                 node,
                 header: true,
                 follow,
@@ -205,11 +205,11 @@ impl Selection<'_> {
                 self.take_above();
             }
         }
-        let mut left = Vec::new();
-        if self.worth_entering(on_the_path, is_innermost, &shown)? {
+        let mut remaining = Vec::new();
+        if self.worth_entering(on_the_path, is_innermost, &visible_path)? {
             state.read(self.root, node)?;
             let children = state.nodes.dir(node).and_then(|dir| dir.children.as_ref());
-            left.extend(
+            remaining.extend(
                 children
                     .into_iter()
                     .flatten()
@@ -217,22 +217,27 @@ impl Selection<'_> {
             );
         }
         Ok(Some(Visit {
-            shown,
-            left: left.into_iter(),
+            visible_path,
+            remaining: remaining.into_iter(),
             is_innermost,
         }))
     }
 
-    fn visit_leaf(&mut self, shown: Vec<u8>, node: NodeId, link: bool) -> Result<(), HashError> {
-        if !self.wildcard_reaches(&shown)? {
+    fn visit_leaf(
+        &mut self,
+        visible_path: Vec<u8>,
+        node: NodeId,
+        link: bool,
+    ) -> Result<(), HashError> {
+        if !self.wildcard_reaches(&visible_path)? {
             return Ok(());
         }
         let selected = match &self.exclude {
             // A link may lead to a directory, which is copied whatever its name.
-            Some(exclude) if self.is_source(&shown) => {
-                (link && !self.options.wildcard) || !exclude.names(&pattern_text(&shown))
+            Some(exclude) if self.is_source(&visible_path) => {
+                (link && !self.options.wildcard) || !exclude.names(&pattern_text(&visible_path))
             }
-            _ => self.matches(&shown)?.0,
+            _ => self.matches(&visible_path)?.0,
         };
         if !selected {
             return Ok(());
@@ -240,7 +245,7 @@ impl Selection<'_> {
         let follow = link && self.above.is_empty() && self.options.follow_links;
         self.take_above();
         self.out.push(Selected {
-            shown,
+            visible_path,
             node,
             header: false,
             follow,
@@ -249,23 +254,23 @@ impl Selection<'_> {
     }
 
     // Whether the path is what is copied, and not something in it.
-    fn is_source(&self, shown: &[u8]) -> bool {
+    fn is_source(&self, visible_path: &[u8]) -> bool {
         match &self.matched {
-            Some(matched) => matched == shown,
-            None => !self.options.wildcard && shown == self.path.as_bytes(),
+            Some(matched) => matched == visible_path,
+            None => !self.options.wildcard && visible_path == self.path.as_bytes(),
         }
     }
 
     // Whether exclude patterns keep a wildcard from finding a directory or going through it.
     // DIFFERS: BuildKit counts, as it copies, what a wildcard finds whatever the patterns say.
-    fn leaves_out_dir(&self, on_the_path: bool, shown: &[u8]) -> bool {
+    fn leaves_out_dir(&self, on_the_path: bool, visible_path: &[u8]) -> bool {
         let Some(exclude) = self.exclude.as_ref().filter(|e| !e.exclusions()) else {
             return false;
         };
         self.options.wildcard
-            && shown.len() > self.prefix.len()
-            && (!on_the_path || self.is_source(shown))
-            && exclude.names(&pattern_text(shown))
+            && visible_path.len() > self.prefix.len()
+            && (!on_the_path || self.is_source(visible_path))
+            && exclude.names(&pattern_text(visible_path))
     }
 
     fn take_above(&mut self) {
@@ -274,23 +279,26 @@ impl Selection<'_> {
     }
 
     // Whether the wildcard matches this path or matched something it is in.
-    fn wildcard_reaches(&mut self, shown: &[u8]) -> Result<bool, HashError> {
+    fn wildcard_reaches(&mut self, visible_path: &[u8]) -> Result<bool, HashError> {
         if !self.options.wildcard
             || self.path.is_empty()
-            || self.matched.as_ref().is_some_and(|m| is_below(shown, m))
+            || self
+                .matched
+                .as_ref()
+                .is_some_and(|m| is_below(visible_path, m))
         {
             return Ok(true);
         }
-        if !self.path_matches(&self.path, shown)? {
+        if !self.path_matches(&self.path, visible_path)? {
             return Ok(false);
         }
-        self.matched = Some(shown.to_vec());
+        self.matched = Some(visible_path.to_vec());
         Ok(true)
     }
 
-    fn path_matches(&self, pattern: &str, shown: &[u8]) -> Result<bool, HashError> {
+    fn path_matches(&self, pattern: &str, visible_path: &[u8]) -> Result<bool, HashError> {
         // `BadPattern` has no fields; the pattern as given is named, not the part of it that was compared.
-        pattern::path_match(pattern, &String::from_utf8_lossy(shown)).map_err(|_| {
+        pattern::path_match(pattern, &String::from_utf8_lossy(visible_path)).map_err(|_| {
             HashError::Pattern {
                 kind: "path",
                 patterns: vec![self.path.clone()],
@@ -306,18 +314,18 @@ impl Selection<'_> {
         &self,
         on_the_path: bool,
         is_innermost: bool,
-        shown: &[u8],
+        visible_path: &[u8],
     ) -> Result<bool, HashError> {
         if !on_the_path {
             // A class may match a slash, and then names cannot be taken one by one.
             if self.path.contains('[') || self.path.contains('\\') {
                 return Ok(true);
             }
-            let depth = shown.iter().filter(|b| **b == b'/').count();
+            let depth = visible_path.iter().filter(|b| **b == b'/').count();
             let Some((end, _)) = self.path.match_indices('/').nth(depth) else {
                 return Ok(false);
             };
-            return self.path_matches(self.path.get(..end).unwrap_or_default(), shown);
+            return self.path_matches(self.path.get(..end).unwrap_or_default(), visible_path);
         }
         let (Some(exclude), Some(above)) =
             (&self.exclude, self.above.last().filter(|_| is_innermost))
@@ -327,13 +335,13 @@ impl Selection<'_> {
         Ok(exclude.exclusions() || !above.exclude.any())
     }
 
-    fn matches(&self, shown: &[u8]) -> Result<(bool, MatchInfo, MatchInfo), HashError> {
+    fn matches(&self, visible_path: &[u8]) -> Result<(bool, MatchInfo, MatchInfo), HashError> {
         let base = match &self.matched {
             Some(matched) if self.options.wildcard => matched.as_slice(),
             _ if self.options.wildcard => b"",
             _ => self.path.as_bytes(),
         };
-        let candidate = shown.strip_prefix(base).unwrap_or(shown);
+        let candidate = visible_path.strip_prefix(base).unwrap_or(visible_path);
         let candidate = String::from_utf8_lossy(candidate.strip_prefix(b"/").unwrap_or(candidate));
         let parent = self.above.last();
         let mut info = (MatchInfo::default(), MatchInfo::default());
@@ -360,12 +368,12 @@ impl Selection<'_> {
 }
 
 // A path as exclude patterns see it.
-fn pattern_text(shown: &[u8]) -> Cow<'_, str> {
-    String::from_utf8_lossy(shown.strip_prefix(b"/").unwrap_or(shown))
+fn pattern_text(visible_path: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(visible_path.strip_prefix(b"/").unwrap_or(visible_path))
 }
 
-fn is_below(shown: &[u8], dir: &[u8]) -> bool {
-    shown
+fn is_below(visible_path: &[u8], dir: &[u8]) -> bool {
+    visible_path
         .strip_prefix(dir)
         .is_some_and(|rest| rest.first() == Some(&b'/'))
 }
@@ -403,23 +411,28 @@ fn digest(
             Some(digest) => digest,
             None => state.checksum(
                 root,
-                &String::from_utf8_lossy(&s.shown),
+                &String::from_utf8_lossy(&s.visible_path),
                 options.follow_links,
             )?,
         });
     }
     match (selected.as_slice(), digests.as_slice()) {
         ([], _) => return Ok(Digest::sha256(b"")),
-        ([one], [digest]) if base(path.as_bytes()) == base(&one.shown) => return Ok(digest.clone()),
+        ([one], [digest]) if base(path.as_bytes()) == base(&one.visible_path) => {
+            return Ok(digest.clone());
+        }
         _ => {}
     }
     let mut out = Digester::new();
     for (s, digest) in selected.iter().zip(&digests) {
-        let shown = s.shown.strip_prefix(prefix.as_bytes()).unwrap_or(&s.shown);
-        if shown.is_empty() {
+        let visible_path = s
+            .visible_path
+            .strip_prefix(prefix.as_bytes())
+            .unwrap_or(&s.visible_path);
+        if visible_path.is_empty() {
             out.update(b"\0");
         }
-        for (i, name) in shown.split(|b| *b == b'/').enumerate() {
+        for (i, name) in visible_path.split(|b| *b == b'/').enumerate() {
             if i > 0 {
                 out.update(b"\0");
             }

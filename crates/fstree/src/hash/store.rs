@@ -46,17 +46,17 @@ pub(super) fn decode(bytes: &[u8]) -> Result<State, HashError> {
     };
     let mut nodes = Nodes::new(top);
     // The directories that are being read, and how many names are left in each.
-    let mut left = vec![(TOP, count)];
-    while let Some((dir, count)) = left.last_mut() {
+    let mut unread = vec![(TOP, count)];
+    while let Some((dir, count)) = unread.last_mut() {
         if *count == 0 {
-            left.pop();
+            unread.pop();
             continue;
         }
         *count -= 1;
         let dir = *dir;
         let name = input.name()?;
         let (node, count) = input.node()?;
-        left.push((nodes.put(dir, &name, node), count));
+        unread.push((nodes.put(dir, &name, node), count));
     }
     if !input.bytes.is_empty() {
         return Err(HashError::Damaged("trailing bytes"));

@@ -71,9 +71,9 @@ impl State {
         let mut digest = digest.clone();
         if stat.is_hard_link() {
             let first = place_of(&stat.linkname);
-            let known = self.known(&first).map(|id| self.nodes.node(id));
-            if let Some(Node::File(Some(known))) = known {
-                digest = known.clone();
+            let first_node = self.node_at(&first).map(|id| self.nodes.node(id));
+            if let Some(Node::File(Some(first_digest))) = first_node {
+                digest = first_digest.clone();
             }
             self.links.entry(first).or_default().push(place.clone());
         }
@@ -81,8 +81,8 @@ impl State {
             return;
         };
         if stat.is_dir() {
-            let there = self.nodes.child(dir, name);
-            let id = match there.filter(|id| self.nodes.dir(*id).is_some()) {
+            let existing = self.nodes.child(dir, name);
+            let id = match existing.filter(|id| self.nodes.dir(*id).is_some()) {
                 Some(id) => id,
                 None => self.nodes.put(dir, name, Node::Dir(DirNode::default())),
             };
@@ -100,8 +100,8 @@ impl State {
             Node::File(Some(digest.clone()))
         };
         self.nodes.put(dir, name, node);
-        for other in self.links.remove(&place).unwrap_or_default() {
-            if let Some((name, parent)) = other.split_last()
+        for link in self.links.remove(&place).unwrap_or_default() {
+            if let Some((name, parent)) = link.split_last()
                 && let Some(dir) = self.known_dir(parent)
             {
                 self.nodes.put(dir, name, Node::File(Some(digest.clone())));
@@ -113,7 +113,7 @@ impl State {
         self.dirty = true;
         let place = place_of(path);
         if let Some((name, parent)) = place.split_last()
-            && self.known(parent).is_some()
+            && self.node_at(parent).is_some()
             && let Some(dir) = self.known_dir(parent)
         {
             self.nodes.remove(dir, name);
@@ -214,7 +214,7 @@ impl State {
         Ok(Some(at))
     }
 
-    fn known(&self, place: &[Box<[u8]>]) -> Option<NodeId> {
+    fn node_at(&self, place: &[Box<[u8]>]) -> Option<NodeId> {
         place
             .iter()
             .try_fold(TOP, |at, name| self.nodes.child(at, name))

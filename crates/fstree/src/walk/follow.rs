@@ -57,7 +57,7 @@ fn expand(
     }
 }
 
-// Where the links at a place lead, as paths from the root; nothing when there is no link.
+// Targets of the links at a path, as paths from the root; empty when there is no link.
 fn targets(root: &Root, at: &Path) -> Result<Vec<PathBuf>, WalkError> {
     let name = at
         .file_name()

@@ -34,7 +34,7 @@ pub(super) struct Unpack<'a> {
     // Directories by the name entries use for them. Forgotten when a name may have come to mean something else.
     open: HashMap<PathBuf, Rc<Dir>>,
     dir_times: DirTimes,
-    // What this layer brought, where whiteouts remove: they are about what was there before.
+    // Paths that this layer created, kept where whiteouts remove files: a whiteout applies to earlier layers only.
     unpacked: HashSet<PathBuf>,
     buffer: Vec<u8>,
 }
@@ -178,14 +178,14 @@ impl<'a> Unpack<'a> {
         let at = |op| move |e: io::Error| PathError::new(op, path, e);
         let new_dir = match dir.create_dir(name, header.mode) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                let there = dir.stat(name).map_err(at("lstat"))?;
-                if there.is_dir() {
+                let existing = dir.stat(name).map_err(at("lstat"))?;
+                if existing.is_dir() {
                     dir.open_dir(name).map_err(at("open"))?
                 } else {
                     self.clear(dir, path, name).map_err(at("remove"))?;
                     let new_dir = dir.create_dir(name, header.mode).map_err(at("mkdir"))?;
                     // What the layer removed and made again must not show what is below.
-                    if there.is_whiteout() && self.options.whiteouts == Whiteouts::Overlay {
+                    if existing.is_whiteout() && self.options.whiteouts == Whiteouts::Overlay {
                         new_dir
                             .set_own_xattr(&opaque_mark(), b"y")
                             .map_err(at("setxattr"))?;
@@ -222,20 +222,20 @@ impl<'a> Unpack<'a> {
         };
         let from = self.parent(target.parent().unwrap_or_else(|| Path::new("")))?;
         let at = |op| move |e: io::Error| PathError::new(op, path, e);
-        let there = match from.stat_opt(target_name).map_err(at("link"))? {
-            Some(there) => there,
+        let target_stat = match from.stat_opt(target_name).map_err(at("link"))? {
+            Some(target_stat) => target_stat,
             None => {
                 self.copy_up(&from, &target, target_name)?;
                 from.stat(target_name).map_err(at("link"))?
             }
         };
-        if there.is_dir() || there.is_whiteout() {
+        if target_stat.is_dir() || target_stat.is_whiteout() {
             return Err(invalid(path, "a hard link to what is no file"));
         }
         if dir
             .stat_opt(name)
             .map_err(at("link"))?
-            .is_some_and(|old| old.same_file(&there))
+            .is_some_and(|old| old.same_file(&target_stat))
         {
             return Ok(());
         }
@@ -289,18 +289,18 @@ impl<'a> Unpack<'a> {
             if offset > 0 {
                 file.seek(SeekFrom::Start(offset)).map_err(at)?;
             }
-            let mut left = length;
-            while left > 0 {
-                let most = usize::try_from(left)
+            let mut missing = length;
+            while missing > 0 {
+                let chunk_size = usize::try_from(missing)
                     .unwrap_or(usize::MAX)
                     .min(self.buffer.len());
-                let n = data.read(self.buffer.get_mut(..most).unwrap_or_default())?;
+                let n = data.read(self.buffer.get_mut(..chunk_size).unwrap_or_default())?;
                 if n == 0 {
                     return Err(ApplyError::Read(io::ErrorKind::UnexpectedEof.into()));
                 }
                 file.write_all(self.buffer.get(..n).unwrap_or_default())
                     .map_err(at)?;
-                left -= n as u64;
+                missing -= n as u64;
             }
         }
         if sparse {
@@ -360,9 +360,9 @@ impl<'a> Unpack<'a> {
         }
         match dir.stat_opt(hidden).map_err(at("lstat"))? {
             // The layer itself has the name: the whiteout is about what is below it.
-            Some(there) if there.is_dir() => {
-                let there = dir.open_dir(hidden).map_err(at("open"))?;
-                there
+            Some(existing) if existing.is_dir() => {
+                let hidden_dir = dir.open_dir(hidden).map_err(at("open"))?;
+                hidden_dir
                     .set_own_xattr(&opaque_mark(), b"y")
                     .map_err(at("setxattr"))?;
             }
@@ -443,11 +443,11 @@ impl<'a> Unpack<'a> {
                 .stat_opt(&name)
                 .map_err(|e| PathError::new("lstat", &at, e))?
             {
-                Some(there) if there.is_dir() => dir
+                Some(existing) if existing.is_dir() => dir
                     .open_dir(&name)
                     .map_err(|e| PathError::new("open", &at, e))?,
-                Some(there)
-                    if there.is_whiteout() && self.options.whiteouts == Whiteouts::Overlay =>
+                Some(existing)
+                    if existing.is_whiteout() && self.options.whiteouts == Whiteouts::Overlay =>
                 {
                     self.disturb(&above)?;
                     dir.unlink(&name)
@@ -516,7 +516,7 @@ fn set_xattrs(
     set: impl Fn(&str, &[u8]) -> io::Result<()>,
 ) -> Result<(), ApplyError> {
     for (key, value) in header.xattrs() {
-        // Attributes of the administrator are none of an archive's business: overlayfs keeps its marks there.
+        // An archive must not set `trusted` attributes: overlayfs keeps its marks there.
         let result = if key.starts_with("trusted.") || key.starts_with(overlay_xattrs()) {
             continue;
         } else {

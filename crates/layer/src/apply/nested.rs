@@ -1,4 +1,4 @@
-//! What of an archive cannot be had in a user namespace: ids that nobody mapped, and devices.
+//! Files of an archive that a user namespace cannot create: those with unmapped ids, and devices.
 
 use std::io;
 use std::path::Path;

@@ -10,12 +10,12 @@ use crate::compress::{Corrupt, decompress};
 const CHUNK_BYTES: usize = 256 << 10;
 const MAX_WAITING_CHUNKS: usize = 8;
 
-/// What becomes of the stream after the end of the archive in it.
+/// How the bytes after the end of the archive are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rest {
-    /// It is part of the whole, and must be readable.
+    /// They are part of the layer and must be readable.
     Read,
-    /// It is of no interest; only a checksum of the compression that does not fit is an error.
+    /// They are ignored; only a wrong checksum of the compression is an error.
     Ignored,
 }
 

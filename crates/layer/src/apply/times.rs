@@ -80,7 +80,7 @@ impl DirTimes {
                 Ok(dir) => dir
                     .set_own_times(times)
                     .map_err(|e| PathError::new("utime", &path, e))?,
-                // It was replaced by something else later on.
+                // A later entry has replaced the directory.
                 Err(e)
                     if matches!(
                         e.source.kind(),

@@ -119,7 +119,7 @@ impl<W: Write> ParallelGzip<W> {
                                 let job = queue.lock().recv();
                                 let Ok(job) = job else { break };
                                 let result = deflater.run(&job);
-                                // The stream was given up, so nobody waits for this block.
+                                // The stream was dropped, so this block is not needed.
                                 job.done.send(result).ok();
                             }
                         })?,

@@ -62,7 +62,7 @@ impl<'a, W: Write> Packer<'a, W> {
         let Some(mut header) = self.header(path, meta)? else {
             return Ok(());
         };
-        let mut others = Vec::new();
+        let mut link_names = Vec::new();
         if meta.nlink > 1 && !meta.is_dir() {
             if let Some(source) = self.sources.get(&meta.ino) {
                 header.kind = EntryKind::HardLink;
@@ -76,7 +76,7 @@ impl<'a, W: Write> Packer<'a, W> {
                 return Ok(());
             } else {
                 self.sources.insert(meta.ino, header.name.clone());
-                others = self.unchanged.remove(&meta.ino).unwrap_or_default();
+                link_names = self.unchanged.remove(&meta.ino).unwrap_or_default();
             }
         } else if kind == ChangeKind::Unmodified {
             return Ok(());
@@ -98,11 +98,11 @@ impl<'a, W: Write> Packer<'a, W> {
             )?;
         }
         let source = header.name.clone();
-        for other in others {
+        for link_name in link_names {
             header.kind = EntryKind::HardLink;
             header.link.clone_from(&source);
             header.size = 0;
-            header.name = other;
+            header.name = link_name;
             let path = header.path().to_path_buf();
             self.append(&path, &header)?;
         }
@@ -239,13 +239,13 @@ pub(super) fn copy_exactly(
     path: &Path,
     buffer: &mut [u8],
 ) -> Result<(), CreateError> {
-    let mut left = size;
+    let mut missing = size;
     loop {
         let n = match file.read(buffer) {
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
             other => other.map_err(|e| PathError::new("read", path, e))?,
         };
-        if n as u64 > left || (n == 0 && left > 0) {
+        if n as u64 > missing || (n == 0 && missing > 0) {
             return Err(CreateError::Changed {
                 path: path.to_path_buf(),
             });
@@ -254,6 +254,6 @@ pub(super) fn copy_exactly(
             return Ok(());
         }
         out.write_all(buffer.get(..n).unwrap_or_default())?;
-        left -= n as u64;
+        missing -= n as u64;
     }
 }

@@ -16,9 +16,9 @@ pub trait Below: std::fmt::Debug + Sync {
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read {} of the layers below: {source}", path.display())]
 pub struct BelowError {
-    /// Where, inside of the layers.
+    /// Path of the file inside of the layers.
     pub path: PathBuf,
-    /// Why.
+    /// Why it cannot be read.
     pub source: io::Error,
 }
 

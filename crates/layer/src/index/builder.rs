@@ -406,7 +406,7 @@ impl<'a> Builder<'a> {
             xattrs: None,
         };
         for (key, value) in header.xattrs() {
-            // Attributes of the administrator are none of an archive's business: overlayfs keeps its marks there.
+            // An archive must not set `trusted` attributes: overlayfs keeps its marks there.
             let skipped = if key.starts_with("trusted.") {
                 true
             } else if key.starts_with(ACCESS_CONTROL_LIST) {

@@ -130,9 +130,9 @@ impl<R: Read> Reader<R> {
                 self.pieces = Some(map);
             }
             SparseForm::Data => {
-                let (map, taken) = sparse::from_data(&mut header, &mut self.input)?;
+                let (map, map_bytes) = sparse::from_data(&mut header, &mut self.input)?;
                 self.left = stored
-                    .checked_sub(taken)
+                    .checked_sub(map_bytes)
                     .ok_or(TarError::Invalid("bad sparse map"))?;
                 self.pieces = Some(map);
             }
@@ -183,10 +183,10 @@ impl<R: Read> Reader<R> {
     }
 
     fn skip(&mut self) -> Result<(), TarError> {
-        let (left, padding) = (self.left, self.padding);
+        let (unread, padding) = (self.left, self.padding);
         self.left = 0;
         self.padding = 0;
-        if io::copy(&mut self.input.by_ref().take(left), &mut io::sink())? != left {
+        if io::copy(&mut self.input.by_ref().take(unread), &mut io::sink())? != unread {
             return Err(TarError::Io(io::ErrorKind::UnexpectedEof.into()));
         }
         // Some writers leave out the padding of the last entry, and the end of the archive with it.
@@ -213,15 +213,15 @@ impl<R: Read> Reader<R> {
 
 impl<R: Read> Read for Reader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let most = usize::try_from(self.left)
+        let room = usize::try_from(self.left)
             .unwrap_or(usize::MAX)
             .min(buffer.len());
-        if most == 0 {
+        if room == 0 {
             return Ok(0);
         }
         let n = self
             .input
-            .read(buffer.get_mut(..most).unwrap_or_default())?;
+            .read(buffer.get_mut(..room).unwrap_or_default())?;
         if n == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -308,7 +308,7 @@ fn parse(block: &[u8; BLOCK]) -> Result<Header, TarError> {
     Ok(header)
 }
 
-// What extended headers say about the next entry.
+// Fields of the next entry from extended headers.
 #[derive(Debug, Default)]
 struct Before {
     records: Records,
@@ -340,7 +340,7 @@ impl SparseForm {
             (b"", b"") if !pieces.is_empty() || !record("GNU.sparse.map").is_empty() => {
                 Self::Records
             }
-            // A version that nobody knows: an ordinary file to Go as well.
+            // An unknown version: Go reads it as an ordinary file too.
             _ => Self::None,
         }
     }

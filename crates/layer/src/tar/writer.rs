@@ -36,8 +36,8 @@ impl<W: Write> Writer<W> {
     /// Writes a header; the contents of the entry before must be complete.
     pub fn append(&mut self, header: &Header) -> Result<(), TarError> {
         self.end_entry()?;
-        let (plain, records) = plan(header)?;
-        let block = if plain {
+        let (fits_ustar, records) = plan(header)?;
+        let block = if fits_ustar {
             ustar(header)
         } else {
             self.write_records(header, &records)?
@@ -113,16 +113,16 @@ impl<W: Write> Writer<W> {
 
 impl<W: Write> Write for Writer<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let most = usize::try_from(self.left)
+        let room = usize::try_from(self.left)
             .unwrap_or(usize::MAX)
             .min(bytes.len());
-        if most == 0 && !bytes.is_empty() {
+        if room == 0 && !bytes.is_empty() {
             return Err(io::Error::new(
                 io::ErrorKind::WriteZero,
                 "the entry is longer than its header says",
             ));
         }
-        let n = self.out.write(bytes.get(..most).unwrap_or_default())?;
+        let n = self.out.write(bytes.get(..room).unwrap_or_default())?;
         self.left -= n as u64;
         Ok(n)
     }
@@ -138,14 +138,14 @@ fn padding(size: u64) -> usize {
 
 // Whether USTAR holds everything, and the records to write if it does not.
 fn plan(header: &Header) -> Result<(bool, BTreeMap<&str, Vec<u8>>), TarError> {
-    let mut plain = true;
+    let mut fits_ustar = true;
     let mut records = BTreeMap::new();
     let mut string = |value: &[u8], width: usize, key: &'static str, splits: bool| {
         if value.contains(&0) {
             return Err(TarError::Header("a name with a NUL"));
         }
         if !value.is_ascii() || value.len() > width {
-            plain &= splits && split(value).is_some();
+            fits_ustar &= splits && split(value).is_some();
             records.insert(key, value.to_vec());
         }
         Ok(())
@@ -162,12 +162,12 @@ fn plan(header: &Header) -> Result<(bool, BTreeMap<&str, Vec<u8>>), TarError> {
         // A header takes 63 bits; the conversion has no other reason to fail.
         let value = i64::try_from(value).map_err(|_| TarError::Header("a number out of range"))?;
         if !fits_octal(width, value) {
-            plain = false;
+            fits_ustar = false;
             records.insert(key, value.to_string().into_bytes());
         }
     }
     if !fits_octal(12, header.mtime) {
-        plain = false;
+        fits_ustar = false;
         records.insert("mtime", header.mtime.to_string().into_bytes());
     }
     for value in [u64::from(header.mode), header.devmajor, header.devminor] {
@@ -186,10 +186,10 @@ fn plan(header: &Header) -> Result<(bool, BTreeMap<&str, Vec<u8>>), TarError> {
         if key.is_empty() || key.contains(['=', '\0']) {
             return Err(TarError::Header("a record name with = or NUL"));
         }
-        plain = false;
+        fits_ustar = false;
         records.entry(key).or_insert_with(|| value.clone());
     }
-    Ok((plain, records))
+    Ok((fits_ustar, records))
 }
 
 fn ustar(header: &Header) -> Block {

@@ -48,10 +48,10 @@ pub enum PlatformError {
         text: String,
         /// The whole text.
         whole: String,
-        /// What follows the percent sign.
+        /// The text after the percent sign.
         escape: String,
     },
-    /// The same in a feature.
+    /// A feature has an invalid escape.
     #[error(
         "{} has invalid OS features: invalid os feature {}: invalid URL escape {}",
         quote(whole),
@@ -63,7 +63,7 @@ pub enum PlatformError {
         text: String,
         /// The whole text.
         whole: String,
-        /// What follows the percent sign.
+        /// The text after the percent sign.
         escape: String,
     },
     /// The one word given is neither an operating system nor an architecture.
@@ -99,7 +99,7 @@ impl Platform {
         if text.contains('*') {
             return Err(PlatformError::Wildcard(text.into()));
         }
-        // What is behind the third slash is one part, as in the reference's errors.
+        // Text after the third slash is one part, as in the reference's errors.
         let parts: Vec<&str> = text.splitn(4, '/').collect();
         let mut platform = system(parts[0], text)?;
         for part in &parts[1..] {
@@ -114,10 +114,10 @@ impl Platform {
         let host = Self::host();
         (platform.architecture, platform.variant) = match parts.as_slice() {
             [_] if KNOWN_OS.contains(&platform.os.as_str()) => (host.architecture, host.variant),
-            [one] => {
-                let (architecture, variant) = normal_arch(one, "");
+            [arch] => {
+                let (architecture, variant) = normal_arch(arch, "");
                 if !KNOWN_ARCH.contains(&architecture.as_str()) {
-                    return Err(PlatformError::Unknown((*one).into()));
+                    return Err(PlatformError::Unknown((*arch).into()));
                 }
                 platform.os = host.os;
                 without_usual_variant(architecture, variant)
@@ -128,7 +128,7 @@ impl Platform {
             }
             [_, arch, variant] => match normal_arch(arch, variant) {
                 (arch, variant) if arch == "arm64" && variant.is_empty() => (arch, "v8".into()),
-                both => both,
+                normal => normal,
             },
             _ => return Err(PlatformError::Shape(text.into())),
         };
@@ -186,13 +186,13 @@ fn system(part: &str, whole: &str) -> Result<Platform, PlatformError> {
         text: part.into(),
         whole: whole.into(),
     };
-    let word = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
-    let option = |b: u8| word(b) || matches!(b, b'.' | b'%');
+    let is_word = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
+    let option = |b: u8| is_word(b) || matches!(b, b'.' | b'%');
     let (os, options) = match part.split_once('(') {
         Some((os, rest)) => (os, Some(rest.strip_suffix(')').ok_or_else(wrong)?)),
         None => (part, None),
     };
-    if os.is_empty() || !os.bytes().all(word) {
+    if os.is_empty() || !os.bytes().all(is_word) {
         return Err(wrong());
     }
     let mut platform = Platform {

@@ -36,7 +36,7 @@ pub(super) struct Attributes<'a> {
 /// Removes what a file is to replace, which must be no directory.
 pub(super) fn make_way(dir: &Dir, name: &OsStr, target: &Path) -> Result<(), ActionError> {
     match dir.stat_opt(name).at("lstat", target)? {
-        Some(there) if there.is_dir() => Err(ActionError::IsADirectory(
+        Some(existing) if existing.is_dir() => Err(ActionError::IsADirectory(
             target.to_string_lossy().into_owned(),
         )),
         Some(_) => Ok(dir.unlink(name).at("remove", target)?),
@@ -71,10 +71,10 @@ impl Attributes<'_> {
             }
         };
         let errors = std::thread::scope(|scope| {
-            let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            let workers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
             let mut errors: Vec<_> = work().into_iter().collect();
-            for other in others {
-                match other.join() {
+            for worker in workers {
+                match worker.join() {
                     Ok(error) => errors.extend(error),
                     Err(panic) => std::panic::resume_unwind(panic),
                 }
@@ -104,7 +104,7 @@ impl Attributes<'_> {
                 make_way(dir, name, target)?;
                 dir.create_file_for(name, mode)
             }
-            made => made,
+            file => file,
         }
         .at("open", target)?;
         if meta.size > 0 {
