@@ -23,7 +23,7 @@ const MAX_PACKET_BYTES: usize = 4 << 20;
 
 /// A client at the other end of a tunnel.
 pub(crate) struct RemoteSession {
-    id: String,
+    id: oci::SessionId,
     shared_key: String,
     methods: HashSet<String>,
     channel: Channel,
@@ -32,7 +32,7 @@ pub(crate) struct RemoteSession {
 
 impl RemoteSession {
     pub(crate) fn new(
-        id: String,
+        id: oci::SessionId,
         shared_key: String,
         methods: HashSet<String>,
         channel: Channel,
@@ -93,7 +93,7 @@ fn put(metadata: &mut MetadataMap, key: &str, value: &str) -> Result<(), CallErr
 
 #[async_trait]
 impl Connection for RemoteSession {
-    fn id(&self) -> &str {
+    fn id(&self) -> &oci::SessionId {
         &self.id
     }
 

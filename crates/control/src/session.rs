@@ -142,7 +142,7 @@ pub(crate) fn start(
             }
         };
         let remote = RemoteSession::new(
-            hello.id,
+            hello.id.into(),
             hello.shared_key,
             hello.methods,
             channel.clone(),

@@ -56,7 +56,7 @@ async fn scripted(
     if matches!(request.input, SolveInput::ClientFrontend(_)) {
         return run_client_frontend(request, BridgeDouble::default()).await;
     }
-    let group = Group::new(sessions, [request.session.to_string()]);
+    let group = Group::new(sessions, [request.session.clone()]);
     let failed = |e: &dyn std::fmt::Display| Failure::new(FailureKind::Unknown, e.to_string());
     let session = group.first().await.map_err(|e| failed(&e))?;
     let mut response = BTreeMap::new();

@@ -127,7 +127,7 @@ impl SourceResolver {
             "oci-layout" => {
                 let layout = opts.oci_layout.unwrap_or_default();
                 let store = LayoutStore {
-                    session: layout.session_id.into(),
+                    session: layout.session_id,
                     store: layout.store_id,
                 };
                 let image = self

@@ -125,7 +125,7 @@ async fn run(
 ) -> Result<Built, Failure> {
     let sessions = Group::new(
         Arc::clone(&services.parts.sessions),
-        [request.session.to_string()],
+        [request.session.clone()],
     );
     let admission = Admission {
         exporters: &services.exporters,
@@ -281,7 +281,7 @@ fn begin(
 ) -> Result<Arc<BuildScope>, Failure> {
     let context = request.frontend_opts.get("context");
     let context = context.map(String::as_str).unwrap_or_default();
-    let resolved_sources = ResolvedSources::of(request.session.as_str(), context);
+    let resolved_sources = ResolvedSources::of(request.session.clone(), context);
     let cache_mounts = Arc::default();
     let nested = Arc::<LoaderSlot>::default();
     let request_policy = Arc::<RequestPolicySlot>::default();

@@ -16,7 +16,7 @@ use executor::{
 use frontend::bridge::WorkerInfo;
 use frontend::{Bridge, Frontend, FrontendError, FrontendRequest, FrontendResult};
 use futures::StreamExt;
-use llb::build::{Constraints, FileChain, MarshalOptions, State, marshal};
+use llb::build::{Constraints, FileChain, MarshalOptions, MissingPath, RmPath, State, marshal};
 use llb::pb;
 use progress::Event;
 use tokio::sync::oneshot;
@@ -260,11 +260,11 @@ async fn a_failed_step_names_its_vertex_and_action() {
     testkit::requires!(root);
     let dir = tempfile::tempdir().unwrap();
     let engine = engine(&dir);
-    let definition_of_files = definition(
-        FileChain::new()
-            .mkfile("/a", 0o644, "x")
-            .rm("/none", false, false),
-    );
+    let definition_of_files = definition(FileChain::new().mkfile("/a", 0o644, "x").rm(
+        "/none",
+        RmPath::Literal,
+        MissingPath::Fails,
+    ));
     let head = llb::definition::head(&definition_of_files).unwrap();
     let failure: Failure = engine
         .solve(request("one", definition_of_files))

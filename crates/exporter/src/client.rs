@@ -8,9 +8,9 @@ use futures::{StreamExt, TryStreamExt};
 use metrics::Transfer;
 use oci::Descriptor;
 use registry::{BlobSource, BytesSource, FileSource};
-use session::diffcopy::{SendOptions, Side, send};
+use session::diffcopy::{CallSide, SendOptions, send};
 use session::error::code;
-use session::{BlobWrite, ByteSink, CallError, ContentStore, FileSend, Session, Share};
+use session::{BlobWrite, ByteSink, CallError, ContentStore, FileSend, Session, TransferShare};
 
 use crate::error::ExportError;
 use crate::manager::ExportContext;
@@ -27,7 +27,7 @@ pub(crate) async fn client(ctx: &ExportContext) -> Result<Arc<dyn Session>, Expo
 pub(crate) struct ClientFile {
     sink: Option<ByteSink>,
     /// The transfers of this client: how many there may be, and for how long nothing may move.
-    pub(crate) share: Arc<Share>,
+    pub(crate) share: Arc<TransferShare>,
 }
 
 fn exists_already(error: &CallError) -> bool {
@@ -85,7 +85,7 @@ impl ClientFile {
     }
 }
 
-fn stalled(share: &Share) -> ExportError {
+fn stalled(share: &TransferShare) -> ExportError {
     let seconds = share.idle().map_or(0, |idle| idle.as_secs());
     ExportError::session(format!(
         "the client stopped taking the exported file: nothing moved for {seconds} seconds"
@@ -126,7 +126,7 @@ pub(crate) async fn send_trees(
                 .map_err(ExportError::session)?;
             let options = SendOptions {
                 name: "exported files".to_owned(),
-                side: Side::Caller,
+                side: CallSide::Caller,
                 share: ctx.sessions.share(client.id()),
                 progress: Some(progress),
             };

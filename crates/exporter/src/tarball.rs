@@ -54,9 +54,9 @@ impl TreeOutput for TarExporter {
         // The writer waits for the client: it may be this many chunks ahead.
         let (to, mut from) = mpsc::channel(MAX_CHUNKS_AHEAD);
         // A thread of its own: a slow client would hold one that other work waits for.
-        let place = sink.share.place().await;
+        let permit = sink.share.permit().await;
         let writing = task::thread("export tar", move || {
-            let _place = place;
+            let _permit = permit;
             write(&trees, ChannelWriter::new(to))
         })
         .map_err(|e| ExportError::io("start a thread", e))?;

@@ -229,16 +229,16 @@ pub struct HttpChecksum {
     pub suffix: Bytes,
 }
 
-/// How to resolve an image.
+/// How to resolve an image. The booleans are independent options of the wire's `ResolveSourceImageRequest`.
 #[derive(Debug, Clone, Default)]
 pub struct ImageResolveOpts {
-    /// The platform to pick, none for the worker's.
+    /// Platform whose manifest is taken from an index; none for the worker's.
     pub platform: Option<Platform>,
     /// `default`, `pull` or `local`.
     pub resolve_mode: String,
     /// Whether only the digest is needed, not the config.
     pub no_config: bool,
-    /// Resolve attestation manifests too.
+    /// Whether attestation manifests are resolved too.
     pub attestation_chain: bool,
     /// Predicate types whose statements are resolved too.
     pub resolve_attestations: Vec<String>,
@@ -247,7 +247,7 @@ pub struct ImageResolveOpts {
 /// How to resolve an image in a client's OCI layout.
 #[derive(Debug, Clone, Default)]
 pub struct OciLayoutResolveOpts {
-    /// The platform to pick, none for the worker's.
+    /// Platform whose manifest is taken from an index; none for the worker's.
     pub platform: Option<Platform>,
     /// The session that serves the store.
     pub session_id: SessionId,

@@ -28,7 +28,7 @@ pub mod vertex;
 pub use encoded::state_from_definition;
 pub use env::Env;
 pub use exec::{Mount, MountContent, Run, Secret, Sharing, Ssh};
-pub use file::{Chmod, Chown, CopyInfo, FileChain, UserOpt};
+pub use file::{Chmod, Chown, CopyInfo, FileChain, MissingPath, RmPath, UserOpt};
 pub use git::{GitOpts, git};
 pub use marshal::{MarshalOptions, marshal};
 pub use merge::{diff, merge};

@@ -18,7 +18,7 @@ use crate::validate::{self, InvalidOp};
 
 /// Most ops in one definition.
 pub const MAX_OPS: usize = 1 << 20;
-/// Definitions of source files within definitions of source files.
+/// Depth limit of definitions of source files within definitions of source files.
 const MAX_NESTED: usize = 32;
 /// Most bytes of ops in one definition.
 pub const MAX_BYTES: usize = 256 << 20;
@@ -27,71 +27,71 @@ pub const MAX_BYTES: usize = 256 << 20;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DefinitionError {
-    /// No ops at all.
+    /// The definition has no ops.
     #[error("invalid empty definition")]
     Empty,
-    /// More ops or bytes than we take.
+    /// The definition has more ops or bytes than [`MAX_OPS`] or [`MAX_BYTES`].
     #[error(
         "invalid definition with {ops} vertexes and {bytes} bytes: at most {MAX_OPS} and {MAX_BYTES} are accepted"
     )]
     TooLarge {
-        /// How many ops.
+        /// Number of ops.
         ops: usize,
-        /// How many bytes.
+        /// Size of all ops in bytes.
         bytes: usize,
     },
-    /// An op's bytes are no op, or too much of one.
+    /// An op's bytes do not decode, or decode to more than the memory limit.
     #[error("failed to parse llb proto op: {source}")]
     Parse {
-        /// What is wrong with them.
+        /// The decoder's reason.
         source: Refused,
     },
-    /// The ops would take more memory than we give them.
+    /// The decoded ops would take more memory than [`room_for`] their bytes.
     #[error("invalid definition: its ops have too many small parts")]
     TooHeavy,
     /// Fewer than one op and the terminal.
     #[error("invalid LLB with {count} vertexes")]
     TooFew {
-        /// How many.
+        /// Number of ops.
         count: usize,
     },
     /// The terminal points at nothing.
     #[error("invalid LLB with no inputs on last vertex")]
     NoRoot,
-    /// An input that is not in the definition.
+    /// An input refers to a vertex that is not in the definition.
     #[error("invalid missing input digest {digest}")]
     MissingInput {
-        /// What the input names.
+        /// Digest in the input.
         digest: String,
     },
     /// A negative output.
     #[error("invalid input {input} output index {index}")]
     OutputIndex {
-        /// Which input.
+        /// Index of the input.
         input: usize,
-        /// The output it names.
+        /// Index of the output.
         index: i64,
     },
     /// A vertex that depends on itself.
     #[error("invalid LLB: vertex {digest} depends on itself")]
     Cycle {
-        /// The vertex.
+        /// Digest of the vertex.
         digest: Digest,
     },
-    /// A source location without a source.
+    /// A location refers to a source file that the definition does not have.
     #[error("invalid source index {index} for vertex {vertex}")]
     SourceIndex {
-        /// The index.
+        /// Index of the source file.
         index: i32,
-        /// The vertex it is for.
+        /// Digest of the vertex that the location is for.
         vertex: String,
     },
     /// An op that breaks a structural rule.
     #[error("{source}")]
     Op {
-        /// The vertex.
+        /// Digest of the vertex.
         vertex: Digest,
-        /// Which rule.
+        /// The broken rule.
         source: InvalidOp,
     },
 }
@@ -115,12 +115,12 @@ impl DefinitionError {
     }
 }
 
-/// An input edge: a node and which of its outputs.
+/// An input edge: a node and the index of one of its outputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Input {
-    /// Place of the node in [`Graph::nodes`].
+    /// Index of the node in [`Graph::nodes`].
     pub node: usize,
-    /// Which output.
+    /// Index of the output.
     pub output: usize,
 }
 
@@ -133,13 +133,13 @@ pub struct Node {
     pub raw: Bytes,
     /// The op decoded.
     pub op: Arc<pb::Op>,
-    /// What the definition says about the vertex; the default when nothing.
+    /// Metadata of the vertex in the definition; the default where it has none.
     pub metadata: pb::OpMetadata,
     /// Inputs in order.
     pub inputs: Vec<Input>,
-    /// What to call it: the custom name, or one made from the op.
+    /// Name of the vertex for people: the custom name, or one made from the op.
     pub name: String,
-    /// Where it stands in its source files.
+    /// Places of the vertex in source files.
     pub locations: Vec<pb::Location>,
 }
 
@@ -155,7 +155,7 @@ impl Node {
 pub struct Graph {
     /// The nodes, inputs before users.
     pub nodes: Vec<Node>,
-    /// The wanted output.
+    /// The output that the terminal points at.
     pub root: Input,
     /// The source files that locations point into.
     pub sources: Vec<pb::SourceInfo>,
@@ -304,7 +304,7 @@ impl Graph {
         })
     }
 
-    /// The wanted node.
+    /// The node that the terminal points at.
     pub fn root_node(&self) -> &Node {
         &self.nodes[self.root.node]
     }
@@ -336,19 +336,19 @@ fn decode_op(raw: &[u8], room: &mut usize) -> Result<pb::Op, DefinitionError> {
     })
 }
 
-/// Decodes the ops of a definition and nothing more, if they do not take too much.
+/// Decodes the ops of a definition without checks, within the memory limit.
 pub fn ops(definition: &pb::Definition) -> Result<Vec<pb::Op>, DefinitionError> {
     let mut room = room_for(definition.def.iter().map(Vec::len).sum());
     let ops = definition.def.iter();
     ops.map(|raw| decode_op(raw, &mut room)).collect()
 }
 
-/// Decodes a definition, if it does not take too much. What it says is looked at when it is loaded.
+/// Decodes a definition, within the memory limit. [`Graph::load`] checks its contents.
 pub fn decode(encoded: &[u8]) -> Result<pb::Definition, Refused> {
     proto::weigh::decode(encoded)
 }
 
-/// Decodes a policy, if it does not take too much.
+/// Decodes a policy, within the memory limit.
 pub fn decode_policy(encoded: &[u8]) -> Result<crate::sourcepolicy::Policy, Refused> {
     proto::weigh::decode(encoded)
 }
@@ -368,7 +368,7 @@ pub fn to_wire(definition: &pb::Definition) -> Vec<u8> {
     to_wire_in(definition, MAX_NESTED)
 }
 
-/// `nested`: how many definitions of files within definitions of files are written yet.
+/// `nested` is the depth of definitions of files within definitions of files.
 fn to_wire_in(definition: &pb::Definition, nested: usize) -> Vec<u8> {
     use prost::encoding::{bytes, message};
     let mut out = Vec::with_capacity(definition.encoded_len() + 2 * definition.metadata.len());
@@ -423,7 +423,7 @@ fn check_locations(source: Option<&pb::Source>) -> Result<(), DefinitionError> {
     Ok(())
 }
 
-/// Bytes of a name that is made of other names.
+/// Size limit of a name that is joined from other names, in bytes.
 const MAX_JOINED_NAME: usize = 1 << 10;
 
 /// Cuts a name that is made of names, which would double with each merge of merges.
@@ -435,7 +435,7 @@ fn short(mut name: String) -> String {
     name
 }
 
-/// What to call a vertex without a custom name.
+/// The name of a vertex without a custom name.
 fn op_name(op: &pb::Op, inputs: &[Input], nodes: &[Node]) -> String {
     let input_name = |at: i64| -> String {
         if at == validate::EMPTY {

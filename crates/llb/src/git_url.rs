@@ -59,7 +59,7 @@ pub enum GitUrlError {
     Malformed {
         /// The text without user and password.
         text: String,
-        /// What is wrong.
+        /// The rule of URLs that the text breaks.
         what: &'static str,
     },
 }
@@ -86,26 +86,26 @@ pub enum GitRefError {
     /// A key that needs a value has none.
     #[error("query {} has no value", quote(.0))]
     NoValue(String),
-    /// A key that means nothing.
+    /// The key does not exist.
     #[error("unexpected query {}", quote(.0))]
     Unexpected(String),
-    /// Two places say different things.
+    /// Two parts of the address have different values.
     #[error("{what} conflicts: {} vs {}", quote(first), quote(second))]
     Conflict {
         /// `ref` or `subdir`.
         what: &'static str,
-        /// What was said first.
+        /// Value in the fragment or the earlier key.
         first: String,
-        /// What the query says.
+        /// Value in the later key.
         second: String,
     },
     /// A yes-or-no key has another value.
     // BuildKit's words, which leave out those of the cause.
     #[error("invalid {key} value: {}", quote(&source.0))]
     NotBoolean {
-        /// The key.
+        /// Name of the key.
         key: &'static str,
-        /// What is wrong with the value.
+        /// Why the value is not a boolean.
         source: ParseBoolError,
     },
     /// `mtime` has another value.
@@ -345,26 +345,26 @@ fn utf8(bytes: Vec<u8>) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// What a Dockerfile or a build context says about a git repository.
+/// A git repository as a Dockerfile or a build context refers to it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GitRef {
-    /// The URL for git.
+    /// URL that is passed to git.
     pub remote: String,
     /// Branch, tag or commit.
     pub reference: String,
-    /// Commit it must be.
+    /// Commit that the reference must resolve to; empty for any.
     pub checksum: String,
-    /// Directory inside.
+    /// Subdirectory of the repository; empty for the root.
     pub subdir: String,
-    /// The text could as well be a local path.
+    /// Whether the text could also be a local path.
     pub like_local: bool,
-    /// Keep `.git`.
+    /// Whether `.git` is kept.
     pub keep_git_dir: Option<bool>,
-    /// Fetch submodules.
+    /// Whether submodules are fetched.
     pub submodules: Option<bool>,
-    /// `checkout` or `commit`.
+    /// Modification time of files: `checkout` or `commit`.
     pub mtime: String,
-    /// Fetch `checksum` without asking what the ref is.
+    /// Whether `checksum` is fetched without resolving the reference first.
     pub fetch_by_commit: bool,
 }
 
@@ -455,7 +455,7 @@ impl GitRef {
     }
 }
 
-/// Sets what may be said twice, but not differently.
+/// Sets a value that may be given twice, but not with different values.
 fn agree(what: &'static str, field: &mut String, value: &str) -> Result<(), GitRefError> {
     if !field.is_empty() && field != value {
         return Err(GitRefError::Conflict {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use oci::{Digest, ErrorKind, Platform};
+use oci::{Digest, ErrorKind, Platform, SessionId};
 use serde::de::DeserializeOwned;
 
 use crate::build::vertex::platform_from_pb;
@@ -14,14 +14,14 @@ use crate::pb;
 use gostd::path;
 use gostd::strconv::quote;
 
-/// Why a source cannot be understood.
+/// Why a source identifier or its attributes do not parse.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SourceIdError {
     /// No `://`.
     #[error("failed to parse {0}: invalid")]
     Malformed(String),
-    /// A scheme nobody knows.
+    /// The scheme does not exist.
     #[error("unknown scheme {0}: not found")]
     UnknownScheme(String),
     /// An invalid reference.
@@ -33,18 +33,18 @@ pub enum SourceIdError {
     /// An attribute has a value it cannot have.
     #[error("invalid {name} {value}")]
     Attr {
-        /// What the attribute says.
+        /// The attribute in words.
         name: &'static str,
-        /// Its value.
+        /// Value of the attribute.
         value: String,
     },
-    /// The git URL is none.
+    /// The git URL does not parse.
     #[error("{0}")]
     GitUrl(#[from] GitUrlError),
     /// The URL of the attribute is not the one of the identifier.
     #[error("git.fullurl does not match source identifier")]
     GitUrlMismatch,
-    /// A ref git would take for an option.
+    /// Git would read the reference as an option.
     #[error("invalid git ref {}", quote(.0))]
     GitRef(String),
     /// Attributes that exclude each other.
@@ -70,7 +70,7 @@ impl SourceIdError {
     }
 }
 
-/// A source, understood.
+/// A parsed source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SourceId {
     /// An image in a registry.
@@ -87,27 +87,27 @@ pub enum SourceId {
     Http(HttpSource),
 }
 
-/// Where an image may be taken from, and what for.
+/// An image of a registry, and the options of resolving it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageSource {
     /// `host/path`.
     pub locator: String,
     /// `tag`, `tag@digest` or `@digest`.
     pub object: String,
-    /// Platform to pick.
+    /// Platform whose manifest is taken from an index; none for the worker's.
     pub platform: Option<Platform>,
     /// `default`, `pull` or `local`.
     pub resolve_mode: String,
     /// `regular`, `internal` or `frontend`.
     pub record_type: String,
-    /// Most layers to take.
+    /// Largest number of layers that are taken; none for all.
     pub layer_limit: Option<usize>,
-    /// Digest it must have.
+    /// Digest that the image must have.
     pub checksum: Option<Digest>,
 }
 
 impl ImageSource {
-    /// The reference in one text.
+    /// The whole reference.
     pub fn reference(&self) -> String {
         join_reference(&self.locator, &self.object)
     }
@@ -125,18 +125,18 @@ pub struct OciLayoutSource {
     pub locator: String,
     /// `tag`, `tag@digest` or `@digest`.
     pub object: String,
-    /// Platform to pick.
+    /// Platform whose manifest is taken from an index; none for the worker's.
     pub platform: Option<Platform>,
-    /// Session that serves it; empty for any.
-    pub session_id: String,
-    /// Which of its stores.
+    /// Session that serves the layout; empty for any of the build's.
+    pub session_id: SessionId,
+    /// Name of the store in that session.
     pub store_id: String,
-    /// Most layers to take.
+    /// Largest number of layers that are taken; none for all.
     pub layer_limit: Option<usize>,
 }
 
 impl OciLayoutSource {
-    /// The reference in one text.
+    /// The whole reference.
     pub fn reference(&self) -> String {
         join_reference(&self.locator, &self.object)
     }
@@ -150,15 +150,15 @@ impl OciLayoutSource {
 /// One blob as a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlobSource {
-    /// From a client's OCI layout instead of a registry.
+    /// Whether the blob is in a client's OCI layout instead of a registry.
     pub oci_layout: bool,
     /// `host/path`.
     pub locator: String,
-    /// Its digest.
+    /// Digest of the blob.
     pub digest: Digest,
-    /// Session that serves it.
-    pub session_id: String,
-    /// Which of its stores.
+    /// Session that serves the layout; empty for any of the build's.
+    pub session_id: SessionId,
+    /// Name of the store in that session.
     pub store_id: String,
     /// Name, mode and owner of the file.
     pub file: FileAttrs,
@@ -167,90 +167,90 @@ pub struct BlobSource {
 /// Name, mode and owner of a file that a source makes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FileAttrs {
-    /// Its name; empty for one from the source.
+    /// File name; empty for one that follows from the source.
     pub filename: String,
-    /// Its mode; zero for the default.
+    /// Permission bits; zero for the default.
     pub perm: i64,
-    /// Its owner.
+    /// User id of the owner.
     pub uid: i64,
-    /// Its group.
+    /// Group id of the owner.
     pub gid: i64,
 }
 
-/// A git repository.
+/// A git repository. The booleans are independent options of the wire.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GitSource {
-    /// URL for git.
+    /// URL that is passed to git.
     pub remote: String,
     /// Branch, tag or commit; empty for the default branch.
     pub reference: String,
-    /// Directory inside.
+    /// Subdirectory of the repository; empty for the root.
     pub subdir: String,
-    /// Commit it must be, or a prefix of it.
+    /// Commit that the reference must resolve to, or a prefix of it; empty for any.
     pub checksum: String,
-    /// Keep `.git`.
+    /// Whether `.git` is kept.
     pub keep_git_dir: bool,
-    /// Secret with a token.
+    /// Id of the secret that has a token.
     pub auth_token_secret: String,
-    /// Secret with a header.
+    /// Id of the secret that has an `Authorization` header.
     pub auth_header_secret: String,
-    /// ssh agent to use; empty for none.
+    /// Id of the ssh agent; empty for none.
     pub mount_ssh_sock: String,
-    /// Known hosts of ssh.
+    /// Contents of ssh's `known_hosts`.
     pub known_ssh_hosts: String,
-    /// Leave submodules out.
+    /// Whether submodules are left out.
     pub skip_submodules: bool,
-    /// `checkout` or `commit`, empty for the default.
+    /// Modification time of files: `checkout` or `commit`; empty for the default.
     pub mtime: String,
-    /// Show git's advice.
+    /// Whether git shows its advice.
     pub advice: bool,
-    /// Fetch the checksum without asking what the ref is.
+    /// Whether `checksum` is fetched without resolving the reference first.
     pub fetch_by_commit: bool,
-    /// Blob with a bundle to fetch from instead.
+    /// Address of a blob that has a bundle of the repository; empty to fetch from `remote`.
     pub bundle: String,
-    /// Session of that blob.
-    pub bundle_session_id: String,
-    /// Store of that blob.
+    /// Session that serves the bundle.
+    pub bundle_session_id: SessionId,
+    /// Name of the bundle's store in that session.
     pub bundle_store_id: String,
-    /// Make a bundle instead of a tree.
+    /// Whether the result is a bundle instead of a tree.
     pub checkout_bundle: bool,
-    /// Keys that must have signed the commit, and how.
+    /// Signature rules for the commit.
     pub verify: Option<GitVerify>,
 }
 
-/// Signature rules of a git source.
+/// Signature rules of a git source. The booleans are independent options of the wire.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GitVerify {
-    /// Public keys.
+    /// Accepted public keys, as text.
     pub pub_key: String,
-    /// Refuse expired keys.
+    /// Whether expired keys are refused.
     pub reject_expired: bool,
-    /// A signed tag must be there.
+    /// Whether the reference must be a signed tag.
     pub require_signed_tag: bool,
-    /// The commit's signature counts even if the tag has one.
+    /// Whether the commit's signature is checked even if the tag has one.
     pub ignore_signed_tag: bool,
 }
 
 /// A client's directory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LocalSource {
-    /// Its name.
+    /// Name of the directory in the session.
     pub name: String,
-    /// Session that has it; empty for any.
-    pub session_id: String,
-    /// Only what matches.
+    /// Session that has the directory; empty for any of the build's.
+    pub session_id: SessionId,
+    /// Patterns of files to take; empty for all.
     pub include: Vec<String>,
-    /// Not what matches.
+    /// Patterns of files to leave out.
     pub exclude: Vec<String>,
-    /// These paths and what symlinks in them lead to.
+    /// Paths to take, with the targets of their symlinks; empty for all.
     pub follow_paths: Vec<String>,
-    /// Which earlier copy may be updated.
+    /// Key of the earlier copy that the transfer may update.
     pub shared_key_hint: String,
-    /// Send files even when their metadata is unchanged.
+    /// Whether files are sent even if their metadata is unchanged.
     pub differ_none: bool,
-    /// Transfer metadata only.
+    /// Whether only metadata is transferred.
     pub metadata_only: bool,
-    /// But these with content.
+    /// Patterns of files that are transferred with contents all the same.
     pub metadata_exceptions: Vec<String>,
 }
 
@@ -259,11 +259,11 @@ pub struct LocalSource {
 pub struct HttpSource {
     /// The URL.
     pub url: String,
-    /// Digest it must have.
+    /// Digest that the file must have.
     pub checksum: Option<Digest>,
     /// Name, mode and owner of the file.
     pub file: FileAttrs,
-    /// Secret with an `Authorization` header.
+    /// Id of the secret that has an `Authorization` header.
     pub auth_header_secret: String,
     /// Headers to send, sorted by canonical name.
     pub headers: Vec<(String, String)>,
@@ -272,7 +272,7 @@ pub struct HttpSource {
 }
 
 impl SourceId {
-    /// Understands a source op.
+    /// Parses a source op.
     pub fn parse(
         op: &pb::SourceOp,
         platform: Option<&pb::Platform>,
@@ -310,7 +310,7 @@ impl SourceId {
                     locator,
                     object,
                     platform,
-                    session_id: attrs.text("oci.session"),
+                    session_id: attrs.text("oci.session").into(),
                     store_id: attrs.text("oci.store"),
                     layer_limit: attrs.layer_limit("oci.layerlimit")?,
                 }))
@@ -324,7 +324,7 @@ impl SourceId {
                     oci_layout: scheme == "oci-layout+blob",
                     locator,
                     digest: digest.ok_or_else(|| SourceIdError::Reference(rest.to_owned()))?,
-                    session_id: attrs.text("oci.session"),
+                    session_id: attrs.text("oci.session").into(),
                     store_id: attrs.text("oci.store"),
                     file: attrs.file()?,
                 }))
@@ -378,7 +378,7 @@ fn git(rest: &str, attrs: &Attrs<'_>) -> Result<GitSource, SourceIdError> {
         advice: flag("git.advice"),
         fetch_by_commit: flag("git.fetchbycommit"),
         bundle: attrs.text("git.bundle"),
-        bundle_session_id: attrs.text("oci.session"),
+        bundle_session_id: attrs.text("oci.session").into(),
         bundle_store_id: attrs.text("oci.store"),
         checkout_bundle: flag("git.checkoutbundle"),
         verify,
@@ -413,7 +413,7 @@ fn local(name: &str, attrs: &Attrs<'_>) -> Result<LocalSource, SourceIdError> {
     }
     Ok(LocalSource {
         name,
-        session_id,
+        session_id: session_id.into(),
         include: attrs.list("local.includepattern")?,
         exclude: attrs.list("local.excludepatterns")?,
         follow_paths: attrs.list("local.followpaths")?,

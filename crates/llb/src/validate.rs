@@ -9,67 +9,67 @@ use crate::pb;
 
 /// Marks an input with no content.
 pub const EMPTY: i64 = -1;
-/// Marks an output nobody can use.
+/// Index of an output that no other op can use.
 pub const SKIP_OUTPUT: i64 = -1;
 
-/// Most inputs of one op.
+/// Largest number of inputs of one op.
 pub const MAX_INPUTS: usize = 4096;
 
-/// Why an op is not acceptable.
+/// Why an op is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidOp {
-    /// The kind of op needs something that is not there.
+    /// The op lacks a part that its kind needs.
     #[error("invalid {kind} op with no {missing}")]
     Missing {
         /// Kind of op.
         kind: &'static str,
-        /// What is missing.
+        /// Name of the missing part.
         missing: &'static str,
     },
-    /// A message is missing where one must be.
+    /// A required message is missing.
     #[error("invalid nil {what}")]
     Nil {
-        /// Which message.
+        /// Name of the message.
         what: &'static str,
     },
-    /// A source with inputs.
+    /// A source op has inputs.
     #[error("invalid source op with {count} inputs")]
     SourceInputs {
-        /// How many.
+        /// Number of inputs.
         count: usize,
     },
-    /// More inputs than we take.
+    /// The op has more than [`MAX_INPUTS`] inputs.
     #[error("invalid op with {count} inputs: at most {MAX_INPUTS} are accepted")]
     TooManyInputs {
-        /// How many.
+        /// Number of inputs.
         count: usize,
     },
-    /// Inner and outer inputs differ.
+    /// A merge or diff op refers to another number of inputs than its vertex has.
     #[error("invalid {kind} op with {inner} inner inputs and {outer} outer inputs")]
     InputCount {
         /// Kind of op.
         kind: &'static str,
-        /// Inputs the op speaks of.
+        /// Number of inputs that the op refers to.
         inner: usize,
-        /// Inputs the vertex has.
+        /// Number of inputs of the vertex.
         outer: usize,
     },
     /// A diff without lower or upper.
     #[error("invalid diff op with nil lower or upper input")]
     DiffSides,
-    /// A passthrough output that has no input.
+    /// A passthrough output refers to no input.
     #[error("invalid passthrough output input index {index}")]
     PassthroughOutput {
-        /// The index.
+        /// Index in the output.
         index: i64,
     },
-    /// An index outside the op's inputs.
+    /// The index is outside of the op's inputs.
     #[error("invalid {what} index {index}")]
     Index {
-        /// Which index.
+        /// Name of the field that has the index.
         what: &'static str,
-        /// Its value.
+        /// Value of the index.
         index: i64,
     },
 }

@@ -5,7 +5,7 @@ use std::fmt;
 
 /// The id of a client's session, chosen by the client; empty for no session.
 ///
-/// The type is here because frontends, which know no sessions, pass ids on to those who open them.
+/// The type is here because frontends, which do not depend on sessions, pass ids on to the crates that open them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(String);
 
@@ -50,5 +50,17 @@ impl From<SessionId> for String {
 impl Borrow<str> for SessionId {
     fn borrow(&self) -> &str {
         &self.0
+    }
+}
+
+impl PartialEq<str> for SessionId {
+    fn eq(&self, id: &str) -> bool {
+        self.0 == id
+    }
+}
+
+impl PartialEq<&str> for SessionId {
+    fn eq(&self, id: &&str) -> bool {
+        self.0 == *id
     }
 }

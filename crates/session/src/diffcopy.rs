@@ -9,13 +9,13 @@
 //!     FIN ──►
 //! ```
 //!
-//! The side that answers the call ends it, and the side that called waits for that ([`Side`]): the reference's receiver holds
+//! The side that answers the call ends it, and the side that called waits for that ([`CallSide`]): the reference's receiver holds
 //! its half open until the response has ended.
 //!
 //! [`receiver`] and [`sender`] are the two sides as state machines without I/O; [`order`] refuses names that are out of order
 //! or lead out of the tree. [`receive`] and [`send`] drive them over a [`PacketStream`](crate::PacketStream), with all file
 //! work on threads of their own, since the other side can stall them: no task and no await for a single file. How many
-//! there are, what they hold and how long they may wait is the session's [`Share`](crate::Share).
+//! there are, what they hold and how long they may wait is the session's [`TransferShare`](crate::TransferShare).
 
 pub mod compare;
 mod coordinate;
@@ -32,15 +32,15 @@ mod write;
 pub use fstree::walk::{Filter, follow_links};
 pub use fstree::{Root, Stat, stat};
 pub use metadata::WantsContents;
-pub use receive::{MapStat, Progress, ReceiveError, ReceiveOptions, Received, receive};
+pub use receive::{MapStat, Progress, ReceiveCounts, ReceiveError, ReceiveOptions, receive};
 pub use send::{FilteredTree, SendError, SendOptions, TreeSource, send};
 
-/// Which side of the call we are.
+/// The side of the call that this process is on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Side {
+pub enum CallSide {
     /// We called: we close our half first and wait for the end of the answer, which may be an error.
     #[default]
     Caller,
-    /// We answer: the call ends when we do, and what the caller sends after its last word does not matter.
+    /// We answer: the call ends when we do, and what the caller still sends is not read.
     Callee,
 }

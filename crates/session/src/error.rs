@@ -4,8 +4,8 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use oci::ErrorKind;
 use oci::error::chain;
+use oci::{ErrorKind, SessionId};
 
 /// Why a transfer is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -84,7 +84,7 @@ pub enum CallError {
     #[error("session {id} ended")]
     Ended {
         /// Id of the session.
-        id: String,
+        id: SessionId,
     },
     /// The client did not start to send in time.
     #[error(
@@ -185,13 +185,13 @@ pub enum SessionError {
     #[error("no active session for {id}: context deadline exceeded")]
     NotActive {
         /// Id of the session.
-        id: String,
+        id: SessionId,
     },
     /// Another session has the id.
     #[error("session {id} already exists")]
     AlreadyExists {
         /// Id of the session.
-        id: String,
+        id: SessionId,
     },
     /// All sessions of the group failed; this is the error of the last one.
     #[error(transparent)]

@@ -4,27 +4,32 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
+use oci::SessionId;
+
 use crate::error::{CallError, SessionError};
 use crate::manager::{SESSION_WAIT_TIMEOUT, SessionManager};
 use crate::traits::Session;
-use crate::transfers::{Share, TransferLimits, Transfers};
+use crate::transfers::{TransferLimits, TransferShare, Transfers};
 
 /// The sessions that may answer for a step, in order of preference. The builds that share a step contribute theirs.
 #[derive(Clone, Default)]
 pub struct Group {
     manager: Option<Arc<SessionManager>>,
-    ids: Vec<String>,
+    ids: Vec<SessionId>,
 }
 
 impl Group {
     /// A group of session ids; empty ids are left out.
     #[must_use]
-    pub fn new(manager: Arc<SessionManager>, ids: impl IntoIterator<Item = String>) -> Self {
+    pub fn new(
+        manager: Arc<SessionManager>,
+        ids: impl IntoIterator<Item = impl Into<SessionId>>,
+    ) -> Self {
         let mut group = Self {
             manager: Some(manager),
             ids: Vec::new(),
         };
-        for id in ids {
+        for id in ids.into_iter().map(Into::into) {
             if !id.is_empty() && !group.ids.contains(&id) {
                 group.ids.push(id);
             }
@@ -40,7 +45,7 @@ impl Group {
 
     /// The ids of the sessions, in order of preference.
     #[must_use]
-    pub fn ids(&self) -> &[String] {
+    pub fn ids(&self) -> &[SessionId] {
         &self.ids
     }
 
@@ -61,18 +66,18 @@ impl Group {
     }
 
     /// The session with an id; waits for it if it is not connected yet.
-    pub async fn named(&self, id: &str) -> Result<Arc<dyn Session>, SessionError> {
+    pub async fn named(&self, id: &SessionId) -> Result<Arc<dyn Session>, SessionError> {
         let Some(manager) = &self.manager else {
             return Err(SessionError::NoSessions);
         };
-        manager.wait(id, SESSION_WAIT_TIMEOUT).await
+        manager.wait(id.as_str(), SESSION_WAIT_TIMEOUT).await
     }
 
     /// Limits of a session's transfers.
     #[must_use]
-    pub fn share(&self, id: &str) -> Arc<Share> {
+    pub fn share(&self, id: &SessionId) -> Arc<TransferShare> {
         match &self.manager {
-            Some(manager) => manager.share(id),
+            Some(manager) => manager.share(id.as_str()),
             None => Transfers::new(TransferLimits::default()).share(),
         }
     }
@@ -82,12 +87,12 @@ impl Group {
         let Some(manager) = &self.manager else {
             return Err(SessionError::NoSessions);
         };
-        if let Some(session) = self.ids.iter().find_map(|id| manager.get(id)) {
+        if let Some(session) = self.ids.iter().find_map(|id| manager.get(id.as_str())) {
             return Ok(session);
         }
         let mut last = SessionError::NoSessions;
         for id in &self.ids {
-            match manager.wait(id, SESSION_WAIT_TIMEOUT).await {
+            match manager.wait(id.as_str(), SESSION_WAIT_TIMEOUT).await {
                 Ok(session) => return Ok(session),
                 Err(error) => last = error,
             }
@@ -106,7 +111,7 @@ impl Group {
         };
         let mut last = SessionError::NoSessions;
         for id in &self.ids {
-            match manager.wait(id, SESSION_WAIT_TIMEOUT).await {
+            match manager.wait(id.as_str(), SESSION_WAIT_TIMEOUT).await {
                 Ok(session) => match ask(session).await {
                     Ok(answer) => return Ok(answer),
                     Err(error) => last = error.into(),
@@ -120,6 +125,8 @@ impl Group {
 
 impl fmt::Debug for Group {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(&self.ids).finish()
+        f.debug_list()
+            .entries(self.ids.iter().map(SessionId::as_str))
+            .finish()
     }
 }

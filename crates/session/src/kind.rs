@@ -1,11 +1,11 @@
-//! What kind an error of this crate is, whichever of its types it has.
+//! The kind of an error of this crate that is known as `dyn Error` only.
 
 use oci::ErrorKind;
 
 use crate::diffcopy::{ReceiveError, SendError};
 use crate::error::{CallError, SessionError};
 
-/// The kind of an error of a session or a transfer, whichever of this crate's types it has.
+/// Returns the kind of a session's or a transfer's error, whichever of this crate's error types it has; of others that of their causes.
 #[must_use]
 pub fn kind_of(error: &(dyn std::error::Error + 'static)) -> ErrorKind {
     if let Some(error) = error.downcast_ref::<SessionError>() {

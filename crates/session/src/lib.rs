@@ -37,4 +37,4 @@ pub use traits::{
     FileSync, Login, Secret, Secrets, Session, SourcePolicy, Ssh, SyncRequest, Token, TokenRequest,
     Upload, UploadTarget,
 };
-pub use transfers::{Share, TransferLimits, Transfers};
+pub use transfers::{TransferLimits, TransferShare, Transfers};

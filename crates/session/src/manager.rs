@@ -5,19 +5,20 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use oci::SessionId;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::error::SessionError;
 use crate::traits::Session;
-use crate::transfers::{Share, TransferLimits, Transfers};
+use crate::transfers::{TransferLimits, TransferShare, Transfers};
 
 /// Time for which a call waits for a session that is not connected yet.
 pub const SESSION_WAIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// All connected sessions, by id.
 pub struct SessionManager {
-    sessions: Mutex<HashMap<String, Connected>>,
+    sessions: Mutex<HashMap<SessionId, Connected>>,
     changed: Notify,
     transfers: Arc<Transfers>,
 }
@@ -25,7 +26,7 @@ pub struct SessionManager {
 /// A connected session and the limits of its transfers.
 struct Connected {
     session: Arc<dyn Session>,
-    share: Arc<Share>,
+    share: Arc<TransferShare>,
 }
 
 impl SessionManager {
@@ -50,7 +51,7 @@ impl SessionManager {
         self: &Arc<Self>,
         session: Arc<dyn Session>,
     ) -> Result<Registration, SessionError> {
-        let id = session.id().to_owned();
+        let id = session.id().clone();
         let mut sessions = self.sessions.lock();
         if sessions.contains_key(&id) {
             return Err(SessionError::AlreadyExists { id });
@@ -76,7 +77,7 @@ impl SessionManager {
 
     /// Limits of a session's transfers.
     #[must_use]
-    pub fn share(&self, id: &str) -> Arc<Share> {
+    pub fn share(&self, id: &str) -> Arc<TransferShare> {
         let share = self
             .sessions
             .lock()
@@ -107,7 +108,7 @@ impl SessionManager {
             .await
             // The dropped error says only that the time is over.
             .map_err(|_| SessionError::NotActive {
-                id: without_prefix(id).to_owned(),
+                id: without_prefix(id).into(),
             })
     }
 
@@ -144,7 +145,7 @@ fn without_prefix(id: &str) -> &str {
 #[derive(Debug)]
 pub struct Registration {
     manager: Arc<SessionManager>,
-    id: String,
+    id: SessionId,
 }
 
 impl Drop for Registration {

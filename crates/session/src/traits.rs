@@ -5,7 +5,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use oci::Digest;
+use oci::{Digest, SessionId};
 
 use crate::error::CallError;
 use crate::stream::{ByteSink, ByteStream, Duplex, PacketStream};
@@ -14,7 +14,7 @@ use crate::stream::{ByteSink, ByteStream, Duplex, PacketStream};
 #[async_trait]
 pub trait Connection: Send + Sync + fmt::Debug {
     /// Id that the client chose when it connected.
-    fn id(&self) -> &str;
+    fn id(&self) -> &SessionId;
 
     /// Key that is the same for sessions of one client with the same folders (made of its working directory and host).
     fn shared_key(&self) -> &str;

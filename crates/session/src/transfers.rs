@@ -1,7 +1,7 @@
 //! Limits of client transfers: number, memory, disk space, and time without progress.
 //!
 //! ```text
-//!   Transfers (all sessions) ──► Share (one session) ──► Place (one transfer, with a thread of its own)
+//!   Transfers (all sessions) ──► TransferShare (one session) ──► TransferPermit (one transfer, with a thread of its own)
 //!                                                   └──► HeldMemory (memory of one transfer's list)
 //! ```
 //!
@@ -91,8 +91,8 @@ impl Transfers {
 
     /// A share for a new session.
     #[must_use]
-    pub fn share(self: &Arc<Self>) -> Arc<Share> {
-        Arc::new(Share {
+    pub fn share(self: &Arc<Self>) -> Arc<TransferShare> {
+        Arc::new(TransferShare {
             all: Arc::clone(self),
             places: Permits::new(self.limits.session_transfers),
             held_bytes: AtomicU64::new(0),
@@ -102,7 +102,7 @@ impl Transfers {
 }
 
 /// Usage of the limits by one session.
-pub struct Share {
+pub struct TransferShare {
     all: Arc<Transfers>,
     places: Permits,
     held_bytes: AtomicU64,
@@ -111,12 +111,12 @@ pub struct Share {
 
 /// Permission for one transfer, returned on drop.
 #[derive(Debug)]
-pub struct Place {
+pub struct TransferPermit {
     _session: Permit,
     _all: Permit,
 }
 
-impl Share {
+impl TransferShare {
     /// The share of a client, without limits of time and space.
     #[must_use]
     pub fn of_client() -> Arc<Self> {
@@ -124,10 +124,10 @@ impl Share {
     }
 
     /// Waits for permission for a transfer, without holding a thread.
-    pub async fn place(&self) -> Place {
+    pub async fn permit(&self) -> TransferPermit {
         // The session's own permit comes first: a session that waits for it holds up no other.
         let session = self.places.acquire().await;
-        Place {
+        TransferPermit {
             _session: session,
             _all: self.all.places.acquire().await,
         }
@@ -218,9 +218,9 @@ impl Share {
     }
 }
 
-impl fmt::Debug for Share {
+impl fmt::Debug for TransferShare {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Share")
+        f.debug_struct("TransferShare")
             .field("held_bytes", &self.held_bytes)
             .field("written", &self.written)
             .finish_non_exhaustive()
@@ -230,7 +230,7 @@ impl fmt::Debug for Share {
 /// Memory that one transfer holds, returned on drop.
 #[derive(Debug)]
 pub struct HeldMemory {
-    share: Arc<Share>,
+    share: Arc<TransferShare>,
     bytes: u64,
 }
 
@@ -335,11 +335,11 @@ mod tests {
     async fn a_session_waits_for_its_own_transfers_and_not_for_those_of_others() {
         let all = Transfers::new(limits());
         let (one, two) = (all.share(), all.share());
-        let (first, _second) = (one.place().await, one.place().await);
+        let (first, _second) = (one.permit().await, one.permit().await);
         let second = Duration::from_secs(1);
-        assert!(tokio::time::timeout(second, one.place()).await.is_err());
-        let _third = two.place().await;
+        assert!(tokio::time::timeout(second, one.permit()).await.is_err());
+        let _third = two.permit().await;
         drop(first);
-        let _fourth = one.place().await;
+        let _fourth = one.permit().await;
     }
 }

@@ -19,7 +19,7 @@ use fstree::walk::{Filter, Walk};
 use fstree::{Root, Stat};
 use session::diffcopy::compare::Compare;
 use session::diffcopy::{
-    FilteredTree, ReceiveError, ReceiveOptions, Received, SendOptions, receive, send,
+    FilteredTree, ReceiveCounts, ReceiveError, ReceiveOptions, SendOptions, receive, send,
 };
 use session::{Packet, PacketStream};
 
@@ -30,7 +30,7 @@ async fn sync(
     to: &Path,
     filter: Filter,
     options: ReceiveOptions,
-) -> Result<Received, Box<dyn std::error::Error>> {
+) -> Result<ReceiveCounts, Box<dyn std::error::Error>> {
     let (left, right) = PacketStream::pair();
     let source = Arc::new(FilteredTree {
         root: Root::open(from)?,
@@ -100,11 +100,15 @@ async fn a_tree_arrives_as_it_is_and_costs_nothing_when_unchanged() -> TestResul
             .collect::<Vec<_>>()
     };
     assert_eq!(times(from.path()), times(to.path()));
-    let (one, two) = (
+    let (first_name, second_name) = (
         fs::metadata(to.path().join("big"))?,
         fs::metadata(to.path().join("src/big-too"))?,
     );
-    assert_eq!(one.ino(), two.ino(), "hard links stay hard links");
+    assert_eq!(
+        first_name.ino(),
+        second_name.ino(),
+        "hard links stay hard links"
+    );
     let again = sync(
         from.path(),
         to.path(),
@@ -271,14 +275,14 @@ async fn two_thousand_small_files_arrive_once_and_cost_nothing_again() -> TestRe
     Ok(())
 }
 
-async fn attack(packets: Vec<Packet>) -> (Result<Received, ReceiveError>, tempfile::TempDir) {
+async fn attack(packets: Vec<Packet>) -> (Result<ReceiveCounts, ReceiveError>, tempfile::TempDir) {
     attack_with(packets, ReceiveOptions::default()).await
 }
 
 async fn attack_with(
     packets: Vec<Packet>,
     options: ReceiveOptions,
-) -> (Result<Received, ReceiveError>, tempfile::TempDir) {
+) -> (Result<ReceiveCounts, ReceiveError>, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("in")).unwrap();
     fs::create_dir(dir.path().join("out")).unwrap();
@@ -340,13 +344,13 @@ async fn a_hostile_client_writes_nothing_outside_the_root() {
         vec![Packet::Stat(None), stat("late", file, "")],
     ];
     for packets in attacks {
-        let what = format!("{packets:?}");
+        let packets_text = format!("{packets:?}");
         let (result, dir) = attack(packets).await;
-        assert!(result.is_err(), "{what}");
+        assert!(result.is_err(), "{packets_text}");
         assert_eq!(
             fs::read_dir(dir.path().join("out")).unwrap().count(),
             0,
-            "{what}"
+            "{packets_text}"
         );
     }
 }

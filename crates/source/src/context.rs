@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+use oci::SessionId;
 use parking_lot::Mutex;
 use progress::Writer;
 use session::Group;
@@ -26,7 +27,7 @@ pub struct ResolvedSources {
     /// Values of any type, by a key that the source chooses.
     results: Mutex<HashMap<String, Arc<dyn Any + Send + Sync>>>,
     /// The session of the build, and its main context; both empty when they are not known.
-    build: (String, String),
+    build: (SessionId, String),
 }
 
 impl ResolvedSources {
@@ -38,15 +39,15 @@ impl ResolvedSources {
 
     /// Makes an empty memory for the build of `session` whose main context is `context`: an address, or a name.
     #[must_use]
-    pub fn of(session: &str, context: &str) -> Arc<Self> {
+    pub fn of(session: impl Into<SessionId>, context: &str) -> Arc<Self> {
         Arc::new(Self {
             results: Mutex::default(),
-            build: (session.to_owned(), context.to_owned()),
+            build: (session.into(), context.to_owned()),
         })
     }
 
     /// The main context of the build, if it is that of `session`.
-    pub(crate) fn context_of(&self, session: &str) -> Option<&str> {
+    pub(crate) fn context_of(&self, session: &SessionId) -> Option<&str> {
         let (build_session, context) = &self.build;
         (build_session == session && !context.is_empty()).then_some(context)
     }

@@ -24,12 +24,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use fstree::hash::TreeHashes;
 use fstree::walk::PatternMatcher;
-use oci::{Digest, Platform};
+use oci::{Digest, Platform, SessionId};
 use parking_lot::Mutex;
 use serde::Serialize;
 use session::diffcopy::compare::Compare;
 use session::diffcopy::marks::Marks;
-use session::diffcopy::{ReceiveOptions, Side, WantsContents, receive};
+use session::diffcopy::{CallSide, ReceiveOptions, WantsContents, receive};
 use session::{FileSync, SyncRequest};
 use store::{ImmutableRef, MutableRef, RecordType, RefId, RefOptions, Store, StoreError};
 
@@ -136,7 +136,7 @@ impl LocalSourceInner {
 #[derive(Debug, Clone, Default)]
 struct LocalIdentifier {
     name: String,
-    session: String,
+    session: SessionId,
     include: Option<Vec<String>>,
     exclude: Option<Vec<String>>,
     follow: Option<Vec<String>>,
@@ -179,9 +179,9 @@ impl LocalIdentifier {
                 "local.session" => match value.split_once(':') {
                     Some((prefix, session)) => {
                         out.name = format!("{prefix}-{}", out.name);
-                        out.session = session.to_owned();
+                        out.session = session.into();
                     }
-                    None => out.session = value.clone(),
+                    None => out.session = value.as_str().into(),
                 },
                 "local.includepattern" => out.include = list("local.includepattern", value)?,
                 "local.excludepatterns" => out.exclude = list("local.excludepatterns", value)?,
@@ -390,7 +390,7 @@ impl LocalInstance {
         let bytes_received = metrics::TRANSFERRED.follow(metrics::Transfer::FromClient);
         let options = ReceiveOptions {
             name: format!("cannot receive `{}`", id.name),
-            side: Side::Caller,
+            side: CallSide::Caller,
             share: ctx.sessions.share(session.id()),
             compare,
             hashes: Some(state.hashes.clone()),
@@ -418,16 +418,17 @@ impl LocalInstance {
 #[async_trait]
 impl SourceInstance for LocalInstance {
     async fn cache_key(&self, ctx: &Context, _index: usize) -> Result<CacheKey, SourceError> {
-        let session = match self.id.session.as_str() {
-            "" => ctx.sessions.ids().first().cloned().unwrap_or_default(),
-            named => named.to_owned(),
+        let session = if self.id.session.is_empty() {
+            ctx.sessions.ids().first().cloned().unwrap_or_default()
+        } else {
+            self.id.session.clone()
         };
         if session.is_empty() {
             return Err(SourceError::session(
                 "could not access local files without session",
             ));
         }
-        let (key, digest) = self.id.key(&session);
+        let (key, digest) = self.id.key(session.as_str());
         Ok(CacheKey::new(key, digest.to_string()))
     }
 
@@ -454,7 +455,7 @@ mod tests {
         let json = r#"{"SessionID":"sid","IncludePatterns":["a\u003cb"],"ExcludePatterns":null,"FollowPaths":null}"#;
         let digest = Digest::sha256(json);
         assert_eq!(
-            id.key(&id.session),
+            id.key(id.session.as_str()),
             (format!("session:prefix-context:{digest}"), digest)
         );
     }

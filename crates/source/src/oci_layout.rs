@@ -9,7 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
-use oci::{Descriptor, Digest, Platform};
+use oci::{Descriptor, Digest, Platform, SessionId};
 use progress::Writer;
 use session::{ContentStore, Group, SessionError};
 use store::{BlobProvider, BlobSink, FetchError, ImmutableRef, RecordType, Shown, Store};
@@ -37,7 +37,7 @@ pub struct OciLayoutSource {
 #[derive(Debug, Clone, Default)]
 pub struct LayoutStore {
     /// The session; if empty, any of the build's.
-    pub session: String,
+    pub session: SessionId,
     /// The name of the store; if empty, that of the reference.
     pub store: String,
 }
@@ -86,7 +86,7 @@ impl Source for OciLayoutSource {
         let mut limit = None;
         for (name, value) in attrs {
             match name.as_str() {
-                "oci.session" => layout.session = value.clone(),
+                "oci.session" => layout.session = value.as_str().into(),
                 "oci.store" => layout.store = value.clone(),
                 "oci.layerlimit" => limit = Some(layer_limit(value)?),
                 _ => {}
@@ -107,7 +107,7 @@ impl Source for OciLayoutSource {
 #[derive(Debug, Clone)]
 struct ClientLayout {
     sessions: Group,
-    session: String,
+    session: SessionId,
     store: String,
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
+use oci::SessionId;
 use registry::{CredentialError, Credentials, Login, Token, TokenRequest};
 use session::{Group, SessionError, Ssh};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -175,7 +176,7 @@ pub(crate) async fn secret(sessions: &Group, name: &str) -> Result<Option<Bytes>
 /// A secret of one session.
 pub(crate) async fn secret_of(
     sessions: &Group,
-    id: &str,
+    id: &SessionId,
     name: &str,
 ) -> Result<Option<Bytes>, SourceError> {
     let secret = match sessions.named(id).await {

@@ -27,7 +27,7 @@ use tokio::sync::{mpsc, watch};
 /// A session without a connection. Build it with the methods that take `self`, then [`MemorySession::connect`] it.
 #[derive(Debug)]
 pub struct MemorySession {
-    id: String,
+    id: oci::SessionId,
     secrets: Option<BTreeMap<String, Bytes>>,
     agents: Option<Vec<String>>,
     folders: BTreeMap<String, PathBuf>,
@@ -200,12 +200,12 @@ fn echo() -> Duplex {
 
 #[async_trait]
 impl Connection for MemorySession {
-    fn id(&self) -> &str {
+    fn id(&self) -> &oci::SessionId {
         &self.id
     }
 
     fn shared_key(&self) -> &str {
-        &self.id
+        self.id.as_str()
     }
 
     fn supports(&self, _method: &str) -> bool {

@@ -18,8 +18,8 @@ use proto::filesync::BytesMessage;
 use proto::fsutil::Packet;
 use services::codec::Codec;
 use session::diffcopy::compare::Compare;
-use session::diffcopy::{MapStat, ReceiveOptions, Root, Side, receive};
-use session::{Share, header};
+use session::diffcopy::{CallSide, MapStat, ReceiveOptions, Root, receive};
+use session::{TransferShare, header};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
@@ -35,7 +35,7 @@ use crate::attach::{FileTarget, FolderTarget, Target};
 pub(crate) struct FileSend {
     targets: Arc<BTreeMap<usize, Target>>,
     owner: Option<(u32, u32)>,
-    share: Arc<Share>,
+    share: Arc<TransferShare>,
 }
 
 impl FileSend {
@@ -43,7 +43,7 @@ impl FileSend {
         Self {
             targets: Arc::new(targets),
             owner,
-            share: Share::of_client(),
+            share: TransferShare::of_client(),
         }
     }
 
@@ -110,7 +110,7 @@ type Answer<T> = Result<Response<BoxStream<'static, Result<T, Status>>>, Status>
 struct TakeTree {
     folder: FolderTarget,
     owner: Option<(u32, u32)>,
-    share: Arc<Share>,
+    share: Arc<TransferShare>,
 }
 
 /// What is changed of the files that come: they are ours, and no file gets rights on this machine unless the user wants that.
@@ -142,7 +142,7 @@ impl StreamingService<Packet> for TakeTree {
             let root = Root::open(path).map_err(|e| failed(&e))?;
             let options = ReceiveOptions {
                 name: format!("cannot write to {}", path.display()),
-                side: Side::Callee,
+                side: CallSide::Callee,
                 share,
                 merge: !folder.mirror,
                 // A file that only looks like the one in the folder is not that one.
@@ -304,7 +304,7 @@ mod tests {
     async fn sent_into(folder: &FolderTarget, list: Vec<Stat>) -> Result<(), String> {
         let (mut daemon, client) = PacketStream::pair();
         let options = ReceiveOptions {
-            side: Side::Callee,
+            side: CallSide::Callee,
             merge: !folder.mirror,
             compare: Compare::Nothing,
             map: Some(map(folder, None)),

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use futures::stream::{BoxStream, StreamExt};
 use proto::fsutil;
 use services::filesync::file_sync_server;
-use session::diffcopy::{Filter, FilteredTree, Root, SendOptions, Side, follow_links, send};
+use session::diffcopy::{CallSide, Filter, FilteredTree, Root, SendOptions, follow_links, send};
 use session::stream::PACKETS_IN_FLIGHT;
-use session::{PacketStream, Share, header};
+use session::{PacketStream, TransferShare, header};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
@@ -21,14 +21,14 @@ use crate::attach::Folder;
 #[derive(Debug)]
 pub(crate) struct FileSync {
     folders: BTreeMap<String, Folder>,
-    share: Arc<Share>,
+    share: Arc<TransferShare>,
 }
 
 impl FileSync {
     pub(crate) fn new(folders: BTreeMap<String, Folder>) -> Self {
         Self {
             folders,
-            share: Share::of_client(),
+            share: TransferShare::of_client(),
         }
     }
 }
@@ -121,7 +121,7 @@ impl file_sync_server::FileSync for FileSync {
         };
         let options = SendOptions {
             name,
-            side: Side::Callee,
+            side: CallSide::Callee,
             share: Arc::clone(&self.share),
             progress: None,
         };

@@ -11,7 +11,7 @@ use frontend::{
     Bridge, BridgeError, Frontend, FrontendCall, FrontendError, FrontendRequest, FrontendResult,
 };
 use futures::future::BoxFuture;
-use llb::build::FileChain;
+use llb::build::{FileChain, MissingPath, RmPath};
 use llb::pb;
 use oci::ErrorKind;
 use testkit::executor::{RunMount, RunMountKind, ScriptedExecutor, Step};
@@ -173,7 +173,7 @@ async fn nothing_runs_before_a_result_is_read() {
     let dir = tempfile::tempdir().unwrap();
     run(&engine(&dir), async |bridge| {
         // A failing step gives a ref; the failure appears with the first read.
-        let broken = definition(FileChain::new().rm("/none", false, false));
+        let broken = definition(FileChain::new().rm("/none", RmPath::Literal, MissingPath::Fails));
         let request = frontend::SolveRequest::of_definition(Arc::clone(&broken));
         let lazy = bridge.solve(request).await?.single.unwrap();
         assert_eq!(lazy.definition(), Some(Arc::clone(&broken)));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use engine::api::{Backend, SolveInput, SolveRequest};
 use frontend::{Bridge, Frontend, FrontendError, FrontendRequest, FrontendResult};
-use llb::build::FileChain;
+use llb::build::{FileChain, MissingPath, RmPath};
 use llb::{pb, sourcepolicy};
 use oci::Digest;
 use ops::MAX_NESTED_BUILDS;
@@ -134,7 +134,7 @@ async fn malformed_nested_definitions_are_refused_with_the_reason() {
     for _ in 0..=MAX_NESTED_BUILDS {
         deep = nested(&deep);
     }
-    let failing = definition(FileChain::new().rm("/none", false, false));
+    let failing = definition(FileChain::new().rm("/none", RmPath::Literal, MissingPath::Fails));
     for (nested_definition, reason) in [
         (
             around(FILE, &good, op(|op| op.builder = 0)),

@@ -35,6 +35,7 @@ pub(crate) struct Received {
 
 #[derive(Debug)]
 struct Client {
+    id: oci::SessionId,
     dir: PathBuf,
     received: Arc<Mutex<Received>>,
 }
@@ -45,8 +46,8 @@ fn unsupported<T>() -> Result<T, CallError> {
 
 #[async_trait]
 impl Connection for Client {
-    fn id(&self) -> &str {
-        "client"
+    fn id(&self) -> &oci::SessionId {
+        &self.id
     }
 
     fn shared_key(&self) -> &str {
@@ -257,11 +258,12 @@ impl World {
         let received = Arc::new(Mutex::new(Received::default()));
         let manager = SessionManager::new();
         let client = Client {
+            id: "client".into(),
             dir: dir.path().join("out"),
             received: received.clone(),
         };
         let registered = manager.register(Arc::new(client)).unwrap();
-        let sessions = Group::new(manager, ["client".to_owned()]);
+        let sessions = Group::new(manager, ["client"]);
         let ctx = ExportContext {
             sessions,
             progress: writer(),

@@ -312,7 +312,7 @@ impl Context {
                     session_id: build
                         .config
                         .session_of(&self.dockerfile_local, &build.request)
-                        .to_string(),
+                        .clone(),
                     follow_paths,
                     shared_key_hint: self.dockerfile_local.clone(),
                     differ_none: true,
@@ -364,7 +364,7 @@ impl Context {
             session_id: build
                 .config
                 .session_of(self.context_local, &build.request)
-                .to_string(),
+                .clone(),
             exclude: self
                 .ignore_file(build)
                 .await
@@ -434,7 +434,7 @@ impl Context {
                     session_id: build
                         .config
                         .session_of(self.context_local, &build.request)
-                        .to_string(),
+                        .clone(),
                     follow_paths: vec![DOCKERIGNORE.to_owned()],
                     shared_key_hint: format!("{}-{DOCKERIGNORE}", self.context_local),
                     differ_none: true,

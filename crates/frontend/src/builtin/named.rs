@@ -235,7 +235,7 @@ async fn load_layout(
         Constraints::named(format!("[context {context_name}] OCI load from client"));
     constraints.platform.clone_from(&context.platform);
     let opts = OciLayoutOpts {
-        session_id: session_id.to_string(),
+        session_id: session_id.clone(),
         store_id: store.to_owned(),
         layer_limit: None,
     };
@@ -253,7 +253,7 @@ async fn load_local(
 ) -> Result<LoadedContext, FrontendError> {
     const DOCKERIGNORE: &str = ".dockerignore";
     let context_name = context.name_with_platform.clone();
-    let session_id = build.config.session_of(name, &build.request).to_string();
+    let session_id = build.config.session_of(name, &build.request).clone();
     let opts = LocalOpts {
         session_id: session_id.clone(),
         follow_paths: vec![DOCKERIGNORE.to_owned()],

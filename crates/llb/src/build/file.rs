@@ -122,6 +122,24 @@ pub struct CopyInfo {
     pub always_replace: bool,
 }
 
+/// How the path of [`FileChain::rm`] is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RmPath {
+    /// As the path of one file or tree.
+    Literal,
+    /// As a pattern, whose matches are all removed.
+    Wildcard,
+}
+
+/// The result of [`FileChain::rm`] when there is nothing to remove.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MissingPath {
+    /// The step fails.
+    Fails,
+    /// The step succeeds.
+    Succeeds,
+}
+
 #[derive(Debug, Clone)]
 enum Action {
     Mkdir {
@@ -140,8 +158,8 @@ enum Action {
     },
     Rm {
         path: String,
-        allow_not_found: bool,
-        allow_wildcard: bool,
+        form: RmPath,
+        missing: MissingPath,
     },
     Symlink {
         old: String,
@@ -209,13 +227,13 @@ impl FileChain {
         self
     }
 
-    /// Removes a file or a tree. `allow_wildcard` takes the path as a pattern.
+    /// Removes a file or a tree.
     #[must_use]
-    pub fn rm(mut self, path: &str, allow_not_found: bool, allow_wildcard: bool) -> Self {
+    pub fn rm(mut self, path: &str, form: RmPath, missing: MissingPath) -> Self {
         self.actions.push(Action::Rm {
             path: path.into(),
-            allow_not_found,
-            allow_wildcard,
+            form,
+            missing,
         });
         self
     }
@@ -385,12 +403,12 @@ impl FileOp {
             }),
             Action::Rm {
                 path,
-                allow_not_found,
-                allow_wildcard,
+                form,
+                missing,
             } => Wire::Rm(pb::FileActionRm {
                 path: normalize(&self.dir, path, false),
-                allow_not_found: *allow_not_found,
-                allow_wildcard: *allow_wildcard,
+                allow_not_found: *missing == MissingPath::Succeeds,
+                allow_wildcard: *form == RmPath::Wildcard,
             }),
             Action::Symlink {
                 old,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use oci::{Digest, Platform, Reference};
+use oci::{Digest, Platform, Reference, SessionId};
 
 use super::BuildError;
 use super::encode;
@@ -104,7 +104,7 @@ pub fn image(
 #[derive(Debug, Clone, Default)]
 pub struct OciLayoutOpts {
     /// Session that serves it.
-    pub session_id: String,
+    pub session_id: SessionId,
     /// Which of its stores.
     pub store_id: String,
     /// Most layers to take.
@@ -114,7 +114,7 @@ pub struct OciLayoutOpts {
 /// An image in a client's OCI layout, `name@digest`.
 pub fn oci_layout(reference: &str, opts: &OciLayoutOpts, mut constraints: Constraints) -> State {
     let mut attrs = BTreeMap::new();
-    put(&mut attrs, "oci.session", &opts.session_id);
+    put(&mut attrs, "oci.session", opts.session_id.as_str());
     put(&mut attrs, "oci.store", &opts.store_id);
     if let Some(limit) = opts.layer_limit {
         attrs.insert("oci.layerlimit".into(), limit.to_string());
@@ -127,7 +127,7 @@ pub fn oci_layout(reference: &str, opts: &OciLayoutOpts, mut constraints: Constr
 #[derive(Debug, Clone, Default)]
 pub struct LocalOpts {
     /// Session that has it.
-    pub session_id: String,
+    pub session_id: SessionId,
     /// Only what matches.
     pub include: Vec<String>,
     /// Not what matches.
@@ -143,7 +143,7 @@ pub struct LocalOpts {
 /// A client's directory.
 pub fn local(name: &str, opts: &LocalOpts, mut constraints: Constraints) -> State {
     let mut attrs = BTreeMap::new();
-    if put(&mut attrs, "local.session", &opts.session_id) {
+    if put(&mut attrs, "local.session", opts.session_id.as_str()) {
         constraints.cap("source.local.sessionid");
     }
     if put_list(&mut attrs, "local.includepattern", &opts.include) {

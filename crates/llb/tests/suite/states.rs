@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use llb::build::exec::{Mount, MountContent, Run, Secret, Sharing, Ssh};
 use llb::build::{
     Chmod, Chown, Constraints, CopyInfo, FileChain, GitOpts, HttpOpts, ImageOpts, LocalOpts,
-    MarshalOptions, OciLayoutOpts, ResolveMode, State, diff, git, http, image, local, marshal,
-    merge, oci_layout,
+    MarshalOptions, MissingPath, OciLayoutOpts, ResolveMode, RmPath, State, diff, git, http, image,
+    local, marshal, merge, oci_layout,
 };
 use llb::{Graph, pb};
 use oci::{Digest, Platform};
@@ -386,8 +386,14 @@ fn states() -> BTreeMap<&'static str, State> {
                 .mkfile("/f", 0o600, "")
                 .on(&scratch, plain()),
         ),
-        ("rm", file(FileChain::new().rm("/f", false, false))),
-        ("rm wild", file(FileChain::new().rm("/f*", true, true))),
+        (
+            "rm",
+            file(FileChain::new().rm("/f", RmPath::Literal, MissingPath::Fails)),
+        ),
+        (
+            "rm wild",
+            file(FileChain::new().rm("/f*", RmPath::Wildcard, MissingPath::Succeeds)),
+        ),
         ("symlink", file(FileChain::new().symlink("/a", "/b"))),
         (
             "chain",
@@ -395,7 +401,7 @@ fn states() -> BTreeMap<&'static str, State> {
                 FileChain::new()
                     .mkdir("/d", 0o755, false, None, None)
                     .mkfile("/d/f", 0o644, "x")
-                    .rm("/d/f", false, false),
+                    .rm("/d/f", RmPath::Literal, MissingPath::Fails),
             ),
         ),
         ("copy", copy(|_| {})),
@@ -624,7 +630,7 @@ fn metadata_of_steps_is_written_beside_them() {
             ..pb::LinuxResources::default()
         }));
     let state = FileChain::new()
-        .rm("/x", false, false)
+        .rm("/x", RmPath::Literal, MissingPath::Fails)
         .on(&base(), constraints);
     let definition = marshal(state.output(), &options()).unwrap();
     let graph = Graph::load(&definition).unwrap();
@@ -658,7 +664,7 @@ fn places_of_steps_are_written_once_for_each_file() {
     let step = |state: &State, line| {
         let constraints = plain().at(Some(&map), vec![range(line)]);
         FileChain::new()
-            .rm(&format!("/{line}"), false, false)
+            .rm(&format!("/{line}"), RmPath::Literal, MissingPath::Fails)
             .on(state, constraints)
     };
     let state = step(&step(&base(), 1), 2);

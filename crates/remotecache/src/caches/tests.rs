@@ -25,7 +25,7 @@ async fn a_cache_in_a_slow_registry_delays_the_build_for_a_minute_at_most() {
     let client = Client::new(registry::Config::new("test"));
     let caches = Caches::new(store, client, credentials, Arc::clone(&sessions));
     let context = CacheContext {
-        sessions: Group::new(sessions, []),
+        sessions: Group::new(sessions, [""]),
         progress: progress::Writer::null(),
     };
     let attrs = BTreeMap::from([("ref".to_owned(), format!("{host}/a/b:c"))]);
@@ -44,7 +44,7 @@ fn caches(dir: &std::path::Path) -> (Caches, CacheContext) {
     let client = Client::new(registry::Config::new("test"));
     let caches = Caches::new(store, client, credentials, Arc::clone(&sessions));
     let context = CacheContext {
-        sessions: Group::new(sessions, []),
+        sessions: Group::new(sessions, [""]),
         progress: progress::Writer::null(),
     };
     (caches, context)

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use crate::diffcopy::marks::{self, Change};
 use crate::diffcopy::metadata::{self, Listing};
 use crate::diffcopy::order::compare_paths;
-use crate::diffcopy::receive::{Batch, ReceiveError, ReceiveOptions, Received};
+use crate::diffcopy::receive::{Batch, ReceiveCounts, ReceiveError, ReceiveOptions};
 use crate::diffcopy::receiver::{ProtocolError, ReceiveEvent, Receiver};
 use crate::diffcopy::write::{Folder, Incoming, Order, Writers, may_set};
 use crate::error::LimitError;
@@ -35,7 +35,7 @@ pub(super) fn coordinate(
     outgoing: mpsc::Sender<Packet>,
     root: &Root,
     options: &ReceiveOptions,
-) -> Result<Received, ReceiveError> {
+) -> Result<ReceiveCounts, ReceiveError> {
     let existing = if options.merge {
         None
     } else {
@@ -63,7 +63,7 @@ pub(super) fn coordinate(
             memory: options.share.hold_memory(),
             announced: 0,
             listing: options.metadata_only.clone().map(Listing::new),
-            received: Received::default(),
+            received: ReceiveCounts::default(),
         }
         .run(arriving)
     })
@@ -73,32 +73,32 @@ struct Coordinator<'scope, 'env> {
     receiver: Receiver,
     outgoing: mpsc::Sender<Packet>,
     options: &'env ReceiveOptions,
-    // What is in the tree already; none where everything that is not listed stays.
+    // A walk of the existing tree; none where unlisted files stay.
     existing: Option<Peekable<Walk>>,
     // A folder that was removed with everything below.
     removed_below: Option<PathBuf>,
     folder: Folder,
     writers: Writers<'scope, 'env>,
-    // Files that were asked for and of which nothing has come.
+    // Requested files without any contents so far.
     requested: HashMap<u32, Box<Incoming>>,
     // Files of which one piece has come. Most are complete with it, and go to a writer in one message.
     first_pieces: HashMap<u32, (Box<Incoming>, Bytes)>,
     links: Vec<Stat>,
     folders: Vec<(PathBuf, i64)>,
-    // Files that are not made; a later name of one is none either.
+    // Files that are not created; their later names are not created either.
     left_out: HashSet<PathBuf>,
     // Files that a writer has open.
     open: HashSet<u32>,
     // Memory of the list, as far as it is needed.
     memory: HeldMemory,
-    // Bytes that were asked for and have not come.
+    // Requested bytes that have not arrived.
     announced: u64,
     listing: Option<Listing>,
-    received: Received,
+    received: ReceiveCounts,
 }
 
 impl Coordinator<'_, '_> {
-    fn run(mut self, mut arriving: mpsc::Receiver<Batch>) -> Result<Received, ReceiveError> {
+    fn run(mut self, mut arriving: mpsc::Receiver<Batch>) -> Result<ReceiveCounts, ReceiveError> {
         let mut finished = false;
         while let Some(batch) = arriving.blocking_recv() {
             for packet in batch {
@@ -136,7 +136,7 @@ impl Coordinator<'_, '_> {
 
     fn take(&mut self, packet: Packet) -> Result<bool, ReceiveError> {
         if let Packet::Data { bytes, .. } = &packet {
-            // Whatever comes counts, also what a file does not need.
+            // All received bytes count, also those beyond a file's listed size.
             let size = bytes.len() as u64;
             self.received.bytes += size;
             self.announced = self.announced.saturating_sub(size);

@@ -20,7 +20,7 @@ use futures::stream::{BoxStream, Fuse};
 use futures::{FutureExt as _, StreamExt as _};
 use tokio::sync::mpsc;
 
-use crate::diffcopy::Side;
+use crate::diffcopy::CallSide;
 use crate::diffcopy::compare::Compare;
 use crate::diffcopy::coordinate::coordinate;
 use crate::diffcopy::marks::Marks;
@@ -30,7 +30,7 @@ use crate::error::CallError;
 use crate::error::LimitError;
 use crate::packet::Packet;
 use crate::stream::PacketStream;
-use crate::transfers::Share;
+use crate::transfers::TransferShare;
 
 /// Changes the metadata of a file before it is used; `false` leaves the file out.
 pub type MapStat = Arc<dyn Fn(&mut Stat) -> bool + Send + Sync>;
@@ -43,10 +43,10 @@ pub type Progress = Arc<dyn Fn(u64) + Send + Sync>;
 pub struct ReceiveOptions {
     /// Name of the sender's tree in errors.
     pub name: String,
-    /// Which side of the call we are.
-    pub side: Side,
+    /// The side of the call that this process is on.
+    pub side: CallSide,
     /// Limits of the transfer.
-    pub share: Arc<Share>,
+    pub share: Arc<TransferShare>,
     /// Whether existing files that are not listed stay.
     pub merge: bool,
     /// Which existing files count as the listed ones.
@@ -68,8 +68,8 @@ impl Default for ReceiveOptions {
     fn default() -> Self {
         Self {
             name: "the tree".to_owned(),
-            side: Side::default(),
-            share: Share::of_client(),
+            side: CallSide::default(),
+            share: TransferShare::of_client(),
             merge: false,
             compare: Compare::default(),
             map: None,
@@ -92,7 +92,7 @@ impl fmt::Debug for ReceiveOptions {
 
 /// Counts of a finished transfer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Received {
+pub struct ReceiveCounts {
     /// Files in the list.
     pub listed: u64,
     /// Files whose contents were requested.
@@ -179,15 +179,15 @@ pub async fn receive(
     stream: PacketStream,
     root: Root,
     options: ReceiveOptions,
-) -> Result<Received, ReceiveError> {
+) -> Result<ReceiveCounts, ReceiveError> {
     let PacketStream { incoming, outgoing } = stream;
     let mut incoming = incoming.fuse();
     let share = Arc::clone(&options.share);
     let (name, side) = (options.name.clone(), options.side);
-    let place = share.place().await;
+    let permit = share.permit().await;
     let (batches, arriving) = mpsc::channel::<Batch>(MAX_WAITING_BATCHES);
     let job = task::thread("diffcopy receive", move || {
-        let _place = place;
+        let _permit = permit;
         let to_sender = outgoing.clone();
         let result = coordinate(arriving, outgoing, &root, &options);
         if let Err(error) = &result {
@@ -229,7 +229,7 @@ pub async fn receive(
     };
     let received = result?;
     // The side that answers closes after its FIN; what it has to say at the end counts.
-    if side == Side::Callee {
+    if side == CallSide::Callee {
         return Ok(received);
     }
     loop {
@@ -241,7 +241,7 @@ pub async fn receive(
     }
 }
 
-fn stalled(name: String, share: &Share, listed: u64, bytes: u64) -> ReceiveError {
+fn stalled(name: String, share: &TransferShare, listed: u64, bytes: u64) -> ReceiveError {
     ReceiveError::Stalled {
         name,
         seconds: share.idle().map_or(0, |idle| idle.as_secs()),

@@ -17,7 +17,7 @@ use futures::StreamExt;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::mpsc;
 
-use crate::diffcopy::Side;
+use crate::diffcopy::CallSide;
 use crate::diffcopy::receive::{MapStat, Progress};
 use crate::diffcopy::receiver::ProtocolError;
 use crate::diffcopy::room::Room;
@@ -25,7 +25,7 @@ use crate::diffcopy::sender::{SendRequest, Sender};
 use crate::error::CallError;
 use crate::packet::Packet;
 use crate::stream::PacketStream;
-use crate::transfers::Share;
+use crate::transfers::TransferShare;
 
 /// Size limit of a file's bytes in one packet.
 const CHUNK_BYTES: usize = 128 << 10;
@@ -125,10 +125,10 @@ pub enum SendError {
 pub struct SendOptions {
     /// Name of the tree in errors.
     pub name: String,
-    /// Which side of the call we are.
-    pub side: Side,
+    /// The side of the call that this process is on.
+    pub side: CallSide,
     /// Limits of the transfer.
-    pub share: Arc<Share>,
+    pub share: Arc<TransferShare>,
     /// Called with the number of bytes sent so far.
     pub progress: Option<Progress>,
 }
@@ -138,8 +138,8 @@ impl Default for SendOptions {
     fn default() -> Self {
         Self {
             name: "the tree".to_owned(),
-            side: Side::default(),
-            share: Share::of_client(),
+            side: CallSide::default(),
+            share: TransferShare::of_client(),
             progress: None,
         }
     }
@@ -170,7 +170,7 @@ pub async fn send(
         share,
         progress,
     } = options;
-    let shared = Arc::new(Shared {
+    let shared = Arc::new(SendState {
         sender: Mutex::new(Sender::new()),
         queue: Mutex::new(Queue::default()),
         wake: Condvar::new(),
@@ -183,12 +183,12 @@ pub async fn send(
         name: name.clone(),
         seconds: share.idle().map_or(0, |idle| idle.as_secs()),
     };
-    let place = share.place().await;
+    let permit = share.permit().await;
     let closer = CloseOnDrop(shared.clone());
     let job = {
         let (shared, outgoing) = (shared.clone(), outgoing.clone());
         task::thread("diffcopy send", move || {
-            let _place = place;
+            let _permit = permit;
             run(&shared, source.as_ref(), &outgoing)
         })
         .map_err(SendError::Thread)?
@@ -225,7 +225,7 @@ pub async fn send(
     }
     drop(closer);
     if !listed {
-        // Ends by itself: nothing is read any more, and a list that nobody takes is not waited for.
+        // The threads end without a signal: they read nothing any more, and a receiver that does not read the list is not waited for.
         share.within(job).await.ok_or_else(stalled)??;
     }
     let _closed = share
@@ -234,7 +234,7 @@ pub async fn send(
         .ok_or_else(stalled)?;
     drop(outgoing);
     // The side that answers closes when it has our FIN; what it has to say at the end counts.
-    if side == Side::Callee {
+    if side == CallSide::Callee {
         return Ok(());
     }
     loop {
@@ -246,7 +246,7 @@ pub async fn send(
     }
 }
 
-struct Shared {
+struct SendState {
     sender: Mutex<Sender>,
     queue: Mutex<Queue>,
     wake: Condvar,
@@ -264,7 +264,7 @@ struct Queue {
     closed: bool,
 }
 
-impl Shared {
+impl SendState {
     fn push(&self, id: u32, path: PathBuf, size: u64) {
         self.queue.lock().files.push_back((id, path, size));
         self.wake.notify_one();
@@ -303,7 +303,7 @@ impl Shared {
     }
 }
 
-struct CloseOnDrop(Arc<Shared>);
+struct CloseOnDrop(Arc<SendState>);
 
 impl Drop for CloseOnDrop {
     fn drop(&mut self) {
@@ -313,7 +313,7 @@ impl Drop for CloseOnDrop {
 
 // Lists on this thread, reads on others. Ends when the queue is closed, or when the other side is gone.
 fn run(
-    shared: &Shared,
+    shared: &SendState,
     source: &dyn TreeSource,
     outgoing: &mpsc::Sender<Packet>,
 ) -> Result<(), SendError> {
@@ -340,7 +340,7 @@ fn run(
 }
 
 fn list(
-    shared: &Shared,
+    shared: &SendState,
     source: &dyn TreeSource,
     outgoing: &mpsc::Sender<Packet>,
 ) -> Result<(), SendError> {
@@ -359,7 +359,7 @@ fn list(
 }
 
 fn read_files(
-    shared: &Shared,
+    shared: &SendState,
     source: &dyn TreeSource,
     outgoing: &mpsc::Sender<Packet>,
 ) -> Result<(), SendError> {

@@ -13,7 +13,7 @@ use futures::StreamExt as _;
 use session::diffcopy::compare::Compare;
 use session::diffcopy::marks::Marks;
 use session::diffcopy::{
-    FilteredTree, ReceiveOptions, SendError, SendOptions, Side, receive, send,
+    CallSide, FilteredTree, ReceiveOptions, SendError, SendOptions, receive, send,
 };
 use session::{Packet, PacketStream, TransferLimits, Transfers};
 
@@ -307,7 +307,7 @@ async fn the_side_that_answers_ends_the_call_while_the_other_half_is_open() -> T
     // A receiver as the reference's: it closes its half when the answer has ended, not when it has seen FIN.
     let (server, mut client) = PacketStream::pair();
     let options = SendOptions {
-        side: Side::Callee,
+        side: CallSide::Callee,
         ..SendOptions::default()
     };
     let peer = async move {
@@ -322,15 +322,15 @@ async fn the_side_that_answers_ends_the_call_while_the_other_half_is_open() -> T
         last
     };
     let source = tree(from.path())?;
-    let both = async { tokio::join!(send(server, source, options), peer) };
-    let (sent, last) = tokio::time::timeout(Duration::from_secs(30), both).await?;
+    let transfer = async { tokio::join!(send(server, source, options), peer) };
+    let (sent, last) = tokio::time::timeout(Duration::from_secs(30), transfer).await?;
     sent?;
     assert_eq!(last, Some(Packet::Fin));
 
     // A sender as the reference's: it does not close its half at all.
     let (server, mut client) = PacketStream::pair();
     let options = ReceiveOptions {
-        side: Side::Callee,
+        side: CallSide::Callee,
         ..ReceiveOptions::default()
     };
     let peer = async move {
@@ -346,8 +346,8 @@ async fn the_side_that_answers_ends_the_call_while_the_other_half_is_open() -> T
         matches!(fin, Some(Ok(Packet::Fin)))
     };
     let root = Root::open(to.path())?;
-    let both = async { tokio::join!(receive(server, root, options), peer) };
-    let (received, finished) = tokio::time::timeout(Duration::from_secs(30), both).await?;
+    let transfer = async { tokio::join!(receive(server, root, options), peer) };
+    let (received, finished) = tokio::time::timeout(Duration::from_secs(30), transfer).await?;
     assert_eq!(received?.listed, 1);
     assert!(finished);
     Ok(())

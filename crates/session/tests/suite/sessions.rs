@@ -30,8 +30,8 @@ async fn a_session_is_known_from_its_registration_until_that_is_dropped() {
     assert!(manager.is_empty());
     let (_one, registration) = MemorySession::new("one").connect(&manager);
     assert_eq!(manager.len(), 1);
-    let again = manager.register(Arc::new(MemorySession::new("one")));
-    let error = again.err().unwrap();
+    let second = manager.register(Arc::new(MemorySession::new("one")));
+    let error = second.err().unwrap();
     assert_eq!(error.to_string(), "session one already exists");
     assert_eq!(error.kind(), ErrorKind::Exists);
     // A prefix tells apart contexts of one client.
@@ -50,7 +50,7 @@ async fn a_session_is_known_from_its_registration_until_that_is_dropped() {
 #[tokio::test(start_paused = true)]
 async fn a_session_that_is_late_is_waited_for_and_one_that_never_comes_is_named() {
     let manager = SessionManager::new();
-    let began = Instant::now();
+    let start = Instant::now();
     let late = async {
         task::clock::sleep(Duration::from_secs(3)).await;
         MemorySession::new("late").connect(&manager)
@@ -58,9 +58,9 @@ async fn a_session_that_is_late_is_waited_for_and_one_that_never_comes_is_named(
     let (session, _registered) =
         tokio::join!(manager.wait("local:late", SESSION_WAIT_TIMEOUT), late);
     assert_eq!(session.unwrap().id(), "late");
-    assert_eq!(began.elapsed(), Duration::from_secs(3));
+    assert_eq!(start.elapsed(), Duration::from_secs(3));
 
-    let began = Instant::now();
+    let start = Instant::now();
     let error = manager
         .wait("local:never", SESSION_WAIT_TIMEOUT)
         .await
@@ -71,14 +71,13 @@ async fn a_session_that_is_late_is_waited_for_and_one_that_never_comes_is_named(
         "no active session for never: context deadline exceeded"
     );
     assert_eq!(error.kind(), ErrorKind::Unavailable);
-    assert_eq!(began.elapsed(), SESSION_WAIT_TIMEOUT);
+    assert_eq!(start.elapsed(), SESSION_WAIT_TIMEOUT);
 }
 
 #[test]
 fn a_group_names_each_session_once_and_in_order() {
     let manager = SessionManager::new();
-    let group =
-        |ids: &[&str]| Group::new(Arc::clone(&manager), ids.iter().map(|id| (*id).to_owned()));
+    let group = |ids: &[&str]| Group::new(Arc::clone(&manager), ids.iter().copied());
     for (ids, named) in [
         (&[][..], &[][..]),
         (&[""], &[]),
@@ -99,28 +98,28 @@ fn a_group_names_each_session_once_and_in_order() {
 
 #[tokio::test(start_paused = true)]
 async fn a_group_of_nobody_says_so_without_waiting() {
-    let began = Instant::now();
+    let start = Instant::now();
     let nobody = Group::none();
     let answers = [
         nobody.first().await.err(),
-        nobody.named("a").await.err(),
+        nobody.named(&"a".into()).await.err(),
         nobody.any(|_| async { Ok(()) }).await.err(),
-        Group::new(SessionManager::new(), []).first().await.err(),
+        Group::new(SessionManager::new(), [""]).first().await.err(),
     ];
     for error in answers {
         assert!(matches!(error, Some(SessionError::NoSessions)), "{error:?}");
     }
-    assert_eq!(began.elapsed(), Duration::ZERO);
+    assert_eq!(start.elapsed(), Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_first_that_is_connected_is_taken_before_one_that_may_still_come() {
     let manager = SessionManager::new();
-    let group = Group::new(Arc::clone(&manager), ["gone", "here"].map(str::to_owned));
-    let began = Instant::now();
+    let group = Group::new(Arc::clone(&manager), ["gone", "here"]);
+    let start = Instant::now();
     let (_here, registration) = MemorySession::new("here").connect(&manager);
     assert_eq!(group.first().await.unwrap().id(), "here");
-    assert_eq!(began.elapsed(), Duration::ZERO);
+    assert_eq!(start.elapsed(), Duration::ZERO);
     drop(registration);
     let error = group.first().await.err().unwrap();
     assert_eq!(
@@ -128,7 +127,7 @@ async fn the_first_that_is_connected_is_taken_before_one_that_may_still_come() {
         "no active session for here: context deadline exceeded"
     );
     assert_eq!(
-        began.elapsed(),
+        start.elapsed(),
         SESSION_WAIT_TIMEOUT * 2,
         "each is given its time"
     );
@@ -137,28 +136,27 @@ async fn the_first_that_is_connected_is_taken_before_one_that_may_still_come() {
 #[tokio::test(start_paused = true)]
 async fn sessions_are_asked_one_after_the_other_until_one_answers() {
     let manager = SessionManager::new();
-    let one = MemorySession::new("one").connect(&manager);
-    let two = MemorySession::new("two")
+    let refuses = MemorySession::new("one").connect(&manager);
+    let answers = MemorySession::new("two")
         .secrets([("token", b"t")])
         .connect(&manager);
-    let three = MemorySession::new("three")
+    let unasked = MemorySession::new("three")
         .secrets([("token", b"other")])
         .connect(&manager);
-    let group = Group::new(
-        Arc::clone(&manager),
-        ["one", "two", "three"].map(str::to_owned),
-    );
+    let group = Group::new(Arc::clone(&manager), ["one", "two", "three"]);
     let token = group
         .any(|session| async move { session.secret("token").await })
         .await
         .unwrap();
     assert_eq!(token.unwrap().expose(), "t");
-    assert_eq!(one.0.calls(), ["secret token"]);
-    assert_eq!(two.0.calls(), ["secret token"]);
-    assert!(three.0.calls().is_empty());
+    assert_eq!(refuses.0.calls(), ["secret token"]);
+    assert_eq!(answers.0.calls(), ["secret token"]);
+    assert!(unasked.0.calls().is_empty());
 
     let refused = group
-        .any(|session| async move { Err::<(), _>(status(code::PERMISSION_DENIED, session.id())) })
+        .any(|session| async move {
+            Err::<(), _>(status(code::PERMISSION_DENIED, session.id().as_str()))
+        })
         .await
         .unwrap_err();
     assert_eq!(refused.to_string(), "three", "the last refusal is told");
@@ -303,17 +301,17 @@ async fn a_client_that_stops_taking_is_quoted_and_one_that_says_nothing_is_blame
 
 #[tokio::test]
 async fn the_ends_of_a_packet_stream_hear_each_other_until_one_is_dropped() {
-    let (mut left, mut right) = PacketStream::pair();
-    left.outgoing.send(Packet::Req(1)).await.unwrap();
-    right.outgoing.send(Packet::Fin).await.unwrap();
+    let (mut client, mut server) = PacketStream::pair();
+    client.outgoing.send(Packet::Req(1)).await.unwrap();
+    server.outgoing.send(Packet::Fin).await.unwrap();
     assert_eq!(
-        right.incoming.next().await.unwrap().unwrap(),
+        server.incoming.next().await.unwrap().unwrap(),
         Packet::Req(1)
     );
-    assert_eq!(left.incoming.next().await.unwrap().unwrap(), Packet::Fin);
-    drop(left);
-    assert!(right.incoming.next().await.is_none());
-    assert!(right.outgoing.send(Packet::Fin).await.is_err());
+    assert_eq!(client.incoming.next().await.unwrap().unwrap(), Packet::Fin);
+    drop(client);
+    assert!(server.incoming.next().await.is_none());
+    assert!(server.outgoing.send(Packet::Fin).await.is_err());
 }
 
 #[test]
@@ -366,11 +364,11 @@ async fn a_folder_in_memory_that_stops_is_given_up_after_its_time() {
     let manager = SessionManager::new();
     let _some = conformance::served("some").connect(&manager);
     let dir = tempfile::tempdir().unwrap();
-    let began = Instant::now();
+    let start = Instant::now();
     let idle = Duration::from_secs(300);
     let some = manager.get("some").unwrap();
     conformance::folders_that_stop_are_given_up(some, dir.path(), idle).await;
-    assert_eq!(began.elapsed(), 2 * idle);
+    assert_eq!(start.elapsed(), 2 * idle);
 }
 
 #[tokio::test(start_paused = true)]
@@ -391,11 +389,11 @@ async fn an_upload_may_be_slow_but_not_stop() {
         let bytes = share.open("Pull", session.upload(target)).await.unwrap();
         bytes.collect::<Vec<_>>().await
     };
-    let began = Instant::now();
+    let start = Instant::now();
     let pieces = pull("drips").await;
     let pieces: Vec<Bytes> = pieces.into_iter().map(Result::unwrap).collect();
     assert_eq!(pieces, ["a", "b", "c"]);
-    assert_eq!(began.elapsed(), 3 * slow);
+    assert_eq!(start.elapsed(), 3 * slow);
 
     let [first, last] = <[_; 2]>::try_from(pull("stops").await).unwrap();
     assert_eq!(first.unwrap(), "a");

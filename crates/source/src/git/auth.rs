@@ -214,7 +214,7 @@ fn origin_of_context(context: &str) -> Option<String> {
 }
 
 /// Whether a common secret of a session is for a remote.
-fn is_for(ctx: &Context, session: &str, remote: &str) -> bool {
+fn is_for(ctx: &Context, session: &oci::SessionId, remote: &str) -> bool {
     let context = ctx
         .resolved_sources
         .iter()

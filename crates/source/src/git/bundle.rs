@@ -86,7 +86,7 @@ pub(super) fn locator(text: &str, session: &str, store: &str) -> Result<BlobId, 
     };
     match SourceId::parse(&op, None) {
         Ok(SourceId::Blob(mut id)) if id.digest.algorithm() == "sha256" => {
-            id.session_id = session.to_owned();
+            id.session_id = session.into();
             id.store_id = if store.is_empty() {
                 id.locator.clone()
             } else {

@@ -22,7 +22,7 @@ use store::{Config, ImmutableRef, Store};
 
 #[derive(Debug)]
 pub(crate) struct Client {
-    id: String,
+    id: oci::SessionId,
     pub(crate) dir: PathBuf,
     pub(crate) secrets: BTreeMap<String, String>,
     /// Bytes of files and lists that were sent.
@@ -49,7 +49,7 @@ fn unsupported<T>() -> Result<T, CallError> {
 
 #[async_trait]
 impl Connection for Client {
-    fn id(&self) -> &str {
+    fn id(&self) -> &oci::SessionId {
         &self.id
     }
 
