@@ -49,7 +49,7 @@ pub fn main() -> ExitCode {
     if cli.command.works_on_state(embeds) {
         match daemon::rootless::enter() {
             Ok(entered) => {
-                let warnings = [entered.warning(), daemon::rootless::proc_warning()];
+                let warnings = [entered.warning(), daemon::doctor::proc_warning()];
                 for warning in warnings.into_iter().flatten() {
                     let _closed = writeln!(io::stderr(), "warning: {warning}");
                 }

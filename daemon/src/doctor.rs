@@ -8,7 +8,7 @@ mod facts;
 use std::fmt::Write as _;
 
 pub use checks::{CHECKS, Check};
-pub use facts::{Cgroups, Facts, Helper, Trial, proc_of_steps};
+pub use facts::{Cgroups, Facts, Helper, Trial, proc_warning};
 
 /// Whether a precondition of builds is met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

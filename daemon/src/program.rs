@@ -27,7 +27,7 @@ pub fn main() -> ExitCode {
         Ok(entered) => entered,
         Err(error) => return fail(&error),
     };
-    let warnings = [entered.warning(), crate::rootless::proc_warning()];
+    let warnings = [entered.warning(), crate::doctor::proc_warning()];
     let defaults = Defaults::here(&program);
     let mut settings = match Settings::load(&args, &defaults) {
         Ok(settings) => settings,

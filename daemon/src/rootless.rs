@@ -79,18 +79,6 @@ impl Entered {
     }
 }
 
-/// What a user should be told of the proc of steps, where parts of ours are covered as in a container: root of a user namespace gets no
-/// new one then. Must be called before the process has threads.
-#[must_use]
-pub fn proc_warning() -> Option<String> {
-    let error = userns::is_nested()
-        .then(crate::doctor::proc_of_steps)?
-        .err()?;
-    Some(format!(
-        "steps get no proc of their own ({error}), for parts of this container's are covered: they see the numbers of other processes, and cannot look into them (`rbuild doctor` says what mends it)"
-    ))
-}
-
 /// Whether this process has to enter a namespace to be root.
 #[must_use]
 pub fn is_needed() -> bool {

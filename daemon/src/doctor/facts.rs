@@ -155,9 +155,19 @@ const OF_STEPS: Namespaces = Namespaces {
 };
 
 /// Tries whether a step can have a proc of its own. The process must have one thread.
-pub fn proc_of_steps() -> Trial {
+fn proc_of_steps() -> Trial {
     let proc = || mount::new_mount(c"proc", &[], Attrs::default()).map(drop);
     words(in_clone(OF_STEPS, proc))
+}
+
+/// What a user should be told of the proc of steps, where parts of ours are covered as in a container: root of a user namespace gets no
+/// new one then. Must be called before the process has threads.
+#[must_use]
+pub fn proc_warning() -> Option<String> {
+    let error = userns::is_nested().then(proc_of_steps)?.err()?;
+    Some(format!(
+        "steps get no proc of their own ({error}), for parts of this container's are covered: they see the numbers of other processes, and cannot look into them (`rbuild doctor` says what mends it)"
+    ))
 }
 
 fn words(tried: io::Result<()>) -> Trial {
