@@ -94,7 +94,7 @@ pub enum WireError {
     #[error(transparent)]
     StepSpans(#[from] control::StepSpansError),
     /// The configured snapshotter is not supported.
-    #[error("snapshotter {0:?} is not built yet: use auto or overlayfs")]
+    #[error("snapshotter {0:?} is not known: use auto, overlayfs or native")]
     Snapshotter(String),
 }
 
@@ -172,13 +172,13 @@ pub fn compose(
     network: SandboxNetwork,
     spans: Option<Arc<dyn SpanSink>>,
 ) -> Result<Composed, WireError> {
-    if !matches!(
-        settings.worker.snapshotter.as_str(),
-        "auto" | "overlayfs" | ""
-    ) {
-        return Err(WireError::Snapshotter(settings.worker.snapshotter.clone()));
-    }
     let config = store::Config {
+        driver: match settings.worker.snapshotter.as_str() {
+            "auto" | "" => store::DriverKind::Auto,
+            "overlayfs" => store::DriverKind::Overlay,
+            "native" => store::DriverKind::Native,
+            other => return Err(WireError::Snapshotter(other.to_owned())),
+        },
         layers: settings.worker.layers,
         ..store::Config::new(&settings.root)
     };
@@ -266,7 +266,7 @@ pub fn compose(
         layouts,
         worker: WorkerInfo {
             id: worker_id(settings),
-            labels: labels(settings, network_label),
+            labels: labels(settings, network_label, store.snapshotter()),
             platforms,
         },
         version: version(),
@@ -482,12 +482,12 @@ fn worker_id(settings: &Settings) -> String {
     id
 }
 
-fn labels(settings: &Settings, network: &str) -> BTreeMap<String, String> {
+fn labels(settings: &Settings, network: &str, snapshotter: &str) -> BTreeMap<String, String> {
     let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let mut labels: BTreeMap<String, String> = [
         ("executor", "oci"),
         ("hostname", hostname.trim()),
-        ("snapshotter", "overlayfs"),
+        ("snapshotter", snapshotter),
         ("network", network),
         ("selinux.enabled", "false"),
         ("oci.process-mode", "sandbox"),

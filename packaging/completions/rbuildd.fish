@@ -23,7 +23,7 @@ complete -c rbuildd -l rootless -d 'Accepted for buildkitd\'s sake: a daemon fin
 false\t''"
 complete -c rbuildd -l oci-worker -d 'Whether the worker is on: true (default), false or auto' -r
 complete -c rbuildd -l oci-worker-labels -d 'Label of the worker, key=value; may be given several times' -r
-complete -c rbuildd -l oci-worker-snapshotter -d 'How snapshots are made: auto (default) or overlayfs; native is not built' -r
+complete -c rbuildd -l oci-worker-snapshotter -d 'How snapshots are made: auto (default; overlayfs, else native), overlayfs or native (whole copies)' -r
 complete -c rbuildd -l oci-worker-platform -d 'Platform that the worker builds for; may be given several times' -r
 complete -c rbuildd -l oci-worker-net -d 'Network of build steps: auto, bridge, cni, host or none' -r
 complete -c rbuildd -l oci-cni-config-path -d 'Configuration of the CNI network, a .conf, .json or .conflist file' -r

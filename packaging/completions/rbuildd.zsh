@@ -36,7 +36,7 @@ _rbuildd() {
 '--rootless=[Accepted for buildkitd'\''s sake\: a daemon finds out by itself whether it has root]::BOOL:(true false)' \
 '--oci-worker=[Whether the worker is on\: true (default), false or auto]::BOOL:_default' \
 '*--oci-worker-labels=[Label of the worker, key=value; may be given several times]:LABEL:_default' \
-'--oci-worker-snapshotter=[How snapshots are made\: auto (default) or overlayfs; native is not built]:NAME:_default' \
+'--oci-worker-snapshotter=[How snapshots are made\: auto (default; overlayfs, else native), overlayfs or native (whole copies)]:NAME:_default' \
 '*--oci-worker-platform=[Platform that the worker builds for; may be given several times]:PLATFORM:_default' \
 '--oci-worker-net=[Network of build steps\: auto, bridge, cni, host or none]:MODE:_default' \
 '--oci-cni-config-path=[Configuration of the CNI network, a .conf, .json or .conflist file]:FILE:_default' \

@@ -11,6 +11,9 @@
 //!   snapshots/<id>/tar       or: the layer's uncompressed tar,
 //!   snapshots/<id>/index     and an index through which the kernel mounts it; see `tar_layer`
 //!   snapshots/<id>/work      overlay's scratch space while the layer is mutable
+//!   snapshots/<id>/tree      with the snapshotter native: the whole tree while the layer is mutable
+//!   snapshots/<id>/view-…    and whole trees to read; see `native`
+//!   native-trees             there are such trees
 //!   trash/                   directories on their way out; emptied in the background
 //!   empty/                   the empty tree, root of scratch views
 //!   git/                     where git sees repositories while it works, and unpacks bundles
@@ -59,6 +62,7 @@ mod lease;
 mod lifecycle;
 mod mapped;
 mod meta;
+mod native;
 mod patch;
 mod policy;
 mod provider;

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use fstree::diff::{Change, ChangeKind};
 use fstree::{Descent, Dir, Kind, Meta, PathError, Root, Times};
 
+use crate::trash::Trash;
+
 /// The name of the attribute by which overlayfs marks opaque directories for this process.
 fn opaque() -> String {
     format!("{}opaque", sys::userns::overlay_xattrs())
@@ -82,7 +84,11 @@ struct PatchWriter<'a> {
     from: &'a Root,
     to: &'a Root,
     link: bool,
+    /// For a whole tree: where goes what is replaced or deleted.
+    trash: Option<&'a Trash>,
     dirs: Vec<(PathBuf, Times)>,
+    /// Those whose times are not to change.
+    kept: HashSet<PathBuf>,
     /// Files with several names that were copied: the path of the copy, by inode.
     copied: HashMap<((u32, u32), u64), PathBuf>,
 }
@@ -95,11 +101,33 @@ pub(crate) fn write_changes(
     to: &Root,
     link: bool,
 ) -> Result<(), PathError> {
+    write(from, changes, to, link, None)
+}
+
+/// Does `changes` to the whole tree `to`, by copies. What they replace or delete goes to the trash.
+pub(crate) fn apply_changes(
+    from: &Root,
+    changes: &[Change],
+    to: &Root,
+    trash: &Trash,
+) -> Result<(), PathError> {
+    write(from, changes, to, false, Some(trash))
+}
+
+fn write(
+    from: &Root,
+    changes: &[Change],
+    to: &Root,
+    link: bool,
+    trash: Option<&Trash>,
+) -> Result<(), PathError> {
     let mut writer = PatchWriter {
         from,
         to,
         link,
+        trash,
         dirs: Vec::new(),
+        kept: HashSet::new(),
         copied: HashMap::new(),
     };
     let root = Path::new("/");
@@ -137,7 +165,15 @@ impl PatchWriter<'_> {
             };
             here.push(name);
             let next = match at("stat", &here, dir.stat_opt(name))? {
-                Some(_) => at("open", &here, dir.open_dir(name))?,
+                Some(_) => {
+                    let next = at("open", &here, dir.open_dir(name))?;
+                    if self.trash.is_some() {
+                        // What is written below it is no change of it.
+                        let meta = at("stat", &here, next.meta())?;
+                        self.keep_times(&here, &meta);
+                    }
+                    next
+                }
                 None => self.make_dir(&dir, name, &here)?,
             };
             dir = next;
@@ -147,22 +183,46 @@ impl PatchWriter<'_> {
 
     fn make_dir(&mut self, dir: &Dir, name: &OsStr, path: &Path) -> Result<Dir, PathError> {
         let new_dir = match at("stat", path, dir.stat_opt(name))? {
-            Some(_) => at("open", path, dir.open_dir(name))?,
-            None => at("create", path, dir.create_dir(name, 0o755))?,
+            Some(meta) if meta.is_dir() || self.trash.is_none() => {
+                at("open", path, dir.open_dir(name))?
+            }
+            there => {
+                if there.is_some() {
+                    self.discard(dir, name, path)?;
+                }
+                at("create", path, dir.create_dir(name, 0o755))?
+            }
         };
         let meta = at(
             "copy",
             path,
             copy_dir_metadata(&self.from.dir(path)?, &new_dir),
         )?;
-        self.dirs.push((
-            path.to_owned(),
-            Times {
-                atime: Some(meta.atime),
-                mtime: Some(meta.mtime),
-            },
-        ));
+        self.set_times_later(path, &meta);
         Ok(new_dir)
+    }
+
+    fn set_times_later(&mut self, path: &Path, meta: &Meta) {
+        let times = Times {
+            atime: Some(meta.atime),
+            mtime: Some(meta.mtime),
+        };
+        self.dirs.push((path.to_owned(), times));
+    }
+
+    /// The same for a directory that stays, the first time that something is written below it.
+    fn keep_times(&mut self, path: &Path, meta: &Meta) {
+        if self.kept.insert(path.to_owned()) {
+            self.set_times_later(path, meta);
+        }
+    }
+
+    /// Removes what is there in a whole tree.
+    fn discard(&self, dir: &Dir, name: &OsStr, path: &Path) -> Result<(), PathError> {
+        let Some(trash) = self.trash else {
+            return Ok(());
+        };
+        at("remove", path, trash.take(dir, name))
     }
 
     fn write(&mut self, change: &Change) -> Result<(), PathError> {
@@ -172,7 +232,10 @@ impl PatchWriter<'_> {
         };
         let dir = self.parent(&path)?;
         if change.kind == ChangeKind::Delete {
-            return at("delete", &path, dir.whiteout(name));
+            return match self.trash {
+                Some(_) => self.discard(&dir, name, &path),
+                None => at("delete", &path, dir.whiteout(name)),
+            };
         }
         let (from, from_name) = self.from.named("open", &path)?;
         let meta = at("stat", &path, from.stat(&from_name))?;
@@ -180,6 +243,7 @@ impl PatchWriter<'_> {
             self.make_dir(&dir, name, &path)?;
             return Ok(());
         }
+        self.discard(&dir, name, &path)?;
         if self.link {
             return at("link", &path, dir.link(&from, &from_name, name));
         }

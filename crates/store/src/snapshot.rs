@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use fstree::Root;
+use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags};
 use sys::mount::{AttrChange, Attrs, DetachedMount, Overlay};
 use sys::userns::{FileOwner, IdMapping};
@@ -28,10 +29,12 @@ pub type MountFd = DetachedMount;
 /// How trees of several layers are mounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DriverKind {
-    /// The best that works here: overlay, else an error at open.
+    /// The best that works here: overlay, else whole copies.
     Auto,
     /// Overlay, or fail at open.
     Overlay,
+    /// Whole copies, which every file system can have.
+    Native,
 }
 
 const OPTIONS: &[(&str, &str)] = &[
@@ -59,10 +62,14 @@ fn options() -> &'static [(&'static str, &'static str)] {
 /// The directory of snapshots; mounts them.
 #[derive(Debug)]
 pub(crate) struct Snapshots {
-    root: PathBuf,
-    dir: OwnedFd,
-    trash: Trash,
-    empty: OwnedFd,
+    pub(crate) root: PathBuf,
+    pub(crate) dir: OwnedFd,
+    pub(crate) trash: Trash,
+    pub(crate) empty: OwnedFd,
+    /// Trees are whole copies.
+    pub(crate) native: bool,
+    /// Held while the tree of a stack is copied.
+    pub(crate) copying: Mutex<()>,
     volatile: AtomicBool,
     mapped: MappedDirs,
     tar_layers: TarLayers,
@@ -70,7 +77,7 @@ pub(crate) struct Snapshots {
     keeps_tars: bool,
 }
 
-fn open_dir_at(dir: impl AsFd, name: &str) -> io::Result<OwnedFd> {
+pub(crate) fn open_dir_at(dir: impl AsFd, name: &str) -> io::Result<OwnedFd> {
     Ok(rustix::fs::openat(
         dir,
         name,
@@ -103,15 +110,25 @@ impl Snapshots {
             mapped: MappedDirs::default(),
             tar_layers: TarLayers::default(),
             keeps_tars: false,
+            native: kind == DriverKind::Native,
+            copying: Mutex::new(()),
         };
-        match kind {
-            // DIFFERS: BuildKit falls back to a driver that copies whole trees; not built here.
-            DriverKind::Auto | DriverKind::Overlay => {
-                out.probe(None).map_err(OpenError::NoOverlay)?
+        if !out.native
+            && let Err(error) = out.probe(None)
+        {
+            if kind == DriverKind::Overlay {
+                return Err(OpenError::NoOverlay(error));
             }
+            tracing::warn!(
+                %error,
+                "no overlay can be mounted here: each step gets a whole copy of what it stands on (snapshotter native), which takes time and space"
+            );
+            out.native = true;
         }
         out.keeps_tars = match layers {
             LayerForm::Folder => false,
+            // Copies are made of folders; layers that an earlier daemon kept as tars are read all the same.
+            LayerForm::Auto if out.native => false,
             LayerForm::Tar => {
                 out.probe_tar_layer().map_err(OpenError::NoTarLayers)?;
                 true
@@ -124,6 +141,7 @@ impl Snapshots {
                 }
             },
         };
+        out.drop_views(root).map_err(io("open", root.to_owned()))?;
         Ok(out)
     }
 
@@ -307,6 +325,7 @@ impl Snapshots {
         let mount = match layers {
             [] => self.bind(self.empty.as_fd(), true, ids),
             [one] if plain => self.bind(self.upper(one)?.as_fd(), true, ids),
+            _ if self.native => self.bind(self.whole(layers)?.as_fd(), true, ids),
             _ => {
                 let mapped = self
                     .dirs(ids)
@@ -348,6 +367,18 @@ impl Snapshots {
         if layers.is_empty() {
             return self.bind(self.upper(id)?.as_fd(), false, ids).map_err(fail);
         }
+        if self.native {
+            if cover.is_some() {
+                return Err(fail(io::Error::new(
+                    io::ErrorKind::Unsupported,
+                    "files below a step cannot be covered with the snapshotter native",
+                )));
+            }
+            let tree = self.writable(id, layers)?;
+            return self.bind(tree.as_fd(), false, ids).map_err(fail);
+        }
+        // Of a mutable that was kept by a daemon without overlay.
+        self.settle(id, layers)?;
         let mapped = self.dirs(ids).map_err(fail)?;
         let mut dirs = Vec::with_capacity(layers.len());
         for layer in layers.iter().rev() {

@@ -114,6 +114,15 @@ impl Store {
         *self.lock.lock() = None;
     }
 
+    /// Returns how trees of several layers come about, by BuildKit's name: `overlayfs`, or `native` for whole copies.
+    pub fn snapshotter(&self) -> &'static str {
+        if self.snapshots.native {
+            "native"
+        } else {
+            "overlayfs"
+        }
+    }
+
     /// Returns the state directory.
     pub fn root(&self) -> &Path {
         &self.root

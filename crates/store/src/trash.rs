@@ -74,9 +74,9 @@ impl Trash {
     }
 
     /// Moves `name` out of `dir` into the trash. A name that does not exist is fine.
-    pub(crate) fn take(&self, dir: impl AsFd, name: &str) -> io::Result<()> {
+    pub(crate) fn take(&self, dir: impl AsFd, name: impl AsRef<OsStr>) -> io::Result<()> {
         let to = fresh();
-        match rustix::fs::renameat(dir, name, &self.dir, to.as_os_str()) {
+        match rustix::fs::renameat(dir, name.as_ref(), &self.dir, to.as_os_str()) {
             Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
             Err(e) => Err(e.into()),
         }

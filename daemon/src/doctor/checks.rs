@@ -202,8 +202,9 @@ fn overlay(facts: &Facts) -> Option<Finding> {
     let place = facts.root.display();
     Some(match &facts.overlay {
         Ok(()) => Finding::good(format!("works in {place}")),
-        Err(error) => Finding::fatal(
+        Err(error) => Finding::missing(
             format!("{error} in {place}"),
+            "whole copies (snapshotter native): slow, and each step takes the space of its whole tree while it runs",
             if is_rootless(facts) && restricted(facts) {
                 APPARMOR.to_owned()
             } else {

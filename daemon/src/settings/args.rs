@@ -92,7 +92,7 @@ pub struct Args {
     /// Label of the worker, key=value; may be given several times
     #[arg(long, value_name = "LABEL")]
     pub oci_worker_labels: Vec<String>,
-    /// How snapshots are made: auto (default) or overlayfs; native is not built
+    /// How snapshots are made: auto (default; overlayfs, else native), overlayfs or native (whole copies)
     #[arg(long, value_name = "NAME")]
     pub oci_worker_snapshotter: Option<String>,
     /// Platform that the worker builds for; may be given several times

@@ -128,7 +128,7 @@ section! {
         "enabled" enabled: Option<bool> = "whether the worker is on (default true)",
         "labels" labels: BTreeMap<String, String> = "labels of the worker",
         "platforms" platforms: Vec<String> = "platforms that the worker builds for, beside the host's",
-        "snapshotter" snapshotter: Option<String> = "`auto` (default) or `overlayfs`; `native` is not built",
+        "snapshotter" snapshotter: Option<String> = "`auto` (default; overlayfs where it can be mounted, else native), `overlayfs` or `native` (each step gets a whole copy of what it stands on)",
         "layers" layers: Option<String> = "how layers of images and caches are kept: `tar` (as their tar, mounted where it lies; Linux 6.15 with EROFS), `folder` (unpacked), `auto` (default; the first where it works); ours",
         "noProcessSandbox" no_process_sandbox: bool = "show steps the host's processes (read, without effect so far)",
         "gc" gc: Option<bool> = "whether garbage is collected by itself (default true)",

@@ -101,13 +101,27 @@ impl MutableRef {
         }
     }
 
-    fn mount_fresh(&self, ids: Option<&IdMapping>) -> Result<MountFd, StoreError> {
-        let layers = match self.record.shape() {
+    /// The snapshots that it stands on, base first.
+    fn layers(&self) -> Result<Vec<String>, StoreError> {
+        match self.record.shape() {
             Shape::Layer {
                 parent: Some(parent),
-            } => parent.stack()?,
-            Shape::Layer { parent: None } | Shape::Merge { .. } | Shape::Diff { .. } => Vec::new(),
-        };
+            } => parent.stack(),
+            Shape::Layer { parent: None } | Shape::Merge { .. } | Shape::Diff { .. } => {
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    /// Ends its mounts, and sees to it that what was written lies in its snapshot.
+    fn settle(&self) -> Result<(), StoreError> {
+        *self.mount.lock() = None;
+        let snapshots = self.record.store().snapshots();
+        snapshots.settle(&self.snapshot()?, &self.layers()?)
+    }
+
+    fn mount_fresh(&self, ids: Option<&IdMapping>) -> Result<MountFd, StoreError> {
+        let layers = self.layers()?;
         self.record.store().snapshots().mount_rw(
             &self.snapshot()?,
             &layers,
@@ -204,7 +218,7 @@ impl MutableRef {
     /// Makes the record immutable; its files stay where they are. One transaction. Reads the directories that were written, and
     /// blocks meanwhile: a tree with a path that is too deep or too long is refused and deleted.
     pub fn commit(self) -> Result<ImmutableRef, StoreError> {
-        *self.mount.lock() = None;
+        self.settle()?;
         self.record.store().check_depth(&self.snapshot()?)?;
         self.settle_hashes();
         let record = self.record.clone();
@@ -239,7 +253,7 @@ impl MutableRef {
         if self.record.body.lock().stored {
             return self.commit();
         }
-        *self.mount.lock() = None;
+        self.settle()?;
         let record = self.record.clone();
         let snapshot = {
             let mut body = record.body.lock();
@@ -257,7 +271,7 @@ impl MutableRef {
     /// (see the module's documentation). Ends this handle.
     pub fn commit_shared(self) -> Result<ImmutableRef, StoreError> {
         self.set_retain(true)?;
-        *self.mount.lock() = None;
+        self.settle()?;
         self.settle_hashes();
         let mutable = &self.record;
         let store = mutable.store().clone();

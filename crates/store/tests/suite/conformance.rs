@@ -55,7 +55,7 @@ impl Layers for Driver {
 #[test]
 fn every_driver_does_what_all_drivers_do() {
     requires!(overlay);
-    for driver in [DriverKind::Auto, DriverKind::Overlay] {
+    for driver in [DriverKind::Auto, DriverKind::Overlay, DriverKind::Native] {
         snapshots::all(|| Driver::new(driver));
     }
 }

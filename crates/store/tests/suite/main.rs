@@ -18,6 +18,7 @@ mod history;
 mod keys;
 mod layers;
 mod lazy;
+mod native;
 mod opening;
 mod policies;
 mod pruning;

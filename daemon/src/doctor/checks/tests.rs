@@ -169,7 +169,7 @@ fn each_missing_precondition_is_named_with_the_line_that_mends_it() {
                 ..good()
             },
             "overlay",
-            State::Fatal,
+            State::Missing,
             "RBUILD_ROOT",
         ),
         (
