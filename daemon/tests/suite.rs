@@ -150,9 +150,28 @@ impl Drop for Rbuildd {
 
 /// Runs a daemon that refuses to start; returns what it says.
 fn refused(folder: &Path, args: &[&str]) -> String {
-    let output = command(folder).args(args).output().unwrap();
-    assert_eq!(output.status.code(), Some(1), "{args:?}");
-    String::from_utf8(output.stderr).unwrap()
+    let mut child = command(folder)
+        .args(args)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let pid = Pid::from_child(&child);
+    let mut stderr = child.stderr.take().unwrap();
+    let (send, ended) = mpsc::channel();
+    let waiting = std::thread::spawn(move || {
+        let mut text = String::new();
+        stderr.read_to_string(&mut text).unwrap();
+        let status = child.wait().unwrap();
+        send.send(()).ok();
+        (text, status)
+    });
+    // A daemon that serves in place of refusing would serve for ever.
+    if ended.recv_timeout(TIMEOUT).is_err() {
+        kill_process(pid, Signal::KILL).unwrap();
+    }
+    let (text, status) = waiting.join().unwrap();
+    assert_eq!(status.code(), Some(1), "{args:?}: {text}");
+    text
 }
 
 #[test]
@@ -371,8 +390,8 @@ fn what_a_daemon_refuses_is_one_line_with_the_place_and_the_remedy() {
             "network mode \"moon\" is not known: use auto, bridge, cni, host or none",
         ),
         (
-            &["--addr", &socket, "--oci-worker-snapshotter=native"],
-            "use auto or overlayfs",
+            &["--addr", &socket, "--oci-worker-snapshotter=moon"],
+            "use auto, overlayfs or native",
         ),
     ];
     for (args, words) in cases {
