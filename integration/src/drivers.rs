@@ -352,7 +352,7 @@ fn project(scratch: &Path) -> Result<PathBuf, Error> {
     fs::copy(&busybox, dir.join("busybox")).map_err(at("copying", &busybox))?;
     let dockerfile = "FROM scratch AS base\nCOPY busybox /bin/busybox\nRUN [\"/bin/busybox\", \"--install\", \"-s\", \"/bin\"]\n\
                       FROM base AS made\nRUN --mount=type=cache,target=/cache echo built > /greeting\nFROM base\nCOPY --from=made /greeting /greeting\n\
-                      CMD [\"cat\", \"/said\"]\n";
+                      CMD [\"cat\", \"/greeting\"]\n";
     let bake = "group \"default\" {\n  targets = [\"a\", \"b\"]\n}\ntarget \"a\" {\n  tags = [\"baked:a\"]\n  output = [\"type=docker\"]\n}\n\
                 target \"b\" {\n  tags = [\"baked:b\"]\n  output = [\"type=docker\"]\n}\n";
     for (name, text) in [

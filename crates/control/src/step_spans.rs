@@ -9,6 +9,7 @@
 //! what belongs to no running build goes nowhere. A step learns the trace of its own build only.
 
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -95,9 +96,16 @@ impl Drop for StepSpans {
 }
 
 fn bind(path: &Path) -> io::Result<UnixListener> {
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent)?;
-    }
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    // The folder of a socket in the working folder has no name.
+    let parent = if parent.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        parent
+    };
+    std::fs::create_dir_all(parent)?;
     match std::fs::symlink_metadata(path) {
         Ok(meta) if std::os::unix::fs::FileTypeExt::is_socket(&meta.file_type()) => {
             std::fs::remove_file(path)?;
@@ -106,7 +114,10 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    let listener = UnixListener::bind(path)?;
+    // A socket's address has 108 bytes, unix(7), and the folder of a tenant alone may have more: the folder is named by a descriptor.
+    let folder = std::fs::File::open(parent)?;
+    let short = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string());
+    let listener = UnixListener::bind(short.join(name))?;
     // Steps run as whatever user they name.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
     Ok(listener)

@@ -23,7 +23,7 @@ services:
         FROM composed
         COPY --from=more more /more
         ARG TEXT
-        RUN echo $$TEXT > /said
+        RUN echo $$TEXT > /greeting
       args:
         TEXT: composed
       additional_contexts:

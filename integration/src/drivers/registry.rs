@@ -67,7 +67,7 @@ pub(super) fn run(docker: &Docker, project: &Path, scratch: &Path) -> Result<(),
     let from = dir.join("project");
     fs::create_dir_all(&from).map_err(at("making", &from))?;
     let dockerfile = from.join("Dockerfile");
-    fs::write(&dockerfile, format!("FROM {tag}\nRUN cat /said\n"))
+    fs::write(&dockerfile, format!("FROM {tag}\nRUN cat /greeting\n"))
         .map_err(at("writing", &dockerfile))?;
     docker.run(
         "buildx",

@@ -143,3 +143,18 @@ async fn what_is_malformed_or_large_or_of_no_build_is_no_harm() {
     assert!(error.to_string().starts_with(&words), "{error}");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
 }
+
+/// The state directory of a tenant alone has a name longer than the address of a socket.
+#[tokio::test]
+async fn steps_reach_a_socket_whose_path_is_longer_than_an_address() {
+    let folder = tempfile::tempdir().unwrap();
+    let tenant = folder.path().join("certificate".repeat(12));
+    let socket = tenant.join("otel-grpc.sock");
+    let listening = StepSpans::listen(&socket, Arc::new(EngineDouble::default())).unwrap();
+    let tenant = std::fs::File::open(&tenant).unwrap();
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&tenant);
+    let short = format!("/proc/self/fd/{fd}/otel-grpc.sock");
+    tokio::net::UnixStream::connect(short).await.unwrap();
+    drop(listening);
+    assert!(!socket.exists());
+}
