@@ -184,7 +184,7 @@ fn build_in_a_pod(
             .arg(format!("kube-{}-{pod}", cluster.process.id()))
             .args(["sh", "-c", build]),
     )?;
-    ensure(printed.contains("said"), || printed.clone())?;
+    ensure(printed.contains("greeting"), || printed.clone())?;
     cluster.manifests("delete", &manifests)?;
     cluster.wait_until_empty()
 }
