@@ -107,23 +107,11 @@ impl Plan {
                     (place.layout, tail) = (Layout::Plain, 0);
                 }
             }
-            Content::File {
-                size,
-                device,
-                device_offset,
-            } => {
-                let whole = Extent {
-                    file_offset: 0,
-                    length: *size,
-                    device: *device,
-                    device_offset: *device_offset,
-                };
-                let chunks = Chunks::new(*size, std::slice::from_ref(&whole), block_size)?;
-                beside = chunks.lay_down(&mut place, beside);
-            }
-            Content::SparseFile { size, extents } => {
-                let chunks = Chunks::new(*size, extents, block_size)?;
-                beside = chunks.lay_down(&mut place, beside);
+            Content::File { .. } | Content::SparseFile { .. } => {
+                if let Some((size, extents)) = node.content.parts() {
+                    let chunks = Chunks::new(size, &extents, block_size)?;
+                    beside = chunks.lay_down(&mut place, beside);
+                }
             }
             Content::CharDevice(number) | Content::BlockDevice(number) => {
                 place.detail = number.encode().unwrap_or_default();

@@ -1,5 +1,6 @@
 //! The tree that an image describes: nodes with attributes, in folders by name.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -197,6 +198,32 @@ impl Content {
     #[must_use]
     pub fn whiteout() -> Self {
         Self::CharDevice(DeviceNumber { major: 0, minor: 0 })
+    }
+
+    /// The size and the parts of a regular file; None of what is none. One in one piece has one part.
+    pub(crate) fn parts(&self) -> Option<(u64, Cow<'_, [Extent]>)> {
+        match self {
+            Self::File {
+                size,
+                device,
+                device_offset,
+            } => {
+                let whole = Extent {
+                    file_offset: 0,
+                    length: *size,
+                    device: *device,
+                    device_offset: *device_offset,
+                };
+                Some((*size, Cow::Owned(vec![whole])))
+            }
+            Self::SparseFile { size, extents } => Some((*size, Cow::Borrowed(extents))),
+            Self::Folder(_)
+            | Self::Symlink(_)
+            | Self::CharDevice(_)
+            | Self::BlockDevice(_)
+            | Self::Fifo
+            | Self::Socket => None,
+        }
     }
 
     /// What it is.

@@ -176,20 +176,10 @@ impl<W: Write> Writer<'_, W> {
             Content::Symlink(target) if place.layout == Layout::Inline => {
                 Ok(self.out.write_all(target)?)
             }
-            Content::File {
-                size,
-                device,
-                device_offset,
-            } => {
-                let whole = Extent {
-                    file_offset: 0,
-                    length: *size,
-                    device: *device,
-                    device_offset: *device_offset,
-                };
-                self.chunks(*size, std::slice::from_ref(&whole))
-            }
-            Content::SparseFile { size, extents } => self.chunks(*size, extents),
+            Content::File { .. } | Content::SparseFile { .. } => match node.content.parts() {
+                Some((size, extents)) => self.chunks(size, &extents),
+                None => Ok(()),
+            },
             Content::Folder(_)
             | Content::Symlink(_)
             | Content::CharDevice(_)

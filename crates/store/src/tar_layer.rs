@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Both are written once and never changed. The kernel mounts them without a loop device (Linux 6.12), and the mount is a descriptor like
-//! all mounts here: it is made when the layer is first needed, shared by whatever stacks it, and goes with the last who has it. A step
-//! takes no mount of its own.
+//! all mounts here: it is made when the layer is first needed and shared by whatever stacks it. The mounts that were used last are kept for
+//! the next step; any other ends with the last stack that has it.
 //!
 //! Where the kernel cannot do it, or what is stacked on it would not work, layers are unpacked into folders as before: [`probe`] tries all
 //! that is done with such a mount once, when the store is opened.

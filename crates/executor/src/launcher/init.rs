@@ -191,7 +191,7 @@ fn wait_until_ready(control: &OwnedFd) -> Result<(), StartError> {
 
 /// Runs a program of the container to its end, with the rights of the process that is to come.
 fn run_hook(hook: &HookPlan) -> Result<(), String> {
-    let told = |error: io::Error| format!("cannot start it: {error}");
+    let not_started = |error: io::Error| format!("cannot start it: {error}");
     let (first, rest) = match hook.args.split_first() {
         Some((first, rest)) => (first.as_str(), rest),
         None => (hook.path.as_str(), &[][..]),
@@ -205,14 +205,14 @@ fn run_hook(hook: &HookPlan) -> Result<(), String> {
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    let mut child = command.spawn().map_err(told)?;
+    let mut child = command.spawn().map_err(not_started)?;
     if let Some(mut stdin) = child.stdin.take() {
         // A hook need not read it. It is shorter than a pipe.
         drop(stdin.write_all(hook.state.as_bytes()));
     }
     let deadline = clock::monotonic() + Duration::from_secs(hook.seconds);
     loop {
-        match child.try_wait().map_err(told)? {
+        match child.try_wait().map_err(not_started)? {
             Some(status) if status.success() => return Ok(()),
             Some(status) => return Err(status.to_string()),
             None if clock::monotonic() >= deadline => {
