@@ -1,5 +1,5 @@
 //! Retries with pauses of 1 s, 2 s and 4 s, or what the host asks for. A host that did not answer in time
-//! gets one more try only. Before that, `Repository::send` of `request.rs` has repeated the request at once, up to five times.
+//! gets one more try only. Before that, `Repository::send` of `request.rs` has repeated what may be repeated without a long pause.
 
 use std::time::Duration;
 
